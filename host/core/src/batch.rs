@@ -1,0 +1,196 @@
+//! Batches: records picked from blocks, with the spans that they account for.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{Block, Pointer, Position, Span, json};
+
+/// Records of one consumer, in order, and the stretches of stream that they account for.
+///
+/// The records stay in the blocks that they were read into; a batch only points at them.
+#[derive(Debug)]
+pub struct Batch {
+    consumer: Arc<str>,
+    blocks: Vec<Arc<Block>>,
+    records: Vec<Place>,
+    spans: Vec<Span>,
+    bytes: usize,
+    id: OnceLock<BatchId>,
+}
+
+/// A record's block and its index there.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    block: u32,
+    index: u32,
+}
+
+impl Batch {
+    /// An empty batch of `consumer`.
+    pub fn new(consumer: Arc<str>) -> Self {
+        Self { consumer, blocks: Vec::new(), records: Vec::new(), spans: Vec::new(), bytes: 0, id: OnceLock::new() }
+    }
+
+    /// All records of a block, as candidates for a filter.
+    pub fn of_block(consumer: Arc<str>, block: Arc<Block>, records: Range<usize>) -> Self {
+        let mut batch = Self::new(consumer);
+        for index in records {
+            batch.push(&block, index);
+        }
+        batch
+    }
+
+    /// Adds the record at `index` of `block`.
+    ///
+    /// # Panics
+    /// If the block has no such record.
+    pub fn push(&mut self, block: &Arc<Block>, index: usize) {
+        if !self.blocks.last().is_some_and(|last| Arc::ptr_eq(last, block)) {
+            self.blocks.push(block.clone());
+        }
+        self.bytes += block.bytes(index).len();
+        self.records.push(Place { block: self.blocks.len() as u32 - 1, index: index as u32 });
+    }
+
+    /// Adds a span that the batch accounts for. Spans of one segment must be added in order.
+    pub fn add_span(&mut self, span: Span) {
+        match self.spans.iter_mut().rfind(|s| s.segment == span.segment) {
+            Some(last) if last.to.point.line == span.from.line => last.to = span.to,
+            _ => self.spans.push(span),
+        }
+    }
+
+    /// The consumer that it is for.
+    pub fn consumer(&self) -> &str {
+        &self.consumer
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of its records, line ends not counted.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What it accounts for: one span per segment that it touches, filtered records and bad lines included.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The record at `index`.
+    pub fn get(&self, index: usize) -> Option<Record<'_>> {
+        let place = *self.records.get(index)?;
+        Some(Record { block: &self.blocks[place.block as usize], index: place.index as usize })
+    }
+
+    /// Its records, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        self.records.iter().map(|place| Record { block: &self.blocks[place.block as usize], index: place.index as usize })
+    }
+
+    /// A part of it, with the records at `range` and no span: for trying parts of a batch that fails as a whole.
+    ///
+    /// # Panics
+    /// If the range is not within the batch.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let mut part = Self::new(self.consumer.clone());
+        for place in &self.records[range] {
+            part.push(&self.blocks[place.block as usize], place.index as usize);
+        }
+        part
+    }
+
+    /// One entry per record: the text of the value at `pointer`, or `None` where there is none or it is `null`.
+    pub fn column<'a>(&'a self, pointer: &'a Pointer) -> impl ExactSizeIterator<Item = Option<&'a str>> {
+        self.iter().map(|record| pointer.find(record.block.text(record.index)).filter(|value| *value != "null"))
+    }
+
+    /// What identifies the batch: the same records, delivered again, have the same id, and batches that differ in any
+    /// record, its place or its bytes, do not share one.
+    pub fn id(&self) -> &BatchId {
+        self.id.get_or_init(|| BatchId::of(self))
+    }
+}
+
+/// One record of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    block: &'a Block,
+    index: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Its bytes as they are in the segment.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.block.bytes(self.index)
+    }
+
+    /// Its JSON text, with U+FFFD in place of bytes that are not UTF-8.
+    pub fn text(&self) -> &'a str {
+        self.block.text(self.index)
+    }
+
+    /// Where it is.
+    pub fn position(&self) -> Position {
+        self.block.position(self.index)
+    }
+
+    /// The text of the value under a top-level `key`.
+    pub fn field(&self, key: &str) -> Option<&'a str> {
+        json::get(self.text(), key)
+    }
+}
+
+/// A batch's identity, as text: consumer, segment and line of the first record, count, and 64 bits of XXH3 over all
+/// positions and bytes. `webhook:20250912-110801.44:17:100:9f86d081884c7d65`
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct BatchId(Box<str>);
+
+impl BatchId {
+    fn of(batch: &Batch) -> Self {
+        let mut hash = Xxh3::new();
+        for place in &batch.records {
+            let block = &batch.blocks[place.block as usize];
+            let (index, bytes) = (place.index as usize, block.bytes(place.index as usize));
+            hash.update(block.segment().as_str().as_bytes());
+            hash.update(&[0]);
+            hash.update(&block.line(index).to_le_bytes());
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+        let (segment, line) = match batch.get(0) {
+            Some(first) => (first.position().segment.to_string(), first.position().line),
+            None => (String::new(), 0),
+        };
+        let (consumer, count) = (&batch.consumer, batch.len());
+        Self(format!("{consumer}:{segment}:{line}:{count}:{:016x}", hash.digest()).into())
+    }
+
+    /// The id as text: printable wherever the consumer's name and the segment's are.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,270 @@
+//! A block: consecutive lines of one segment in one arena.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use crate::json::{self, Invalid};
+use crate::{Frame, Identity, Mark, Point, Position, SegmentName, Span};
+
+/// Why a line is not a record.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DefectKind {
+    /// It is no valid JSON text.
+    #[error("malformed JSON: {0}")]
+    Malformed(String),
+    /// It is nested more deeply than [`crate::json::MAX_DEPTH`].
+    #[error("nested more than {} levels deep", crate::json::MAX_DEPTH)]
+    TooDeep,
+    /// It is longer than the largest line allowed.
+    #[error("a line of {len} bytes, longer than max_line_size ({max} bytes)")]
+    TooLong {
+        /// Its length in bytes.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// It is the JSON text `null`, which no Lua iterator can return.
+    #[error("the line is `null`")]
+    Null,
+    /// The segment ended inside it.
+    #[error("the segment ends in the middle of this line")]
+    Truncated,
+}
+
+/// A line that is not a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// The line's number, counted from 1.
+    pub line: u64,
+    /// Offset of its first byte in the decompressed stream.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub kind: DefectKind,
+    /// Its bytes; for [`DefectKind::TooLong`] only the first of them.
+    pub bytes: Vec<u8>,
+}
+
+/// One record's place in the arena.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    start: u32,
+    len: u32,
+    /// Lines between the block's start and this record's end.
+    line: u32,
+    /// One more than the index of the repaired text, or zero.
+    repaired: u32,
+}
+
+/// Consecutive lines of one segment, read and validated: one arena, and where its records begin and end.
+///
+/// Every record is valid JSON text, other than `null`, with no line break in it. Lines that are not records are in
+/// [`defects`](Self::defects), blank ones only in the count.
+#[derive(Debug)]
+pub struct Block {
+    segment: SegmentName,
+    identity: Identity,
+    from: Point,
+    to: Mark,
+    text: Vec<u8>,
+    slots: Vec<Slot>,
+    repaired: Vec<Box<str>>,
+    defects: Vec<Defect>,
+    blank: u64,
+}
+
+impl Block {
+    /// Splits `text`, which starts at `from` in the segment's decompressed stream, into lines and validates each once.
+    ///
+    /// Lines end in `\n`; the last one may lack it, which only the end of a sealed segment can say. One `\r` before the
+    /// line's end is not part of the record, nor is a byte order mark at the start of the segment. Lines of nothing but
+    /// spaces and tabs are blank. `frame` must begin at or before `from`: it is where reading resumes for any record of
+    /// the block.
+    ///
+    /// # Panics
+    /// If `text` is longer than `u32::MAX` bytes.
+    pub fn parse(segment: SegmentName, identity: Identity, from: Point, frame: Frame, text: Vec<u8>) -> Self {
+        assert!(u32::try_from(text.len()).is_ok(), "a block's arena is addressed with 32 bits");
+        debug_assert!(frame.decompressed <= from.offset, "the frame begins behind the block");
+        let mut block = Self {
+            segment,
+            identity,
+            from,
+            to: Mark { point: from, frame },
+            slots: Vec::with_capacity(text.len() / 512),
+            text: Vec::new(),
+            repaired: Vec::new(),
+            defects: Vec::new(),
+            blank: 0,
+        };
+        let whole = simdutf8::basic::from_utf8(&text).ok();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &text).chain(Some(text.len())) {
+            if start == text.len() {
+                break;
+            }
+            block.to.point.line += 1;
+            block.take_line(&text, whole, start, end);
+            start = end + 1;
+        }
+        block.to.point.offset += text.len() as u64;
+        block.text = text;
+        block
+    }
+
+    /// A block that stands for a single line too long to be held: it has no record, one defect, and ends at `to`.
+    pub fn oversized(segment: SegmentName, identity: Identity, from: Point, to: Mark, defect: Defect) -> Self {
+        let (text, slots, repaired) = (Vec::new(), Vec::new(), Vec::new());
+        Self { segment, identity, from, to, text, slots, repaired, defects: vec![defect], blank: 0 }
+    }
+
+    /// Adds the line `start..end` of `text` as a record, a defect or a blank line. `whole` is the text if all of it is
+    /// UTF-8; a line break is a character boundary, so each line is then UTF-8 too.
+    fn take_line(&mut self, text: &[u8], whole: Option<&str>, mut start: usize, mut end: usize) {
+        if end > start && text[end - 1] == b'\r' {
+            end -= 1;
+        }
+        if self.from.offset == 0 && start == 0 && text[..end].starts_with(b"\xef\xbb\xbf") {
+            start = 3;
+        }
+        let line = match whole {
+            Some(whole) => Cow::Borrowed(&whole[start..end]),
+            None => String::from_utf8_lossy(&text[start..end]),
+        };
+        let kind = match json::validate(&line) {
+            Ok(()) => {
+                let repaired = match line {
+                    Cow::Borrowed(_) => 0,
+                    Cow::Owned(text) => {
+                        self.repaired.push(text.into());
+                        self.repaired.len() as u32
+                    }
+                };
+                let (start, len) = (start as u32, (end - start) as u32);
+                let line = (self.to.point.line - self.from.line) as u32;
+                return self.slots.push(Slot { start, len, line, repaired });
+            }
+            Err(Invalid::Blank) => return self.blank += 1,
+            Err(Invalid::Null) => DefectKind::Null,
+            Err(Invalid::TooDeep) => DefectKind::TooDeep,
+            Err(Invalid::Malformed(why)) => DefectKind::Malformed(why),
+        };
+        self.defects.push(Defect {
+            line: self.to.point.line,
+            offset: self.from.offset + start as u64,
+            kind,
+            bytes: text[start..end].to_vec(),
+        });
+    }
+
+    /// The segment it was read from.
+    pub fn segment(&self) -> &SegmentName {
+        &self.segment
+    }
+
+    /// Which file of that name.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Where it begins.
+    pub fn from(&self) -> Point {
+        self.from
+    }
+
+    /// Where it ends, and how to resume there.
+    pub fn to(&self) -> Mark {
+        self.to
+    }
+
+    /// The whole of it as a span.
+    pub fn span(&self) -> Span {
+        Span { segment: self.segment.clone(), identity: self.identity, from: self.from, to: self.to }
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether it holds no record. It still stands for the lines between `from` and `to`.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Lines that are not records, in order.
+    pub fn defects(&self) -> &[Defect] {
+        &self.defects
+    }
+
+    /// How many lines are blank.
+    pub fn blank(&self) -> u64 {
+        self.blank
+    }
+
+    /// How many records hold invalid UTF-8.
+    pub fn repaired(&self) -> u64 {
+        self.repaired.len() as u64
+    }
+
+    /// Bytes that the block keeps in memory.
+    pub fn footprint(&self) -> usize {
+        self.text.capacity()
+            + self.slots.capacity() * size_of::<Slot>()
+            + self.repaired.iter().map(|r| r.len()).sum::<usize>()
+            + self.defects.iter().map(|d| d.bytes.len()).sum::<usize>()
+            + size_of::<Self>()
+    }
+
+    /// A record's bytes as they are in the segment.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), as do the methods below.
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        let slot = self.slots[index];
+        &self.text[slot.start as usize..][..slot.len as usize]
+    }
+
+    /// A record's JSON text, with U+FFFD in place of bytes that are not UTF-8.
+    pub fn text(&self, index: usize) -> &str {
+        match self.slots[index].repaired {
+            // SAFETY: `Block::take_line` leaves a slot without repaired text only where it has seen the bytes to be UTF-8.
+            0 => unsafe { std::str::from_utf8_unchecked(self.bytes(index)) },
+            n => &self.repaired[n as usize - 1],
+        }
+    }
+
+    /// A record's line number, counted from 1.
+    pub fn line(&self, index: usize) -> u64 {
+        self.from.line + u64::from(self.slots[index].line)
+    }
+
+    /// A record's position.
+    pub fn position(&self, index: usize) -> Position {
+        Position {
+            segment: self.segment.clone(),
+            line: self.line(index),
+            offset: self.from.offset + u64::from(self.slots[index].start),
+        }
+    }
+
+    /// The point behind a record's line.
+    pub fn end_of(&self, index: usize) -> Mark {
+        let slot = self.slots[index];
+        let mut end = (slot.start + slot.len) as usize;
+        if self.text.get(end) == Some(&b'\r') {
+            end += 1;
+        }
+        if self.text.get(end) == Some(&b'\n') {
+            end += 1;
+        }
+        let point = Point { line: self.line(index), offset: self.from.offset + end as u64 };
+        Mark { point, frame: self.to.frame }
+    }
+
+    /// The index of the first record whose line is after `line`; [`len`](Self::len) if there is none.
+    pub fn first_after(&self, line: u64) -> usize {
+        self.slots.partition_point(|slot| self.from.line + u64::from(slot.line) <= line)
+    }
+}
+

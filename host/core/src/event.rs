@@ -1,0 +1,128 @@
+//! What happened, for logs and metrics: one closed enum, sent per batch or per incident and never per record.
+
+use crate::{DefectKind, Position, SegmentName};
+
+/// Something that an operator may want to count or read about.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A segment was opened for reading.
+    SegmentOpened {
+        /// The segment.
+        segment: SegmentName,
+    },
+    /// A sealed segment was read to its end.
+    SegmentFinished {
+        /// The segment.
+        segment: SegmentName,
+        /// Lines in it.
+        lines: u64,
+        /// Decompressed bytes in it.
+        bytes: u64,
+    },
+    /// A sealed segment ended in the middle of a frame or a line, or was damaged; what could be read was delivered.
+    SegmentDamaged {
+        /// The segment.
+        segment: SegmentName,
+        /// Lines delivered before the damage.
+        line: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// A file that is no segment was passed over. Sent once per file.
+    ForeignFile {
+        /// Its name.
+        name: String,
+        /// Why it was passed over.
+        reason: String,
+    },
+    /// A segment vanished, shrank or was replaced under its reader or its checkpoint.
+    SegmentGap {
+        /// The segment.
+        segment: SegmentName,
+        /// What was found and what happens now.
+        reason: String,
+    },
+    /// A segment that sorts before segments already read has appeared; it is read now.
+    SegmentLate {
+        /// The segment.
+        segment: SegmentName,
+    },
+    /// Segments were passed over because the newest was asked for.
+    SkippedByRequest {
+        /// The segment that reading starts with.
+        first: SegmentName,
+        /// How many older segments were passed over.
+        segments: u64,
+    },
+    /// A line is not a record.
+    Malformed {
+        /// The consumer that met it.
+        consumer: String,
+        /// Where it is.
+        position: Position,
+        /// What is wrong with it.
+        kind: DefectKind,
+    },
+    /// Records held invalid UTF-8; engines see them repaired.
+    Repaired {
+        /// The segment.
+        segment: SegmentName,
+        /// How many records of one block.
+        records: u64,
+    },
+    /// Records went through a consumer's filter.
+    Filtered {
+        /// The consumer.
+        consumer: String,
+        /// Records looked at.
+        records: u64,
+        /// Records kept.
+        kept: u64,
+    },
+    /// A batch was committed.
+    Committed {
+        /// The consumer.
+        consumer: String,
+        /// Records in it.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A record was put in quarantine.
+    Quarantined {
+        /// The consumer.
+        consumer: String,
+        /// Where it is.
+        position: Position,
+        /// Why.
+        reason: String,
+    },
+    /// A batch will be delivered again.
+    Retried {
+        /// The consumer.
+        consumer: String,
+        /// The batch.
+        batch: String,
+        /// Milliseconds until then.
+        after_ms: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something worth a warning that has no counter of its own.
+    Warning {
+        /// The whole sentence.
+        message: String,
+    },
+}
+
+/// Receives events. Implementations must be quick: they are called on the reading and delivering threads.
+pub trait EventSink: Send + Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+/// Forgets every event.
+impl EventSink for () {
+    fn emit(&self, _: Event) {}
+}

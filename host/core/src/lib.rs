@@ -1,0 +1,24 @@
+//! The nouns of tailweir and the rules that hold between them: segments and positions, blocks of records, batches,
+//! the [`Filter`] and [`Processor`] traits, the commit [`Ledger`], and the closed [`Event`] enum.
+//!
+//! This crate is pure: it opens no file, reads no clock, starts no thread, and knows no engine and no runtime. Reading
+//! directories is the work of `tailweir-segments`, driving consumers that of `tailweir-pipeline`, and the engines that
+//! implement the traits live in `tailweir-lua` and `tailweir-wasm`.
+
+pub mod batch;
+pub mod block;
+pub mod event;
+pub mod filter;
+pub mod json;
+pub mod ledger;
+pub mod position;
+pub mod processor;
+
+pub use batch::{Batch, BatchId, Record};
+pub use block::{Block, Defect, DefectKind};
+pub use event::{Event, EventSink};
+pub use filter::{Filter, FilterError, FilterFactory, Located, Verdict};
+pub use json::Pointer;
+pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
+pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
+pub use processor::{Failure, Outcome, ProcessFuture, Processor};
