@@ -1,1 +1,60 @@
-//! placeholder
+//! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the feature
+//! `http`, HTTP requests. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
+//!
+//! A filter is one function and one macro line:
+//!
+//! ```
+//! use tailweir_guest::{Batch, Verdict};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Config {
+//!     pool: String,
+//! }
+//!
+//! fn keep(batch: &Batch, config: &Config) -> Verdict {
+//!     let pools = batch.column::<String>("/egress_pool");
+//!     pools.iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+//! }
+//!
+//! tailweir_guest::filter!(keep);
+//! ```
+//!
+//! So is a processor, see [`processor!`]. The crate that holds them is a `cdylib`, and is turned into a component as the
+//! examples' README says. Its unit tests need no host: on any target but WebAssembly, [`Batch::from_json`] makes batches.
+//!
+//! ```
+//! # use tailweir_guest::{Batch, Verdict};
+//! # struct Config { pool: String }
+//! # fn keep(batch: &Batch, config: &Config) -> Verdict {
+//! #     batch.column::<String>("/egress_pool").iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+//! # }
+//! let batch = Batch::from_json([r#"{"egress_pool":"a"}"#, r#"{"egress_pool":"b"}"#]);
+//! assert_eq!(keep(&batch, &Config { pool: "a".into() }), Verdict::Keep(vec![true, false]));
+//! ```
+//!
+//! A panic ends the instance, not the host: its text is sent to the host's log and becomes part of the host's error.
+
+// What wit-bindgen generates names this crate as a plug-in does.
+#[cfg(target_family = "wasm")]
+extern crate self as tailweir_guest;
+
+mod backend;
+mod batch;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod log;
+mod plugin;
+
+pub use batch::{Batch, Column, Joined, Position, Raw, Record};
+pub use plugin::{Failure, Outcome, Verdict};
+
+/// What the macros expand to. No part of the interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, ProcessorFn};
+
+    #[cfg(target_family = "wasm")]
+    pub use crate::backend::{export, filter_world, processor_world};
+    #[cfg(target_family = "wasm")]
+    pub use wit_bindgen;
+}

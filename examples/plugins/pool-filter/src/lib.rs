@@ -1,0 +1,34 @@
+//! A filter that keeps the records whose `egress_pool` is the one in its configuration.
+
+use serde::Deserialize;
+use tailweir_guest::{Batch, Verdict};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    pool: String,
+}
+
+fn keep(batch: &Batch, config: &Config) -> Verdict {
+    let pools = batch.column::<String>("/egress_pool");
+    pools.iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+}
+
+tailweir_guest::filter!(keep, config_schema = include_str!("../config.schema.json"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_pool_are_kept() {
+        let batch = Batch::from_json([
+            r#"{"type":"Delivery","egress_pool":"pool-1"}"#,
+            r#"{"type":"Delivery","egress_pool":"pool-2"}"#,
+            r#"{"type":"Reception","egress_pool":null}"#,
+            r#"{"type":"Reception"}"#,
+        ]);
+        let verdict = keep(&batch, &Config { pool: "pool-1".into() });
+        assert_eq!(verdict, Verdict::Keep(vec![true, false, false, false]));
+    }
+}

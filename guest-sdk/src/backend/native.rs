@@ -1,0 +1,123 @@
+//! Batches made of JSON text, for unit tests.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::log::Level;
+use crate::{Joined, Position};
+
+/// Records that somebody made up.
+#[doc(hidden)]
+pub struct Backend {
+    records: Vec<Box<RawValue>>,
+}
+
+impl Backend {
+    pub(crate) fn new(records: Vec<String>) -> Self {
+        let record = |(index, text): (usize, String)| match RawValue::from_string(text) {
+            Ok(record) => record,
+            Err(e) => panic!("record {index} is no JSON text: {e}"),
+        };
+        Self { records: records.into_iter().enumerate().map(record).collect() }
+    }
+
+    pub(crate) fn id(&self) -> String {
+        let mut hash = DefaultHasher::new();
+        self.records.iter().for_each(|record| record.get().hash(&mut hash));
+        format!("test:segment:1:{}:{:016x}", self.records.len(), hash.finish())
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    pub(crate) fn json(&self, index: u32) -> String {
+        self.record(index).get().to_owned()
+    }
+
+    pub(crate) fn position(&self, index: u32) -> Position {
+        self.record(index);
+        let before = &self.records[..index as usize];
+        let offset = before.iter().map(|record| record.get().len() as u64 + 1).sum();
+        Position { segment: "segment".to_owned(), line: u64::from(index) + 1, offset }
+    }
+
+    fn record(&self, index: u32) -> &RawValue {
+        match self.records.get(index as usize) {
+            Some(record) => record,
+            None => panic!("record {index} of a batch of {}", self.records.len()),
+        }
+    }
+
+    pub(crate) fn text(&self) -> Joined {
+        let mut joined = Joined { text: String::new(), ends: Vec::new() };
+        for record in &self.records {
+            joined.text.push_str(record.get());
+            joined.ends.push(joined.text.len() as u32);
+        }
+        joined
+    }
+
+    pub(crate) fn strings(&self, pointer: &str) -> Vec<Option<String>> {
+        self.column(pointer, parse)
+    }
+
+    pub(crate) fn integers(&self, pointer: &str) -> Vec<Option<i64>> {
+        // Not serde's idea of an integer: `-0` is one, `1e3` is not.
+        self.column(pointer, |value| value.get().parse().ok())
+    }
+
+    pub(crate) fn numbers(&self, pointer: &str) -> Vec<Option<f64>> {
+        self.column(pointer, parse)
+    }
+
+    pub(crate) fn booleans(&self, pointer: &str) -> Vec<Option<bool>> {
+        self.column(pointer, parse)
+    }
+
+    pub(crate) fn values(&self, pointer: &str) -> Vec<Option<String>> {
+        self.column(pointer, |value| Some(value.get().to_owned()).filter(|text| text != "null"))
+    }
+
+    fn column<T>(&self, pointer: &str, of: impl Fn(&RawValue) -> Option<T>) -> Vec<Option<T>> {
+        let tokens = tokens(pointer);
+        self.records.iter().map(|record| of(find(record, &tokens)?)).collect()
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: &RawValue) -> Option<T> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn tokens(pointer: &str) -> Vec<String> {
+    let bad_tilde = pointer.replace("~0", "").replace("~1", "").contains('~');
+    let rest = match pointer.strip_prefix('/') {
+        Some(rest) if !bad_tilde => rest,
+        None if pointer.is_empty() => return Vec::new(),
+        _ => panic!("`{pointer}` is no JSON pointer (RFC 6901)"),
+    };
+    rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+fn find<'a>(record: &'a RawValue, tokens: &[String]) -> Option<&'a RawValue> {
+    tokens.iter().try_fold(record, |value, token| match value.get().as_bytes().first() {
+        Some(b'{') => {
+            let mut members: HashMap<String, &RawValue> = serde_json::from_str(value.get()).ok()?;
+            members.remove(token)
+        }
+        Some(b'[') => {
+            let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            let canonical = token == "0" || !token.starts_with(['0', '+']);
+            elements.get(token.parse::<usize>().ok().filter(|_| canonical)?).copied()
+        }
+        _ => None,
+    })
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    eprintln!("{}: {message}", format!("{level:?}").to_lowercase());
+}

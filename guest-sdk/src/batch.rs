@@ -1,0 +1,248 @@
+//! Batches, their records and their columns.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use crate::backend::Backend;
+
+/// Consecutive log records, which the host keeps: a plug-in asks for what it needs of them.
+///
+/// From cheap to expensive: one [`column`](Self::column), the whole [`text`](Self::text), single
+/// [`records`](Self::records). A batch that the host passes is never empty.
+#[repr(transparent)]
+pub struct Batch(pub(crate) Backend);
+
+impl Batch {
+    /// What identifies the batch: the same records, delivered again, come with the same id, and two batches that differ
+    /// never share one. A ready-made idempotency key.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"id":1}"#]);
+    /// assert_eq!(batch.id(), batch.id());
+    /// ```
+    pub fn id(&self) -> String {
+        self.0.id()
+    }
+
+    /// How many records there are.
+    ///
+    /// ```
+    /// assert_eq!(tailweir_guest::Batch::from_json([r#"{"id":1}"#, "[]"]).len(), 2);
+    /// ```
+    #[expect(clippy::len_without_is_empty, reason = "the host never passes an empty batch")]
+    pub fn len(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    /// The JSON text of the record at `index`, as it stands in its segment.
+    ///
+    /// ```
+    /// assert_eq!(tailweir_guest::Batch::from_json([r#"{ "id": 1 }"#]).json(0), r#"{ "id": 1 }"#);
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such record: then the host ends the instance.
+    pub fn json(&self, index: usize) -> String {
+        self.0.json(narrow(index))
+    }
+
+    /// Where the record at `index` is.
+    ///
+    /// ```
+    /// assert_eq!(tailweir_guest::Batch::from_json(["1", "2"]).position(1).line, 2);
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such record: then the host ends the instance.
+    pub fn position(&self, index: usize) -> Position {
+        self.0.position(narrow(index))
+    }
+
+    /// The JSON texts of all records, fetched at once: cheaper than one by one.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"id":1}"#, r#"{"id":2}"#]);
+    /// assert_eq!(batch.text().iter().collect::<Vec<_>>(), [r#"{"id":1}"#, r#"{"id":2}"#]);
+    /// ```
+    pub fn text(&self) -> Joined {
+        self.0.text()
+    }
+
+    /// One field of every record, by JSON pointer (RFC 6901): one entry per record, in order. It is `None` where the record
+    /// does not have the field, where it is `null`, and where it is of another type. `T` is one of [`String`], [`i64`],
+    /// [`f64`], [`bool`] and, for a value of any type as JSON text, [`Raw`].
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"response":{"code":250}}"#, r#"{"response":null}"#]);
+    /// assert_eq!(batch.column::<i64>("/response/code"), [Some(250), None]);
+    /// assert_eq!(batch.column::<String>("/response/code"), [None, None]);
+    /// ```
+    ///
+    /// # Panics
+    /// If `pointer` is no JSON pointer: then the host ends the instance.
+    pub fn column<T: Column>(&self, pointer: &str) -> Vec<Option<T>> {
+        T::fetch(&self.0, pointer)
+    }
+
+    /// The record at `index`. Its text is fetched when it is asked for.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Delivery {
+    ///     id: u32,
+    /// }
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"id":7}"#]);
+    /// assert_eq!(batch.record(0).parse::<Delivery>().unwrap().id, 7);
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn record(&self, index: usize) -> Record<'_> {
+        let len = self.len();
+        assert!(index < len, "record {index} of a batch of {len}");
+        Record { batch: self, index }
+    }
+
+    /// All records, in order.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json(["1", "2"]);
+    /// let sum: u32 = batch.records().map(|record| record.parse::<u32>().unwrap()).sum();
+    /// assert_eq!(sum, 3);
+    /// ```
+    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        (0..self.len()).map(|index| Record { batch: self, index })
+    }
+
+    /// A batch of these JSON texts, for unit tests: it needs no host, and there is none on the target that tests run on.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"type":"Delivery"}"#]);
+    /// assert_eq!(batch.column::<String>("/type"), [Some("Delivery".to_owned())]);
+    /// ```
+    ///
+    /// # Panics
+    /// If one of them is no JSON text.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn from_json<T: Into<String>>(records: impl IntoIterator<Item = T>) -> Self {
+        Self(Backend::new(records.into_iter().map(Into::into).collect()))
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("id", &self.id()).field("len", &self.len()).finish()
+    }
+}
+
+/// The host counts with 32 bits, and has no record at an index beyond them.
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// One record of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    batch: &'a Batch,
+    index: usize,
+}
+
+impl Record<'_> {
+    /// Its index in the batch, counted from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its JSON text, as it stands in its segment.
+    pub fn json(&self) -> String {
+        self.batch.json(self.index)
+    }
+
+    /// Where it is.
+    pub fn position(&self) -> Position {
+        self.batch.position(self.index)
+    }
+
+    /// It as a value of your own type.
+    ///
+    /// # Errors
+    /// If it does not have the shape of `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.json())
+    }
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The bare file name of its segment.
+    pub segment: String,
+    /// The number of its line, counted from 1.
+    pub line: u64,
+    /// Bytes before it in the segment's decompressed text.
+    pub offset: u64,
+}
+
+/// The JSON texts of a batch, one directly after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    pub(crate) text: String,
+    /// Where each text ends; the ends do not decrease.
+    pub(crate) ends: Vec<u32>,
+}
+
+impl Joined {
+    /// The texts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let text = self.text.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            text
+        })
+    }
+}
+
+/// A value's JSON text, of whatever type: strings have their quotes and escapes, arrays and objects are whole.
+///
+/// ```
+/// use tailweir_guest::{Batch, Raw};
+/// let batch = Batch::from_json([r#"{"to":["a@example.com"]}"#, r#"{"to":"b@example.com"}"#]);
+/// let texts = batch.column::<Raw>("/to").into_iter().map(|raw| raw.unwrap().0).collect::<Vec<_>>();
+/// assert_eq!(texts, [r#"["a@example.com"]"#, r#""b@example.com""#]);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw(pub String);
+
+/// A type that a column can have: [`String`], [`i64`], [`f64`], [`bool`] or [`Raw`].
+pub trait Column: Sized + sealed::Sealed {
+    #[doc(hidden)]
+    fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! columns {
+    ($($type:ty => $method:ident),*) => {$(
+        impl sealed::Sealed for $type {}
+
+        impl Column for $type {
+            fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>> {
+                batch.$method(pointer)
+            }
+        }
+    )*};
+}
+
+columns!(String => strings, i64 => integers, f64 => numbers, bool => booleans);
+
+impl sealed::Sealed for Raw {}
+
+impl Column for Raw {
+    fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>> {
+        batch.values(pointer).into_iter().map(|value| value.map(Raw)).collect()
+    }
+}

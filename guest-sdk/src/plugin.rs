@@ -1,0 +1,341 @@
+//! The answers of plug-ins, and the macros that make a plug-in of a function.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::Batch;
+
+/// Which records of a batch to keep.
+///
+/// It can be collected from one `bool` per record:
+///
+/// ```
+/// use tailweir_guest::{Batch, Verdict};
+/// let batch = Batch::from_json([r#"{"code":250}"#, r#"{"code":550}"#]);
+/// let verdict: Verdict = batch.column::<i64>("/code").iter().map(|code| code.is_some_and(|c| c >= 400)).collect();
+/// assert_eq!(verdict, Verdict::Keep(vec![false, true]));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every one.
+    All,
+    /// Not one.
+    None,
+    /// Those with `true`: one entry per record, in order. The host treats any other length as an error of the plug-in.
+    Keep(Vec<bool>),
+}
+
+impl FromIterator<bool> for Verdict {
+    fn from_iter<I: IntoIterator<Item = bool>>(iter: I) -> Self {
+        Self::Keep(iter.into_iter().collect())
+    }
+}
+
+impl From<Vec<bool>> for Verdict {
+    fn from(keep: Vec<bool>) -> Self {
+        Self::Keep(keep)
+    }
+}
+
+/// The batch is dealt with.
+///
+/// ```
+/// use tailweir_guest::{Batch, Failure, Outcome};
+/// fn process(batch: &Batch) -> Result<Outcome, Failure> {
+///     Ok(Outcome::Emit(batch.records().map(|record| record.json()).collect()))
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing more to do.
+    Done,
+    /// Write these records, each a JSON text without a line break, to the consumer's sink.
+    Emit(Vec<String>),
+}
+
+/// The batch is not dealt with, or not all of it. Reasons are words for the operator.
+///
+/// ```
+/// use tailweir_guest::Failure;
+/// fn answer(status: u16) -> Result<(), Failure> {
+///     match status {
+///         200..300 => Ok(()),
+///         429 | 500.. => Err(Failure::retry(format!("the server answered {status}"))),
+///         _ => Err(Failure::stop(format!("the server answered {status}"))),
+///     }
+/// }
+/// assert!(matches!(answer(503), Err(Failure::Retry { after: None, .. })));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Deliver the batch again, the same and with the same id.
+    Retry {
+        /// Not before this time has passed; whole milliseconds count. `None` leaves it to the consumer's back-off.
+        after: Option<Duration>,
+        /// Why.
+        reason: String,
+    },
+    /// Put these records in quarantine; the others are dealt with.
+    Reject {
+        /// Their indices in the batch.
+        indices: Vec<u32>,
+        /// Why.
+        reason: String,
+    },
+    /// Stop the consumer; the batch comes again at its next start.
+    Stop(String),
+}
+
+impl Failure {
+    /// Deliver the batch again, after the consumer's back-off.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry { after: None, reason: reason.into() }
+    }
+
+    /// Deliver the batch again, not before this time has passed.
+    pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
+        Self::Retry { after: Some(after), reason: reason.into() }
+    }
+
+    /// Put the records at these indices in quarantine.
+    pub fn reject(indices: impl IntoIterator<Item = u32>, reason: impl Into<String>) -> Self {
+        Self::Reject { indices: indices.into_iter().collect(), reason: reason.into() }
+    }
+
+    /// Stop the consumer.
+    pub fn stop(reason: impl Into<String>) -> Self {
+        Self::Stop(reason.into())
+    }
+}
+
+/// A plug-in's description, from its manifest.
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+pub struct Description {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub needs: &'static [&'static str],
+    pub config_schema: &'static str,
+}
+
+/// A filter that has its configuration.
+#[doc(hidden)]
+pub type FilterFn = Box<dyn FnMut(&Batch) -> Result<Verdict, String>>;
+
+/// A processor that has its configuration.
+#[doc(hidden)]
+pub type ProcessorFn = Box<dyn FnMut(&Batch) -> Result<Outcome, Failure>>;
+
+/// What a filter function may return.
+#[doc(hidden)]
+pub trait IntoVerdict {
+    fn into_verdict(self) -> Result<Verdict, String>;
+}
+
+impl IntoVerdict for Verdict {
+    fn into_verdict(self) -> Result<Verdict, String> {
+        Ok(self)
+    }
+}
+
+impl<V: Into<Verdict>, E: Display> IntoVerdict for Result<V, E> {
+    fn into_verdict(self) -> Result<Verdict, String> {
+        self.map(Into::into).map_err(|e| e.to_string())
+    }
+}
+
+/// A function that can be a filter: with a configuration or without, which `Shape` tells.
+#[doc(hidden)]
+pub trait IntoFilter<Shape> {
+    fn configure(self, config: &str) -> Result<FilterFn, String>;
+}
+
+/// A function that can be a processor.
+#[doc(hidden)]
+pub trait IntoProcessor<Shape> {
+    fn configure(self, config: &str) -> Result<ProcessorFn, String>;
+}
+
+/// The shape of a function that takes a configuration.
+#[doc(hidden)]
+pub struct WithConfig<C>(std::marker::PhantomData<C>);
+
+/// The shape of a function that takes none.
+#[doc(hidden)]
+pub struct WithoutConfig;
+
+impl<F, V> IntoFilter<WithoutConfig> for F
+where
+    F: Fn(&Batch) -> V + 'static,
+    V: IntoVerdict,
+{
+    fn configure(self, config: &str) -> Result<FilterFn, String> {
+        refuse(config)?;
+        Ok(Box::new(move |batch| self(batch).into_verdict()))
+    }
+}
+
+impl<F, C, V> IntoFilter<WithConfig<C>> for F
+where
+    F: Fn(&Batch, &C) -> V + 'static,
+    C: DeserializeOwned + 'static,
+    V: IntoVerdict,
+{
+    fn configure(self, config: &str) -> Result<FilterFn, String> {
+        let config = parse::<C>(config)?;
+        Ok(Box::new(move |batch| self(batch, &config).into_verdict()))
+    }
+}
+
+impl<F> IntoProcessor<WithoutConfig> for F
+where
+    F: Fn(&Batch) -> Result<Outcome, Failure> + 'static,
+{
+    fn configure(self, config: &str) -> Result<ProcessorFn, String> {
+        refuse(config)?;
+        Ok(Box::new(self))
+    }
+}
+
+impl<F, C> IntoProcessor<WithConfig<C>> for F
+where
+    F: Fn(&Batch, &C) -> Result<Outcome, Failure> + 'static,
+    C: DeserializeOwned + 'static,
+{
+    fn configure(self, config: &str) -> Result<ProcessorFn, String> {
+        let config = parse::<C>(config)?;
+        Ok(Box::new(move |batch| self(batch, &config)))
+    }
+}
+
+fn parse<C: DeserializeOwned>(config: &str) -> Result<C, String> {
+    serde_json::from_str(config).map_err(|e| match config.trim() {
+        "null" => format!("the plug-in needs a configuration: {e}"),
+        _ => format!("the configuration is not as the plug-in expects: {e}"),
+    })
+}
+
+/// A configuration that nobody reads is a mistake of the operator's.
+fn refuse(config: &str) -> Result<(), String> {
+    match config.trim() {
+        "null" | "{}" | "[]" => Ok(()),
+        _ => Err("the plug-in takes no configuration".to_owned()),
+    }
+}
+
+/// Makes a filter plug-in of a function.
+///
+/// The function takes `&Batch`, or `&Batch` and `&C` where `C` implements `serde::de::DeserializeOwned`: then the
+/// operator's configuration is parsed into it once, and an error there is the operator's to see. It returns a
+/// [`Verdict`], or a `Result` of one (or of a `Vec<bool>`) and anything that can be displayed.
+/// Name and version are those of the crate. A JSON schema of the configuration may be given.
+///
+/// ```
+/// use tailweir_guest::{Batch, Verdict};
+///
+/// fn bounces(batch: &Batch) -> Verdict {
+///     batch.column::<String>("/type").iter().map(|t| t.as_deref() == Some("Bounce")).collect()
+/// }
+///
+/// tailweir_guest::filter!(bounces);
+/// ```
+///
+/// ```
+/// # use tailweir_guest::{Batch, Verdict};
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     at_least: i64,
+/// }
+///
+/// fn keep(batch: &Batch, config: &Config) -> Result<Verdict, String> {
+///     Ok(batch.column::<i64>("/size").iter().map(|size| size.is_some_and(|s| s >= config.at_least)).collect())
+/// }
+///
+/// tailweir_guest::filter!(keep, config_schema = r#"{"type":"object","required":["at_least"]}"#);
+/// ```
+#[macro_export]
+macro_rules! filter {
+    ($function:path $(, config_schema = $schema:expr)? $(,)?) => {
+        $crate::__plugin!(filter_world, IntoFilter, FilterFn, $function, [$($schema,)? ""][0]);
+    };
+}
+
+/// Makes a processor plug-in of a function.
+///
+/// The function takes `&Batch`, or `&Batch` and `&C` as with [`filter!`], and returns `Result<Outcome, Failure>`.
+///
+/// ```
+/// use tailweir_guest::{Batch, Failure, Outcome};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Config {
+///     known: Vec<String>,
+/// }
+///
+/// fn process(batch: &Batch, config: &Config) -> Result<Outcome, Failure> {
+///     for (index, kind) in batch.column::<String>("/type").iter().enumerate() {
+///         if !kind.as_ref().is_some_and(|k| config.known.contains(k)) {
+///             return Err(Failure::reject([index as u32], "not a type that I know"));
+///         }
+///     }
+///     Ok(Outcome::Done)
+/// }
+///
+/// tailweir_guest::processor!(process);
+/// ```
+#[macro_export]
+macro_rules! processor {
+    ($function:path $(, config_schema = $schema:expr)? $(,)?) => {
+        $crate::__plugin!(processor_world, IntoProcessor, ProcessorFn, $function, [$($schema,)? ""][0]);
+    };
+}
+
+/// The exports of a plug-in; without a host, only the check that the function has the right shape.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __plugin {
+    ($world:ident, $into:ident, $function_type:ident, $function:path, $schema:expr) => {
+        const _: () = {
+            fn __configure(config: &str) -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> {
+                $crate::__private::$into::configure($function, config)
+            }
+
+            #[allow(dead_code, reason = "without a host nobody asks")]
+            const DESCRIPTION: $crate::__private::Description = $crate::__private::Description {
+                name: ::core::env!("CARGO_PKG_NAME"),
+                version: ::core::env!("CARGO_PKG_VERSION"),
+                needs: $crate::__needs!(),
+                config_schema: $schema,
+            };
+
+            #[cfg(not(target_family = "wasm"))]
+            const _: fn(&str) -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> = __configure;
+
+            #[cfg(target_family = "wasm")]
+            $crate::__export!($world, __configure, DESCRIPTION);
+        };
+    };
+}
+
+/// What a plug-in needs: the features of this crate, not of the plug-in's, tell.
+#[doc(hidden)]
+#[cfg(feature = "http")]
+#[macro_export]
+macro_rules! __needs {
+    () => {
+        &["http"]
+    };
+}
+
+/// What a plug-in needs: nothing.
+#[doc(hidden)]
+#[cfg(not(feature = "http"))]
+#[macro_export]
+macro_rules! __needs {
+    () => {
+        &[]
+    };
+}
