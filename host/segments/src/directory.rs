@@ -1,0 +1,272 @@
+//! One directory: listing it, opening and telling apart the files in it.
+//!
+//! The directory is held open and files are opened relative to it, so that reading goes on when it is renamed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use tailweir_core::{Identity, SegmentName};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Pattern, ReadError};
+
+/// How many bytes at the head of a file take part in its identity.
+const HEAD: usize = 64;
+
+/// Whether a segment may still grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// Its mode has a write bit: it is being written.
+    Open,
+    /// Its mode has none: it is complete.
+    Sealed,
+}
+
+impl Seal {
+    pub(crate) fn of_mode(mode: u32) -> Self {
+        if mode & 0o222 == 0 {
+            Self::Sealed
+        } else {
+            Self::Open
+        }
+    }
+}
+
+/// A file that may be a segment, as the directory shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: SegmentName,
+    /// Whether it is complete.
+    pub sealed: Seal,
+    /// Its size in bytes, as it is on disk.
+    pub len: u64,
+    /// Its inode number.
+    pub inode: u64,
+    /// When it was written to last.
+    pub modified: SystemTime,
+}
+
+/// The regular files of `directory` (links to them too) whose names match, sorted by name. Files that vanish meanwhile
+/// are left out.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list(directory: &Path, pattern: &Pattern) -> Result<Vec<Entry>, ReadError> {
+    let directory = Directory::open(directory)?;
+    let mut entries = Vec::new();
+    directory.scan(|found| {
+        let Some(name) = found.segment(pattern) else {
+            return;
+        };
+        let Ok(stat) = directory.stat(name.as_str()) else {
+            return;
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            entries.push(Entry {
+                name,
+                sealed: Seal::of_mode(stat.st_mode),
+                len: stat.st_size as u64,
+                inode: stat.st_ino,
+                modified: modified(&stat),
+            });
+        }
+    })?;
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn modified(stat: &Stat) -> SystemTime {
+    let (seconds, nanos) = (stat.st_mtime, stat.st_mtime_nsec as u32);
+    match u64::try_from(seconds) {
+        Ok(seconds) => SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos),
+        Err(_) => SystemTime::UNIX_EPOCH,
+    }
+}
+
+/// What the directory itself says about one name, without a look at the file.
+pub(crate) struct Found<'a> {
+    /// `None` if it is not UTF-8.
+    pub name: Option<&'a str>,
+    pub lossy: std::borrow::Cow<'a, str>,
+    pub inode: u64,
+    pub kind: FileType,
+}
+
+impl Found<'_> {
+    pub(crate) fn segment(&self, pattern: &Pattern) -> Option<SegmentName> {
+        SegmentName::new(self.name.filter(|name| pattern.matches(name))?).ok()
+    }
+}
+
+/// A directory held open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// What a name turned out to be.
+pub(crate) enum Opened {
+    /// A regular file, open for reading.
+    File(File),
+    /// It is gone, or a link to nowhere.
+    Missing,
+    /// Not a regular file; what it is.
+    Other(&'static str),
+}
+
+impl Directory {
+    pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self {
+                path: path.to_owned(),
+                fd,
+            }),
+            Err(rustix::io::Errno::NOENT) => Err(ReadError::Missing {
+                directory: path.to_owned(),
+            }),
+            Err(rustix::io::Errno::NOTDIR) => Err(ReadError::NotADirectory {
+                directory: path.to_owned(),
+            }),
+            Err(e) => Err(ReadError::Directory {
+                directory: path.to_owned(),
+                source: e.into(),
+            }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// If the directory was deleted and one of the same name is there again, goes on with that one.
+    pub(crate) fn reopen_if_deleted(&mut self) -> bool {
+        let deleted = rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0);
+        if deleted && let Ok(again) = Self::open(&self.path) {
+            *self = again;
+            return true;
+        }
+        false
+    }
+
+    /// Calls `each` for each name but `.` and `..`, in no order.
+    pub(crate) fn scan(&self, mut each: impl FnMut(&Found<'_>)) -> Result<(), ReadError> {
+        let error = |e: rustix::io::Errno| ReadError::Directory {
+            directory: self.path.clone(),
+            source: e.into(),
+        };
+        let mut dir = Dir::read_from(&self.fd).map_err(error)?;
+        while let Some(entry) = dir.read() {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let lossy = String::from_utf8_lossy(name.to_bytes());
+            each(&Found {
+                name: name.to_str().ok(),
+                lossy,
+                inode: entry.ino(),
+                kind: entry.file_type(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What is behind `name`, links followed.
+    pub(crate) fn stat(&self, name: &str) -> io::Result<Stat> {
+        Ok(rustix::fs::statat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Opens `name` if it is a regular file. Never blocks on a FIFO or a device.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<Opened> {
+        let stat = match self.stat(name) {
+            Ok(stat) => stat,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let link = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+                return Ok(if link {
+                    Opened::Other("a dangling link")
+                } else {
+                    Opened::Missing
+                });
+            }
+            Err(e) => return Err(e),
+        };
+        if let Some(other) = kind_of(FileType::from_raw_mode(stat.st_mode)) {
+            return Ok(Opened::Other(other));
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::NOENT) => return Ok(Opened::Missing),
+            Err(e) => return Err(e.into()),
+        };
+        // It may have been swapped between the two calls.
+        if file.metadata()?.is_file() {
+            Ok(Opened::File(file))
+        } else {
+            Ok(Opened::Other("not a regular file"))
+        }
+    }
+}
+
+/// `None` for a regular file; else what it is.
+fn kind_of(kind: FileType) -> Option<&'static str> {
+    match kind {
+        FileType::RegularFile => None,
+        FileType::Directory => Some("a directory"),
+        FileType::Fifo => Some("a FIFO"),
+        FileType::Socket => Some("a socket"),
+        FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+        _ => Some("not a regular file"),
+    }
+}
+
+/// Why a name is certainly no segment, as far as the directory itself tells.
+pub(crate) fn certainly_foreign(kind: FileType) -> Option<&'static str> {
+    if matches!(kind, FileType::Symlink | FileType::Unknown) {
+        None
+    } else {
+        kind_of(kind)
+    }
+}
+
+/// Inode and the hash of the first bytes.
+pub(crate) fn identify(file: &File) -> io::Result<Identity> {
+    let mut head = [0; HEAD];
+    let len = read_head(file, &mut head)?;
+    Ok(Identity {
+        inode: file.metadata()?.ino(),
+        head_len: len as u32,
+        head: xxh3_64(&head[..len]),
+    })
+}
+
+/// Whether `file` is the one that `identity` was taken of. It may have grown.
+pub(crate) fn is_same(file: &File, identity: &Identity) -> io::Result<bool> {
+    let mut head = [0; HEAD];
+    let want = (identity.head_len as usize).min(HEAD);
+    let len = read_head(file, &mut head[..want])?;
+    Ok(file.metadata()?.ino() == identity.inode && len == want && xxh3_64(&head[..len]) == identity.head)
+}
+
+/// Reads until `buffer` is full or the file ends.
+pub(crate) fn read_head(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(&mut buffer[len..], len as u64) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(len)
+}

@@ -1,0 +1,375 @@
+//! The names in a directory, and how far each of them was read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::Stat;
+use tailweir_core::{Identity, Mark, SegmentName};
+
+use super::{Begun, Cursor, Start};
+use crate::carve::Segment;
+use crate::directory::{self, Found};
+use crate::{Pattern, Seal};
+
+/// A segment that is not read to its end.
+pub(super) struct Entry {
+    /// As the directory showed it last; zero if it has not yet.
+    inode: u64,
+    scan: u64,
+    pub begun: Option<Begun>,
+    /// Of the file that is or was open.
+    pub identity: Option<Identity>,
+    /// Another file has taken the name since this one was opened.
+    pub replaced: bool,
+    /// That it cannot be read was said.
+    pub error_said: bool,
+    pub state: State,
+}
+
+pub(super) enum State {
+    /// It was not looked at yet.
+    Waiting,
+    /// The workers have it.
+    Decoding,
+    /// It is open, and read as it grows.
+    Following(Follow),
+    /// It was read as far as it went, and closed.
+    Parked {
+        end: Mark,
+        identity: Identity,
+        seen: Seen,
+    },
+    /// It has too few bytes to tell what it is.
+    Unknown { seen: Seen },
+    /// It could not be read.
+    Failed,
+}
+
+pub(super) struct Follow {
+    pub segment: Box<Segment>,
+    /// The name is gone, or another file's: what is there is all there will be.
+    pub detached: bool,
+    /// The file when it was last seen to be the same.
+    pub checked: Seen,
+}
+
+/// A file's state, to notice changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub len: u64,
+    pub seal: Seal,
+    pub unlinked: bool,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Seen {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            len: metadata.len(),
+            seal: Seal::of_mode(metadata.mode()),
+            unlinked: metadata.nlink() == 0,
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+
+    pub(super) fn changed_since(&self, before: &Self) -> bool {
+        (self.len, self.modified) != (before.len, before.modified)
+    }
+
+    pub(super) fn differs(&self, stat: &Stat) -> bool {
+        self.len != stat.st_size as u64
+            || self.seal != Seal::of_mode(stat.st_mode)
+            || self.inode != stat.st_ino
+            || self.modified != (stat.st_mtime, stat.st_mtime_nsec as i64)
+    }
+}
+
+impl Entry {
+    fn new(begun: Option<Begun>) -> Self {
+        Self {
+            inode: 0,
+            scan: 0,
+            begun,
+            identity: None,
+            replaced: false,
+            error_said: false,
+            state: State::Waiting,
+        }
+    }
+
+    /// Why `file` is not the one that was begun, if so.
+    pub(super) fn is_replaced_by(&self, file: &File, len: u64) -> io::Result<Option<&'static str>> {
+        let Some(begun) = &self.begun else { return Ok(None) };
+        if let Some(identity) = &begun.identity
+            && !directory::is_same(file, identity)?
+        {
+            return Ok(Some(
+                "another file has taken its place; it is read from its start",
+            ));
+        }
+        match begun.start {
+            Start::Mark(mark) if mark.frame.compressed > len => {
+                Ok(Some("it has shrunk; it is read from its start"))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A segment that was read to its end.
+#[derive(Default)]
+struct Finished {
+    /// As the directory showed it; `None` until it has.
+    inode: Option<u64>,
+    scan: u64,
+    /// `None` if it was finished before the reader was opened.
+    identity: Option<Identity>,
+}
+
+/// A name that is no segment.
+struct Foreign {
+    inode: u64,
+    scan: u64,
+}
+
+/// What a scan has found.
+pub(super) enum Stored {
+    New {
+        name: SegmentName,
+        late: Late,
+    },
+    Foreign {
+        name: String,
+        reason: &'static str,
+    },
+    /// Another file may have taken the name of a segment that was read to its end.
+    FinishedOneChanged {
+        name: SegmentName,
+    },
+    /// Another file may have taken the name of a segment that is open.
+    OpenOneChanged {
+        name: SegmentName,
+    },
+}
+
+/// Whether segments behind a new one were read already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    No,
+    Yes,
+}
+
+/// All names.
+#[derive(Default)]
+pub(super) struct Entries {
+    unfinished: BTreeMap<SegmentName, Entry>,
+    finished: HashMap<SegmentName, Finished>,
+    foreign: HashMap<String, Foreign>,
+    /// The last name of which anything was read.
+    highest: Option<SegmentName>,
+    /// Counts the scans.
+    scan: u64,
+}
+
+impl Entries {
+    pub(super) fn new(cursor: Cursor) -> Self {
+        let Cursor { begun, finished, .. } = cursor;
+        let highest = begun.keys().chain(&finished).max().cloned();
+        Self {
+            unfinished: begun
+                .into_iter()
+                .map(|(name, begun)| (name, Entry::new(Some(begun))))
+                .collect(),
+            finished: finished
+                .into_iter()
+                .map(|name| (name, Finished::default()))
+                .collect(),
+            highest,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn begin_scan(&mut self) {
+        self.scan += 1;
+    }
+
+    /// Takes in one name of the directory.
+    pub(super) fn found(&mut self, found: &Found<'_>, pattern: &Pattern, news: &mut Vec<Stored>) {
+        let scan = self.scan;
+        let Some(text) = found.name.filter(|name| pattern.matches(name)) else {
+            if found.name.is_none() && pattern.matches(&found.lossy) {
+                self.found_foreign(found, "its name is not UTF-8", news);
+            }
+            return;
+        };
+        if let Some(finished) = self.finished.get_mut(text) {
+            let back_again = finished.inode.is_some() && finished.scan + 1 < scan;
+            let other = finished.inode.is_some_and(|inode| inode != found.inode);
+            (finished.inode, finished.scan) = (Some(found.inode), scan);
+            if (back_again || other)
+                && let Ok(name) = SegmentName::new(text)
+            {
+                news.push(Stored::FinishedOneChanged { name });
+            }
+            return;
+        }
+        let Ok(name) = SegmentName::new(text) else { return };
+        if let Some(entry) = self.unfinished.get_mut(&name) {
+            let first = entry.scan == 0;
+            let other = entry.inode != found.inode;
+            (entry.inode, entry.scan) = (found.inode, scan);
+            if first {
+                news.push(Stored::New { name, late: Late::No });
+            } else if other {
+                news.push(Stored::OpenOneChanged { name });
+            }
+            return;
+        }
+        if let Some(foreign) = self.foreign.get_mut(text) {
+            foreign.scan = scan;
+            if foreign.inode == found.inode {
+                return;
+            }
+        }
+        if let Some(reason) = directory::certainly_foreign(found.kind) {
+            return self.found_foreign(found, reason, news);
+        }
+        self.foreign.remove(text);
+        let late = if self.highest.as_ref().is_some_and(|highest| name < *highest) {
+            Late::Yes
+        } else {
+            Late::No
+        };
+        let entry = Entry {
+            inode: found.inode,
+            scan,
+            ..Entry::new(None)
+        };
+        self.unfinished.insert(name.clone(), entry);
+        news.push(Stored::New { name, late });
+    }
+
+    fn found_foreign(&mut self, found: &Found<'_>, reason: &'static str, news: &mut Vec<Stored>) {
+        let foreign = Foreign {
+            inode: found.inode,
+            scan: self.scan,
+        };
+        if self.foreign.insert(found.lossy.to_string(), foreign).is_none() {
+            news.push(Stored::Foreign {
+                name: found.lossy.to_string(),
+                reason,
+            });
+        }
+    }
+
+    /// Names of unfinished segments that the scan did not find. Also forgets what need not be remembered.
+    pub(super) fn missing(&mut self) -> Vec<SegmentName> {
+        let scan = self.scan;
+        self.foreign.retain(|_, foreign| foreign.scan == scan);
+        self.unfinished
+            .iter()
+            .filter(|(_, entry)| entry.scan != scan)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    pub(super) fn get_mut(&mut self, name: &SegmentName) -> Option<&mut Entry> {
+        self.unfinished.get_mut(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SegmentName, &Entry)> {
+        self.unfinished.iter()
+    }
+
+    /// How many segments are held open to be read as they grow.
+    pub(super) fn following(&self) -> usize {
+        self.unfinished
+            .values()
+            .filter(|entry| matches!(entry.state, State::Following(_)))
+            .count()
+    }
+
+    /// Whether a segment before `name` may still grow.
+    pub(super) fn open_before(&self, name: &SegmentName) -> bool {
+        self.unfinished.range(..name.clone()).any(|(_, entry)| {
+            matches!(
+                entry.state,
+                State::Following(_) | State::Parked { .. } | State::Unknown { .. }
+            )
+        })
+    }
+
+    /// Something of this segment was read.
+    pub(super) fn note_read(&mut self, name: &SegmentName) {
+        if self.highest.as_ref().is_none_or(|highest| highest < name) {
+            self.highest = Some(name.clone());
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &SegmentName) {
+        self.unfinished.remove(name);
+    }
+
+    pub(super) fn finish(&mut self, name: &SegmentName, identity: Identity) {
+        self.note_read(name);
+        let entry = self.unfinished.remove(name);
+        let (inode, scan) = entry.map_or((None, 0), |entry| (Some(entry.inode), entry.scan));
+        self.finished.insert(
+            name.clone(),
+            Finished {
+                inode,
+                scan,
+                identity: Some(identity),
+            },
+        );
+    }
+
+    /// Passes over a segment as if it had been read.
+    pub(super) fn skip(&mut self, name: &SegmentName) {
+        if let Some(entry) = self.unfinished.remove(name) {
+            let finished = Finished {
+                inode: Some(entry.inode),
+                scan: entry.scan,
+                identity: None,
+            };
+            self.finished.insert(name.clone(), finished);
+        }
+    }
+
+    pub(super) fn identity_of_finished(&self, name: &SegmentName) -> Option<Identity> {
+        self.finished.get(name)?.identity
+    }
+
+    /// Makes a finished segment one that is to be read.
+    pub(super) fn revive(&mut self, name: &SegmentName) {
+        if let Some(finished) = self.finished.remove(name) {
+            let inode = finished.inode.unwrap_or_default();
+            let entry = Entry {
+                inode,
+                scan: finished.scan,
+                ..Entry::new(None)
+            };
+            self.unfinished.insert(name.clone(), entry);
+        }
+    }
+
+    /// Returns whether some of it was read before, when it was a segment.
+    pub(super) fn make_foreign(&mut self, name: &SegmentName) -> bool {
+        let Some(entry) = self.unfinished.remove(name) else {
+            return false;
+        };
+        self.foreign.insert(
+            name.to_string(),
+            Foreign {
+                inode: entry.inode,
+                scan: entry.scan,
+            },
+        );
+        entry.begun.is_some()
+    }
+}

@@ -1,0 +1,133 @@
+//! What interrupts a wait: a changed directory, or somebody who wants attention.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+
+/// What may have changed since it was asked last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Names came or went.
+    pub names: bool,
+    /// A file grew or its mode changed.
+    pub files: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    changes: Changes,
+    woken: bool,
+}
+
+/// Shared by the reader, its watcher and its wakers.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn changed(&self, changes: Changes) {
+        let mut state = self.lock();
+        state.changes.names |= changes.names;
+        state.changes.files |= changes.files;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn take_changes(&self) -> Changes {
+        std::mem::take(&mut self.lock().changes)
+    }
+
+    /// Returns when something changed, somebody called [`Waker::wake`], or at the deadline.
+    pub(crate) fn wait_until(&self, deadline: Instant) {
+        let mut state = self.lock();
+        while !state.woken && state.changes == Changes::default() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        state.woken = false;
+    }
+}
+
+/// Interrupts [`Reader::wait`](crate::Reader::wait) from any thread.
+#[derive(Debug, Clone)]
+pub struct Waker(pub(crate) Arc<Signal>);
+
+impl Waker {
+    /// Makes the present wait, or else the next one, return at once.
+    pub fn wake(&self) {
+        self.0.lock().woken = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Watches a directory and raises the signal. Whatever it misses, the periodic scan finds.
+pub(crate) struct NativeWatcher(
+    #[expect(dead_code, reason = "dropping it ends the watch")] RecommendedWatcher,
+);
+
+/// The longest time that a reader goes without a scan when it has a native watcher.
+pub(crate) const RESCAN: Duration = Duration::from_secs(1);
+
+impl NativeWatcher {
+    pub(crate) fn new(directory: &Path, signal: Arc<Signal>) -> Result<Self, notify::Error> {
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let changes = match event {
+                Ok(event) => changes_of(&event),
+                // Overflow and other losses: everything may have changed.
+                Err(_) => Changes {
+                    names: true,
+                    files: true,
+                },
+            };
+            if changes != Changes::default() {
+                signal.changed(changes);
+            }
+        })?;
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        Ok(Self(watcher))
+    }
+}
+
+fn changes_of(event: &notify::Event) -> Changes {
+    if event.need_rescan() {
+        return Changes {
+            names: true,
+            files: true,
+        };
+    }
+    // Checkpoints and other hidden files change often, and by our own doing.
+    let hidden = |path: &std::path::PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    };
+    if !event.paths.is_empty() && event.paths.iter().all(hidden) {
+        return Changes::default();
+    }
+    match event.kind {
+        EventKind::Access(_) => Changes::default(),
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => Changes {
+            names: false,
+            files: true,
+        },
+        _ => Changes {
+            names: true,
+            files: true,
+        },
+    }
+}
