@@ -46,14 +46,19 @@ pub fn validate(line: &str) -> Result<(), Invalid> {
     match sonic_rs::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(()),
         // The parser's message spans lines and shows the input; the first line says what is wrong and where.
-        Err(e) => Err(Invalid::Malformed(e.to_string().lines().next().unwrap_or_default().trim().to_owned())),
+        Err(e) => Err(Invalid::Malformed(
+            e.to_string().lines().next().unwrap_or_default().trim().to_owned(),
+        )),
     }
 }
 
 /// Validation recurses, so the depth is bounded before it starts. Few lines hold as many brackets as the limit, and
 /// counting them is cheap; only those that do are walked.
 fn too_deep(text: &[u8]) -> bool {
-    let brackets: usize = text.chunks(255).map(|c| c.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>() as usize).sum();
+    let brackets: usize = text
+        .chunks(255)
+        .map(|c| c.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>() as usize)
+        .sum();
     if brackets <= MAX_DEPTH {
         return false;
     }
@@ -111,17 +116,27 @@ impl<'a> Value<'a> {
 /// The members of an object's text: each key (its text between the quotes, escapes and all) and its value's text.
 /// Empty if `object` is no object.
 pub fn members(object: &str) -> Members<'_> {
-    Members { text: object, at: open(object, b'{') }
+    Members {
+        text: object,
+        at: open(object, b'{'),
+    }
 }
 
 /// The elements of an array's text. Empty if `array` is no array.
 pub fn elements(array: &str) -> Elements<'_> {
-    Elements { text: array, at: open(array, b'[') }
+    Elements {
+        text: array,
+        at: open(array, b'['),
+    }
 }
 
 fn open(text: &str, bracket: u8) -> usize {
     let at = skip_space(text.as_bytes(), 0);
-    if text.as_bytes().get(at) == Some(&bracket) { at + 1 } else { text.len() }
+    if text.as_bytes().get(at) == Some(&bracket) {
+        at + 1
+    } else {
+        text.len()
+    }
 }
 
 /// Iterator of [`members`].
@@ -145,7 +160,10 @@ impl<'a> Iterator for Members<'a> {
         let key_end = skip_string(bytes, quote);
         let value = skip_separators(bytes, key_end);
         self.at = skip_value(bytes, value);
-        Some((self.text.get(quote + 1..key_end - 1)?, self.text.get(value..self.at)?))
+        Some((
+            self.text.get(quote + 1..key_end - 1)?,
+            self.text.get(value..self.at)?,
+        ))
     }
 }
 
@@ -191,12 +209,16 @@ pub fn key_is(raw: &str, key: &str) -> bool {
 
 /// The string that a string's text between its quotes stands for. A surrogate without its other half becomes U+FFFD.
 pub fn unescape(raw: &str) -> Cow<'_, str> {
-    let Some(first) = memchr::memchr(b'\\', raw.as_bytes()) else { return Cow::Borrowed(raw) };
+    let Some(first) = memchr::memchr(b'\\', raw.as_bytes()) else {
+        return Cow::Borrowed(raw);
+    };
     let mut out = String::with_capacity(raw.len());
     out.push_str(&raw[..first]);
     let mut rest = &raw[first..];
     while let Some(stripped) = rest.strip_prefix('\\') {
-        let Some(kind) = stripped.chars().next() else { break };
+        let Some(kind) = stripped.chars().next() else {
+            break;
+        };
         let mut used = 1 + kind.len_utf8();
         match kind {
             'b' => out.push('\u{8}'),
@@ -225,7 +247,9 @@ fn unescape_unit(text: &str) -> (char, usize) {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
         u32::from_str_radix(digits, 16).ok()
     };
-    let Some(first) = unit(0) else { return (char::REPLACEMENT_CHARACTER, text.len().min(2)) };
+    let Some(first) = unit(0) else {
+        return (char::REPLACEMENT_CHARACTER, text.len().min(2));
+    };
     if (0xD800..0xDC00).contains(&first)
         && let Some(second @ 0xDC00..0xE000) = unit(6)
     {
@@ -275,7 +299,9 @@ fn skip_value(bytes: &[u8], at: usize) -> usize {
         Some(b'[') => skip_container(bytes, at, b'[', b']'),
         Some(_) => {
             let rest = &bytes[at..];
-            let end = rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+            let end = rest
+                .iter()
+                .position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
             // At least one byte is consumed, so that a walk over text that was never validated still ends.
             at + end.unwrap_or(rest.len()).max(1)
         }
@@ -328,9 +354,13 @@ impl Pointer {
     /// If `text` is not as RFC 6901, section 3 says.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
         if text.is_empty() {
-            return Ok(Self { tokens: Box::default() });
+            return Ok(Self {
+                tokens: Box::default(),
+            });
         }
-        let Some(rest) = text.strip_prefix('/') else { return Err(PointerError::NoSlash(text.to_owned())) };
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(PointerError::NoSlash(text.to_owned()));
+        };
         let token = |t: &str| {
             let plain = t.replace("~1", "").replace("~0", "");
             if plain.contains('~') {
@@ -338,16 +368,20 @@ impl Pointer {
             }
             Ok(t.replace("~1", "/").replace("~0", "~"))
         };
-        Ok(Self { tokens: rest.split('/').map(token).collect::<Result<_, _>>()? })
+        Ok(Self {
+            tokens: rest.split('/').map(token).collect::<Result<_, _>>()?,
+        })
     }
 
     /// The text of the value that the pointer leads to in `json`, or `None` if there is none.
     pub fn find<'a>(&self, json: &'a str) -> Option<&'a str> {
-        self.tokens.iter().try_fold(json, |value, token| match Value::of(value) {
-            Value::Object(object) => get(object, token),
-            Value::Array(array) => elements(array).nth(array_index(token)?),
-            _ => None,
-        })
+        self.tokens
+            .iter()
+            .try_fold(json, |value, token| match Value::of(value) {
+                Value::Object(object) => get(object, token),
+                Value::Array(array) => elements(array).nth(array_index(token)?),
+                _ => None,
+            })
     }
 }
 
@@ -359,6 +393,8 @@ fn array_index(token: &str) -> Option<usize> {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tokens.iter().try_for_each(|t| write!(f, "/{}", t.replace('~', "~0").replace('/', "~1")))
+        self.tokens
+            .iter()
+            .try_for_each(|t| write!(f, "/{}", t.replace('~', "~0").replace('/', "~1")))
     }
 }
