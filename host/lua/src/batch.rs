@@ -1,0 +1,119 @@
+//! A batch as the object that scripts get.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mlua::{Lua, MetaMethod, UserData, UserDataMethods, UserDataRef};
+use tailweir_core::Batch;
+
+use crate::record::{BatchHandle, Charge, Records};
+
+/// What `batch:commit()` does. It may be called again if it failed.
+pub type Commit = Box<dyn FnMut() -> CommitFuture>;
+
+/// The end of a commit. One that is ready at once does not suspend the script.
+pub type CommitFuture = Pin<Box<dyn Future<Output = mlua::Result<()>>>>;
+
+/// The batch object of the Lua API: `records`, `iter_records`, `consumer_name`, `id`, `positions`, `commit` and `#`.
+///
+/// Records may be asked for any number of times, also after the commit; each time they are new tables.
+pub struct LuaBatch {
+    batch: Arc<Batch>,
+    commit: RefCell<CommitState>,
+    _charge: Charge,
+}
+
+enum CommitState {
+    /// Whoever runs the script commits.
+    ByHost,
+    Possible(Commit),
+    UnderWay,
+    Done,
+}
+
+impl LuaBatch {
+    /// A batch that the script commits with `commit`, or that its host commits if that is `None`.
+    ///
+    /// # Errors
+    /// If Lua is out of memory.
+    pub fn new(lua: &Lua, batch: Arc<Batch>, commit: Option<Commit>) -> mlua::Result<Self> {
+        let charge = Records::install(lua)?.charge(lua, batch.bytes())?;
+        let commit = RefCell::new(commit.map_or(CommitState::ByHost, CommitState::Possible));
+        Ok(Self { batch, commit, _charge: charge })
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
+    fn handle(&self, lua: &Lua) -> mlua::Result<(Records, BatchHandle)> {
+        let records = Records::install(lua)?;
+        let handle = records.batch_handle(lua, self.batch.clone())?;
+        Ok((records, handle))
+    }
+
+    /// Takes the commit hook out, or says why there is none.
+    fn begin_commit(&self) -> mlua::Result<Commit> {
+        match self.commit.replace(CommitState::UnderWay) {
+            CommitState::Possible(commit) => Ok(commit),
+            other => {
+                let why = match other {
+                    CommitState::ByHost => {
+                        "this batch is committed by the host, once the processor has answered; do not commit it here"
+                    }
+                    CommitState::UnderWay => "batch is being committed already",
+                    _ => "batch has already been committed",
+                };
+                self.commit.replace(other);
+                Err(mlua::Error::runtime(why))
+            }
+        }
+    }
+}
+
+async fn commit(batch: UserDataRef<LuaBatch>) -> mlua::Result<()> {
+    /// Puts the hook back unless the commit came to its end, also if the script is dropped meanwhile.
+    struct Attempt<'a>(&'a LuaBatch, Option<Commit>);
+    impl Drop for Attempt<'_> {
+        fn drop(&mut self) {
+            self.0.commit.replace(self.1.take().map_or(CommitState::Done, CommitState::Possible));
+        }
+    }
+    let mut attempt = Attempt(&batch, Some(batch.begin_commit()?));
+    if let Some(hook) = attempt.1.as_mut() {
+        hook().await?;
+    }
+    attempt.1 = None;
+    Ok(())
+}
+
+impl UserData for LuaBatch {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("records", |lua, this, ()| {
+            let (records, handle) = this.handle(lua)?;
+            records.records_table(lua, &handle)
+        });
+        methods.add_method("iter_records", |lua, this, ()| {
+            let (records, handle) = this.handle(lua)?;
+            records.records_iterator(lua, &handle)
+        });
+        methods.add_method("consumer_name", |_, this, ()| Ok(this.batch.consumer().to_owned()));
+        methods.add_method("id", |_, this, ()| Ok(this.batch.id().as_str().to_owned()));
+        methods.add_method("positions", |lua, this, ()| {
+            let positions = lua.create_table_with_capacity(this.batch.len(), 0)?;
+            for (n, record) in this.batch.iter().enumerate() {
+                let position = record.position();
+                let entry = lua.create_table_with_capacity(0, 3)?;
+                entry.raw_set("segment", position.segment.as_str())?;
+                entry.raw_set("line", position.line)?;
+                entry.raw_set("offset", position.offset)?;
+                positions.raw_set(n + 1, entry)?;
+            }
+            Ok(positions)
+        });
+        methods.add_async_method("commit", |_, this, ()| commit(this));
+        methods.add_meta_method(MetaMethod::Len, |_, this, ()| Ok(this.batch.len()));
+    }
+}
