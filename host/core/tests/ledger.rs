@@ -7,8 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tailweir_core::{Advance, Frame, Identity, Ledger, LedgerError, Mark, Point, SegmentName, Span, Ticket};
 
-const MOVED: Advance = Advance { moved: true, held: false };
-const HELD: Advance = Advance { moved: false, held: true };
+const MOVED: Advance = Advance {
+    moved: true,
+    held: false,
+};
+const HELD: Advance = Advance {
+    moved: false,
+    held: true,
+};
 const IDENTITY: Identity = Identity {
     inode: 1,
     head_len: 0,
@@ -73,10 +79,13 @@ impl Lines {
     }
 }
 
+/// A segment, and the lines `(from, to]` of it.
+type Given = (u8, u64, u64);
+
 #[derive(Default)]
 struct Model {
     segments: BTreeMap<u8, Lines>,
-    outstanding: Vec<(Ticket, Vec<(u8, u64, u64)>)>,
+    outstanding: Vec<(Ticket, Vec<Given>)>,
 }
 
 impl Model {
@@ -194,6 +203,12 @@ fn one_segment_moves_while_another_is_held() {
     let mut ledger = Ledger::default();
     let _first = ledger.deliver(&[span(1, 0, 10)]).unwrap();
     let second = ledger.deliver(&[span(1, 10, 20), span(2, 0, 5)]).unwrap();
-    assert_eq!(ledger.ack(second), Ok(Advance { moved: true, held: true }));
+    assert_eq!(
+        ledger.ack(second),
+        Ok(Advance {
+            moved: true,
+            held: true
+        })
+    );
     assert_eq!(ledger.frontier().segments[&name(2)].mark, mark(5));
 }

@@ -1,1 +1,33 @@
-//! placeholder
+//! The loop: read, filter, batch, deliver, settle, persist.
+//!
+//! [`open`] starts reading a directory for any number of [`Consumer`]s. Each is one named subscription with a filter,
+//! batching, a commit ledger and a checkpoint of its own, and gives out [`Delivery`]s: batches that must be committed.
+//! Consumers share one pass over the directory while they keep up with each other; one that falls behind reads on its
+//! own and re-joins later. [`drive`] runs a consumer with a [`tailweir_core::Processor`].
+//!
+//! Decoding belongs to `tailweir-segments`, the rules of committing to `tailweir_core::Ledger`; which engine a filter or
+//! a processor runs in is not known here.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod checkpoint;
+mod consumer;
+mod counters;
+mod drive;
+mod options;
+mod pass;
+mod quarantine;
+mod settlement;
+mod status;
+
+pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};
+pub use consumer::{Closer, Consumer, Delivery, NextError, open, open_with};
+pub use counters::{Counters, Snapshot};
+pub use drive::{Backoff, DriveError, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
+pub use options::{
+    CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
+    OnMalformed, SourceOptions, StartFrom,
+};
+pub use quarantine::{Quarantine, QuarantineError};
+pub use settlement::{CommitError, MakeStore, OpenError};
+pub use status::{CheckpointStatus, StatusError, WrittenBy, status};

@@ -1,0 +1,381 @@
+//! Checkpoints as files.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tailweir_core::{Event, EventSink, Mark, Point, Progress, SegmentName};
+
+use super::format::{self, Format};
+use super::{CheckpointStore, Loaded, Saved, StoreError, journal};
+use crate::{CheckpointName, WrittenBy};
+
+/// How many names of segments that no longer exist a journal may hold before it is written anew.
+const JOURNAL_SLACK: usize = 1024;
+
+/// Keeps a checkpoint in files of its directory: `.<name>`, its previous generation `.<name>.prev`, and the journal of
+/// finished segments `.<name>.finished`.
+///
+/// The directory is held open, so that it may be moved or renamed meanwhile.
+pub struct FileStore {
+    directory: File,
+    name: CheckpointName,
+    events: Arc<dyn EventSink>,
+    journal_id: String,
+    journal: Option<File>,
+    generation: u64,
+    /// What the checkpoint looked like when we last read or wrote it.
+    seen: Option<Stamp>,
+}
+
+/// Tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+/// How files beside the segments are opened: only the owner and the group may read them, only the owner may write.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .mode(0o640)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    options
+}
+
+impl FileStore {
+    /// A store for the checkpoint `name` in `directory`. Nothing is read or written yet.
+    ///
+    /// # Errors
+    /// If the directory can't be opened.
+    pub fn new(
+        directory: &Path,
+        name: CheckpointName,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Self, StoreError> {
+        let io = |source| StoreError::Io {
+            what: "open",
+            path: directory.to_owned(),
+            source,
+        };
+        let directory = File::open(directory).map_err(io)?;
+        let journal_id = format!("{:016x}", fastrand::u64(..));
+        Ok(Self {
+            directory,
+            name,
+            events,
+            journal_id,
+            journal: None,
+            generation: 0,
+            seen: None,
+        })
+    }
+
+    /// What the checkpoint says, without changing anything, and who wrote it. `None` if there is no checkpoint.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::load`].
+    pub(crate) fn peek(&mut self) -> Result<Option<(Saved, WrittenBy)>, StoreError> {
+        Ok(match self.newest()? {
+            None => None,
+            Some(Format::Tailweir {
+                mut saved, journal, ..
+            }) => {
+                self.journal_id = journal;
+                saved.finished = self.read_journal()?.unwrap_or_default();
+                saved.settle_finished();
+                Some((saved, WrittenBy::Tailweir))
+            }
+            Some(Format::Kumod { segment, line }) => {
+                Some((self.place_of_kumod(segment, line)?, WrittenBy::Kumod))
+            }
+        })
+    }
+
+    /// The directory's path as it is now.
+    fn directory(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        std::fs::read_link(link).unwrap_or_default()
+    }
+
+    /// A path to a file of the checkpoint that holds even if the directory is moved while it is used.
+    fn path(&self, suffix: &str) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!(
+            "/proc/self/fd/{}/{}",
+            self.directory.as_raw_fd(),
+            self.name.file(suffix)
+        ))
+    }
+
+    fn io(&self, what: &'static str, suffix: &str) -> impl FnOnce(std::io::Error) -> StoreError {
+        let path = self.directory().join(self.name.file(suffix));
+        move |source| StoreError::Io { what, path, source }
+    }
+
+    /// Reads one generation. `None` if there is no such file; the inner error is a reason that it can't be used.
+    fn read(&self, suffix: &str) -> Result<Option<Result<Format, String>>, StoreError> {
+        match std::fs::read(self.path(suffix)) {
+            Ok(text) => Ok(Some(format::parse(&text))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.io("read", suffix)(e)),
+        }
+    }
+
+    /// The newest generation that can be used.
+    fn newest(&self) -> Result<Option<Format>, StoreError> {
+        let reason = match self.read("")? {
+            None => return Ok(None),
+            Some(Ok(format)) => return Ok(Some(format)),
+            Some(Err(reason)) => reason,
+        };
+        let path = self.directory().join(self.name.file(""));
+        let previous = match self.read(".prev")? {
+            Some(Ok(format)) => {
+                let message = format!(
+                    "the checkpoint {} can't be used ({reason}); going on from its previous generation, so records committed last may come again",
+                    path.display()
+                );
+                self.events.emit(Event::Warning { message });
+                return Ok(Some(format));
+            }
+            Some(Err(reason)) => reason,
+            None => "there is none".to_owned(),
+        };
+        Err(StoreError::Unusable {
+            path,
+            reason,
+            previous,
+        })
+    }
+
+    /// The names in the journal; `None` if there is none that belongs to our checkpoint.
+    fn read_journal(&self) -> Result<Option<HashSet<SegmentName>>, StoreError> {
+        match std::fs::read(self.path(".finished")) {
+            Ok(text) => Ok(journal::read(&text, &self.journal_id)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.io("read", ".finished")(e)),
+        }
+    }
+
+    /// Names of files that are in the directory now.
+    fn present(&self) -> Result<HashSet<SegmentName>, StoreError> {
+        let list = || -> std::io::Result<HashSet<SegmentName>> {
+            let mut names = HashSet::new();
+            for entry in std::fs::read_dir(self.directory())? {
+                if let Some(name) = entry?.file_name().to_str().and_then(|n| SegmentName::new(n).ok()) {
+                    names.insert(name);
+                }
+            }
+            Ok(names)
+        };
+        list().map_err(|source| StoreError::Io {
+            what: "list",
+            path: self.directory(),
+            source,
+        })
+    }
+
+    /// Writes the journal anew, under a new name first, with these names.
+    fn write_journal(&mut self, names: &HashSet<SegmentName>) -> Result<(), StoreError> {
+        self.journal = None;
+        let mut sorted: Vec<_> = names.iter().collect();
+        sorted.sort();
+        let text = journal::write(&self.journal_id, sorted);
+        self.replace(".finished", text.as_bytes())
+    }
+
+    /// Writes a file under a temporary name and renames it. Not synced: see [`CheckpointStore::sync`].
+    fn replace(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
+        self.write_temporary(text)?;
+        std::fs::rename(self.path(".tmp"), self.path(suffix)).map_err(self.io("replace", suffix))
+    }
+
+    fn write_temporary(&self, text: &[u8]) -> Result<(), StoreError> {
+        let write = || {
+            let mut file = private()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(self.path(".tmp"))?;
+            file.write_all(text)
+        };
+        write().map_err(self.io("write", ".tmp"))
+    }
+
+    /// Reads the journal of our own checkpoint, and writes it anew if too much of it is about files long gone.
+    fn resume_journal(&mut self, mut saved: Saved) -> Result<Saved, StoreError> {
+        let journal = self.read_journal()?;
+        let known = journal.is_some();
+        saved.finished = journal.unwrap_or_default();
+        if !known || saved.finished.len() > JOURNAL_SLACK {
+            let (before, present) = (saved.finished.len(), self.present()?);
+            saved.finished.retain(|name| present.contains(name));
+            if !known || before - saved.finished.len() > JOURNAL_SLACK {
+                self.write_journal(&saved.finished)?;
+            }
+        }
+        Ok(saved)
+    }
+
+    /// KumoMTA's place: it has dealt with whatever sorts before.
+    fn place_of_kumod(&self, segment: SegmentName, line: u64) -> Result<Saved, StoreError> {
+        let mut saved = Saved {
+            finished: self.present()?,
+            ..Saved::default()
+        };
+        saved.finished.retain(|name| *name < segment);
+        let mark = Mark {
+            point: Point { line, offset: 0 },
+            ..Mark::default()
+        };
+        saved.unlocated.insert(segment.clone());
+        saved.frontier.segments.insert(
+            segment,
+            Progress {
+                mark,
+                identity: None,
+                finished: false,
+            },
+        );
+        Ok(saved)
+    }
+
+    fn append_to_journal(&mut self, finished: &[SegmentName]) -> Result<(), StoreError> {
+        if finished.is_empty() {
+            return Ok(());
+        }
+        if self.journal.is_none() {
+            let file = private()
+                .append(true)
+                .open(self.path(".finished"))
+                .map_err(self.io("open", ".finished"))?;
+            self.journal = Some(file);
+        }
+        let mut text = String::new();
+        // An append that failed half-way left half a line; a line break ends it, and a reader ignores what is no entry.
+        text.push('\n');
+        finished.iter().for_each(|name| journal::push(&mut text, name));
+        let result = self
+            .journal
+            .as_mut()
+            .map_or(Ok(()), |file| file.write_all(text.as_bytes()));
+        result.map_err(self.io("append to", ".finished"))
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        let meta = std::fs::symlink_metadata(self.path("")).ok()?;
+        Some(Stamp {
+            inode: meta.ino(),
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+
+    /// kumod takes no lock, so all that can be done about it is to notice.
+    fn notice_foreign_writer(&mut self) {
+        let now = self.stamp();
+        if self.seen.is_some() && now != self.seen {
+            let path = self.directory().join(self.name.file(""));
+            let what = if now.is_some() {
+                "was changed"
+            } else {
+                "was removed"
+            };
+            let message = format!(
+                "the checkpoint {} {what} by another program while this one is using it; it is written again with this one's progress",
+                path.display()
+            );
+            self.events.emit(Event::Warning { message });
+        }
+    }
+
+    /// Puts the temporary file in the checkpoint's place and keeps what was there as the previous generation. There is
+    /// no moment at which the checkpoint is missing.
+    fn rotate(&self) -> Result<(), StoreError> {
+        let (temporary, current, previous) = (self.path(".tmp"), self.path(""), self.path(".prev"));
+        match renameat_with(CWD, &temporary, CWD, &current, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                return std::fs::rename(&temporary, &previous)
+                    .map_err(self.io("keep the previous generation as", ".prev"));
+            }
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(_) => {
+                // A file system that can't exchange names (NFS) can still link and rename.
+                match std::fs::remove_file(&previous) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("replace", ".prev")(e)),
+                    _ => {}
+                }
+                match std::fs::hard_link(&current, &previous) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("write", ".prev")(e)),
+                    _ => {}
+                }
+            }
+        }
+        std::fs::rename(&temporary, &current).map_err(self.io("replace", ""))
+    }
+}
+
+impl CheckpointStore for FileStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let newest = self.newest()?;
+        self.seen = self.stamp();
+        let mut saved = match newest {
+            None => {
+                self.write_journal(&HashSet::new())?;
+                return Ok(Loaded::Fresh);
+            }
+            Some(Format::Tailweir {
+                saved,
+                generation,
+                journal,
+            }) => {
+                (self.generation, self.journal_id) = (generation, journal);
+                self.resume_journal(saved)?
+            }
+            Some(Format::Kumod { segment, line }) => {
+                let saved = self.place_of_kumod(segment, line)?;
+                self.write_journal(&saved.finished)?;
+                saved
+            }
+        };
+        saved.settle_finished();
+        Ok(Loaded::Saved(saved))
+    }
+
+    fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
+        self.append_to_journal(finished)?;
+        let directory = self.directory();
+        let Some(text) = format::write(
+            saved,
+            &directory.to_string_lossy(),
+            self.generation + 1,
+            &self.journal_id,
+        ) else {
+            return Ok(());
+        };
+        self.write_temporary(&text)?;
+        self.notice_foreign_writer();
+        self.rotate()?;
+        self.generation += 1;
+        self.seen = self.stamp();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        for suffix in [".finished", ""] {
+            match File::open(self.path(suffix)).and_then(|file| file.sync_all()) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("sync", suffix)(e)),
+                _ => {}
+            }
+        }
+        self.directory.sync_all().map_err(self.io("sync", ""))
+    }
+}

@@ -1,0 +1,110 @@
+//! The checkpoint: a consumer's frontier on disk.
+//!
+//! A checkpoint is the JSON file `.<name>` in the directory. Its `file` and `line` are KumoMTA's, so that either program
+//! can go on where the other stopped; what more tailweir knows stands under `tailweir`, which KumoMTA does not look at.
+//! The names of segments that are wholly dealt with are in a journal beside it, `.<name>.finished`: that is how a segment
+//! that turns up late, with a name that sorts before others, is told from one that was read.
+
+pub(crate) mod file;
+mod format;
+mod journal;
+mod lock;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use tailweir_core::{Frontier, SegmentName};
+use thiserror::Error;
+
+pub use file::FileStore;
+pub use format::{Format, parse};
+pub(crate) use lock::{Lock, LockError, holder};
+
+/// What a store has kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Saved {
+    /// The frontier.
+    pub frontier: Frontier,
+    /// Segments in the frontier of which only the number of lines is known, as after KumoMTA's checkpoint.
+    pub unlocated: HashSet<SegmentName>,
+    /// Segments that are wholly dealt with.
+    pub finished: HashSet<SegmentName>,
+}
+
+impl Saved {
+    /// Makes the finished segments agree with the frontier, which is the later word where both know a segment: it may be a
+    /// new file of an old name.
+    fn settle_finished(&mut self) {
+        for (name, progress) in &self.frontier.segments {
+            if progress.finished {
+                self.finished.insert(name.clone());
+            } else {
+                self.finished.remove(name);
+            }
+        }
+    }
+}
+
+/// What [`CheckpointStore::load`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing: the consumer starts over.
+    Fresh,
+    /// A checkpoint.
+    Saved(Saved),
+}
+
+/// Keeps one consumer's progress.
+///
+/// Implementations promise: after [`save`](Self::save) has returned, [`load`](Self::load) in a new process gives what was
+/// saved, even if this process was killed; after [`sync`](Self::sync), even if the power failed. A `save` that fails
+/// leaves what was saved before.
+pub trait CheckpointStore: Send {
+    /// Reads what was saved last. Called once, before any `save`.
+    ///
+    /// # Errors
+    /// If there is something but nothing usable; the error says what to do.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Saves a frontier and adds to the finished segments.
+    ///
+    /// # Errors
+    /// If it could not be written. The names in `finished` must then be given again.
+    fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError>;
+
+    /// Brings what was saved to the disk.
+    ///
+    /// # Errors
+    /// If the disk says so.
+    fn sync(&mut self) -> Result<(), StoreError>;
+}
+
+/// What went wrong with a checkpoint.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// An operation on one of its files failed.
+    #[error("failed to {what} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Neither the checkpoint nor its previous generation can be used.
+    #[error(
+        "the checkpoint {path} can't be used ({reason}), nor can its previous generation ({previous}); to start over from \
+         the oldest segment: rm '{path}' '{path}.prev'; to start at a known place: \
+         printf '{{\"file\":\"SEGMENT\",\"line\":LINES_DONE}}' > '{path}'",
+        path = path.display()
+    )]
+    Unusable {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What is wrong with its previous generation.
+        previous: String,
+    },
+}

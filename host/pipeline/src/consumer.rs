@@ -1,0 +1,936 @@
+//! A consumer: takes what a pass has read, filters it, cuts it into batches, and hands them out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tailweir_core::{
+    Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Position, SegmentName,
+    Span, Ticket, Verdict,
+};
+use tailweir_segments::{Begun, ReadError, Start, list};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::checkpoint::{CheckpointStore, FileStore, Saved, StoreError};
+use crate::pass::{Item, Place, Pool, Subscription, Taken};
+use crate::quarantine::QuarantineError;
+use crate::settlement::{CommitError, Kept, MakeStore, OpenError, Opened, Settlement, chain};
+use crate::{
+    CheckpointOptions, ConsumerOptions, Counters, OnFilterError, OnMalformed, SourceOptions, StartFrom,
+};
+
+/// How many items a consumer goes through without delivering before it lets other tasks of its thread run.
+const ITEMS_PER_TURN: u32 = 32;
+
+/// How often a consumer looks whether it could share another pass.
+const REJOIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Opens the consumers' checkpoints and begins to read for them.
+///
+/// # Errors
+/// If the directory can't be read, or a checkpoint can't be opened: another process or another consumer has it, or its
+/// file can't be used. The error says what to do. Nothing is begun then.
+pub fn open(source: SourceOptions, consumers: Vec<ConsumerOptions>) -> Result<Vec<Consumer>, OpenError> {
+    let (directory, events) = (source.reader.directory.clone(), source.reader.events.clone());
+    let make_store = move |options: &CheckpointOptions| -> Result<Box<dyn CheckpointStore>, StoreError> {
+        Ok(Box::new(FileStore::new(
+            &directory,
+            options.name.clone(),
+            events.clone(),
+        )?))
+    };
+    open_with(source, consumers, &make_store)
+}
+
+/// As [`open`], with checkpoints in stores of the caller's choice.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    source: SourceOptions,
+    consumers: Vec<ConsumerOptions>,
+    make_store: MakeStore<'_>,
+) -> Result<Vec<Consumer>, OpenError> {
+    refuse_twins(&consumers)?;
+    let SourceOptions { reader, start } = source;
+    // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
+    let present = list(&reader.directory, &reader.pattern)?;
+    let (directory, events) = (reader.directory.clone(), reader.events.clone());
+    let newest = match start {
+        StartFrom::Checkpoint => None,
+        StartFrom::Newest => present.last().map(|entry| entry.name.clone()),
+    };
+    let older: HashSet<SegmentName> = match &newest {
+        Some(newest) => present
+            .into_iter()
+            .map(|entry| entry.name)
+            .filter(|name| name < newest)
+            .collect(),
+        None => HashSet::new(),
+    };
+    if let (Some(first), false) = (&newest, older.is_empty()) {
+        events.emit(Event::SkippedByRequest {
+            first: first.clone(),
+            segments: older.len() as u64,
+        });
+    }
+    let pool = Pool::new(reader);
+    let mut opened = Vec::with_capacity(consumers.len());
+    for options in consumers {
+        let name: Arc<str> = options.name.as_str().into();
+        let Opened { settlement, saved } = match &options.checkpoint {
+            None => Settlement::unkept(name.clone(), events.clone()),
+            Some(checkpoint) => {
+                Settlement::open(&directory, name.clone(), events.clone(), checkpoint, make_store)?
+            }
+        };
+        let place = match newest {
+            None => place_of(saved),
+            Some(_) => {
+                settlement.start_behind(&older);
+                Place {
+                    finished: older.clone(),
+                    ..Place::default()
+                }
+            }
+        };
+        opened.push(Consumer::new(
+            name,
+            options,
+            settlement,
+            place,
+            pool.clone(),
+            events.clone(),
+        ));
+    }
+    // All subscribe before the first takes anything, so that those at one place share a pass from its start.
+    for consumer in &mut opened {
+        consumer.subscription = Some(pool.join(&consumer.place, &consumer.notify)?);
+    }
+    Ok(opened)
+}
+
+fn refuse_twins(consumers: &[ConsumerOptions]) -> Result<(), OpenError> {
+    let (mut names, mut checkpoints) = (HashSet::new(), HashSet::new());
+    for consumer in consumers {
+        if !names.insert(&consumer.name) {
+            return Err(OpenError::Twice {
+                what: "name",
+                name: consumer.name.clone(),
+            });
+        }
+        if let Some(checkpoint) = &consumer.checkpoint
+            && !checkpoints.insert(&checkpoint.name)
+        {
+            return Err(OpenError::Twice {
+                what: "checkpoint_name",
+                name: checkpoint.name.as_str().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The place that a checkpoint stands for.
+pub(crate) fn place_of(saved: Saved) -> Place {
+    let mut place = Place {
+        finished: saved.finished,
+        ..Place::default()
+    };
+    for (name, progress) in saved.frontier.segments {
+        if progress.finished {
+            continue;
+        }
+        let start = match saved.unlocated.contains(&name) {
+            true => Start::Line(progress.mark.point.line),
+            false => Start::Mark(progress.mark),
+        };
+        place.begun.insert(
+            name,
+            Begun {
+                start,
+                identity: progress.identity,
+            },
+        );
+    }
+    place
+}
+
+/// Why there is no next batch.
+#[derive(Debug, Error)]
+pub enum NextError {
+    /// The filter failed. What it kept before was delivered; the next call tries the same record again.
+    #[error("the filter failed at {position}: {source}")]
+    Filter {
+        /// The record, or the first one of those that it was given together.
+        position: Position,
+        /// What the filter says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A line is not a record, and `on_malformed` is `fail`.
+    #[error("line {position} is not a record: {kind}")]
+    Malformed {
+        /// Where it is.
+        position: Position,
+        /// What is wrong with it.
+        kind: tailweir_core::DefectKind,
+    },
+    /// The directory can't be read.
+    #[error("failed to read on")]
+    Read(#[source] Arc<ReadError>),
+    /// Too many batches were delivered and not committed.
+    #[error(
+        "{limit} batches are not committed (max_uncommitted); the oldest is {oldest}: commit each batch once it is dealt with"
+    )]
+    TooManyUncommitted {
+        /// How many.
+        limit: usize,
+        /// The one that has waited longest.
+        oldest: String,
+    },
+    /// A line could not be put in quarantine; the next call tries again.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    /// The checkpoint could not be written at the end.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The ledger refused: a fault of this program.
+    #[error("failed to account for a batch: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+/// One named subscription to a directory.
+pub struct Consumer {
+    name: Arc<str>,
+    max_batch_size: usize,
+    max_batch_bytes: usize,
+    max_batch_latency: Duration,
+    max_uncommitted: usize,
+    on_malformed: OnMalformed,
+    on_filter_error: OnFilterError,
+    filter: Option<Box<dyn Filter>>,
+    settlement: Arc<Settlement>,
+    counters: Arc<Counters>,
+    events: Arc<dyn EventSink>,
+    pool: Arc<Pool>,
+    subscription: Option<Subscription>,
+    notify: Arc<Notify>,
+    closed: Arc<AtomicBool>,
+    /// What was scanned: the end of the pending batch's spans.
+    place: Place,
+    /// The block that is being cut into batches.
+    current: Option<Current>,
+    /// The batch that is being filled.
+    pending: Batch,
+    /// The last line that was dealt with as malformed, while its segment is being read.
+    set_aside_to: Option<(SegmentName, u64)>,
+    /// Segments that were read to their end, with spans that are still pending.
+    ending: Vec<(SegmentName, tailweir_core::Identity, Mark)>,
+    /// When the pending batch goes out, however full it is.
+    deadline: Option<Instant>,
+    /// An item that could not be dealt with yet.
+    held: Option<Arc<Item>>,
+    rejoined_at: Instant,
+}
+
+/// A block on its way into batches.
+struct Current {
+    block: Arc<Block>,
+    /// The index of the first record that the verdict is about.
+    first: usize,
+    verdict: Verdict,
+    next: usize,
+    /// Records from here on can't be taken.
+    barrier: Option<(usize, Barrier)>,
+}
+
+/// What stops a consumer at a record.
+enum Barrier {
+    Filter(Box<dyn std::error::Error + Send + Sync>),
+    /// Index into the block's defects.
+    Defect(usize),
+}
+
+/// What one step of a consumer came to.
+enum Turn {
+    Deliver(Delivery),
+    Again,
+    Wait,
+    End,
+}
+
+impl Consumer {
+    fn new(
+        name: Arc<str>,
+        options: ConsumerOptions,
+        settlement: Arc<Settlement>,
+        place: Place,
+        pool: Arc<Pool>,
+        events: Arc<dyn EventSink>,
+    ) -> Self {
+        Self {
+            pending: Batch::new(name.clone()),
+            name,
+            max_batch_size: options.max_batch_size.max(1),
+            max_batch_bytes: options.max_batch_bytes,
+            max_batch_latency: options.max_batch_latency,
+            max_uncommitted: options.max_uncommitted.max(1),
+            on_malformed: options.on_malformed,
+            on_filter_error: options.on_filter_error,
+            filter: options.filter,
+            settlement,
+            counters: Arc::default(),
+            events,
+            pool,
+            subscription: None,
+            notify: Arc::default(),
+            closed: Arc::default(),
+            place,
+            current: None,
+            set_aside_to: None,
+            ending: Vec::new(),
+            deadline: None,
+            held: None,
+            rejoined_at: Instant::now(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A handle that closes it, from any thread.
+    pub fn closer(&self) -> Closer {
+        Closer {
+            closed: self.closed.clone(),
+            notify: self.notify.clone(),
+        }
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// The next batch, as soon as it is full or its latency is over. `None`: the consumer is closed, or it does not follow
+    /// and everything was delivered.
+    ///
+    /// The future may be dropped at any time and the method called again; nothing is lost. It must be polled inside a
+    /// tokio runtime with its time driver on.
+    ///
+    /// # Errors
+    /// [`NextError`] says what happened and what another call does.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, NextError> {
+        let mut turns = 0;
+        loop {
+            if self.closed.load(Ordering::Acquire) {
+                self.subscription = None;
+                return Ok(None);
+            }
+            match self.turn()? {
+                Turn::Deliver(delivery) => return Ok(Some(delivery)),
+                Turn::End => return Ok(None),
+                Turn::Again => {
+                    turns += 1;
+                    if turns % ITEMS_PER_TURN == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Turn::Wait => self.wait().await?,
+            }
+        }
+    }
+
+    /// Waits for something to do: an item, the pending batch's deadline, or a checkpoint to write.
+    async fn wait(&mut self) -> Result<(), NextError> {
+        self.settlement.save_stale()?;
+        let idle = Instant::now() + Duration::from_secs(1);
+        let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
+        tokio::select! {
+            () = self.notify.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<Turn, NextError> {
+        if self.current.is_some() {
+            return self.cut();
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return self.deliver();
+        }
+        match self.held.take() {
+            Some(item) => self.accept(item),
+            None => self.take(),
+        }
+    }
+
+    /// Takes the next item of the pass.
+    fn take(&mut self) -> Result<Turn, NextError> {
+        let subscription = match &self.subscription {
+            Some(subscription) => subscription,
+            None => self.subscription.insert(self.join()?),
+        };
+        match subscription.take() {
+            Taken::Item(item) => self.accept(item),
+            Taken::Detached => {
+                self.subscription = None;
+                Ok(Turn::Again)
+            }
+            Taken::Nothing => {
+                self.rejoin();
+                Ok(Turn::Wait)
+            }
+            Taken::End if self.pending.is_empty() => {
+                self.pass_over()?;
+                self.settlement.save()?;
+                Ok(Turn::End)
+            }
+            Taken::End => self.deliver(),
+            Taken::Failed(e) if self.pending.is_empty() => Err(NextError::Read(e)),
+            Taken::Failed(_) => self.deliver(),
+        }
+    }
+
+    fn join(&self) -> Result<Subscription, NextError> {
+        self.pool
+            .join(&self.place, &self.notify)
+            .map_err(|e| NextError::Read(Arc::new(e)))
+    }
+
+    /// Moves to another pass, if one can be shared.
+    fn rejoin(&mut self) {
+        if self.rejoined_at.elapsed() < REJOIN_INTERVAL {
+            return;
+        }
+        self.rejoined_at = Instant::now();
+        if let Some(current) = &self.subscription
+            && let Some(other) = self.pool.rejoin(current, &self.place, &self.notify)
+        {
+            self.subscription = Some(other);
+        }
+    }
+
+    fn accept(&mut self, item: Arc<Item>) -> Result<Turn, NextError> {
+        match &*item {
+            Item::Block(block) => {
+                let block = block.clone();
+                if let Err(e) = self.begin(&block) {
+                    self.held = Some(item);
+                    return Err(e);
+                }
+            }
+            Item::Finished {
+                segment,
+                identity,
+                end,
+            } => {
+                if !self.place.finished.contains(segment) {
+                    self.finish_segment(segment, *identity, *end)?;
+                }
+                self.rejoin();
+            }
+            // What is pending of the file that was there must go out before the new one is counted.
+            Item::Replaced { .. } | Item::Vanished { .. } if !self.pending.is_empty() => {
+                self.held = Some(item);
+                return self.deliver();
+            }
+            Item::Replaced { segment } => {
+                self.pass_over()?;
+                self.place.advance(&item);
+                self.set_aside_to = None;
+                if self.settlement.is_kept() {
+                    self.settlement.restart_segment(segment);
+                }
+            }
+            Item::Vanished { segment } => {
+                self.pass_over()?;
+                self.place.advance(&item);
+                if self.settlement.is_kept() {
+                    self.settlement.forget_segment(segment);
+                }
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    fn finish_segment(
+        &mut self,
+        segment: &SegmentName,
+        identity: tailweir_core::Identity,
+        end: Mark,
+    ) -> Result<(), NextError> {
+        self.place.begun.remove(segment);
+        self.place.finished.insert(segment.clone());
+        if self.settlement.is_kept() {
+            // The ledger must have the pending spans before it hears that nothing follows, and they are not delivered yet.
+            if self.pending.spans().iter().any(|span| span.segment == *segment) {
+                self.ending.push((segment.clone(), identity, end));
+            } else {
+                self.settlement.end_segment(segment, end, identity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to cut a block: counts it, deals with its defects, and asks the filter.
+    fn begin(&mut self, block: &Arc<Block>) -> Result<(), NextError> {
+        let done = self.place.line(block.segment());
+        if self.place.finished.contains(block.segment()) || block.to().point.line <= done {
+            return Ok(());
+        }
+        let first = block.first_after(done);
+        let fresh = block
+            .defects()
+            .iter()
+            .enumerate()
+            .filter(|(_, defect)| defect.line > done);
+        let mut barrier = None;
+        for (index, defect) in fresh {
+            if self.on_malformed == OnMalformed::Fail {
+                barrier = Some((block.first_after(defect.line), Barrier::Defect(index)));
+                break;
+            }
+            // A block is begun again after an error; its defects are dealt with once.
+            if !self
+                .set_aside_to
+                .as_ref()
+                .is_some_and(|(name, line)| name == block.segment() && defect.line <= *line)
+            {
+                self.set_aside(block, index)?;
+                self.set_aside_to = Some((block.segment().clone(), defect.line));
+            }
+        }
+        let end = barrier.as_ref().map_or(block.len(), |(index, _)| *index);
+        let (verdict, failed) = self.ask(block, first, end)?;
+        let barrier = failed.or(barrier);
+        self.current = Some(Current {
+            block: block.clone(),
+            first,
+            verdict,
+            next: first,
+            barrier,
+        });
+        Ok(())
+    }
+
+    /// Deals with a line that is not a record, when the consumer goes on behind it.
+    fn set_aside(&self, block: &Block, index: usize) -> Result<(), NextError> {
+        let defect = &block.defects()[index];
+        let position = Position {
+            segment: block.segment().clone(),
+            line: defect.line,
+            offset: defect.offset,
+        };
+        let kept = match self.on_malformed {
+            OnMalformed::Quarantine => {
+                self.settlement
+                    .quarantine(&position, &defect.kind.to_string(), &defect.bytes)?
+            }
+            OnMalformed::Skip | OnMalformed::Fail => Kept::No,
+        };
+        let consumer = self.name.to_string();
+        Counters::add(&self.counters.malformed, 1);
+        self.events.emit(Event::Malformed {
+            consumer: consumer.clone(),
+            position: position.clone(),
+            kind: defect.kind.clone(),
+        });
+        if kept == Kept::Yes {
+            Counters::add(&self.counters.quarantined, 1);
+            self.events.emit(Event::Quarantined {
+                consumer,
+                position,
+                reason: defect.kind.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks the filter about the records `first..end`. If it fails and that is to be raised, where.
+    fn ask(
+        &mut self,
+        block: &Arc<Block>,
+        first: usize,
+        end: usize,
+    ) -> Result<(Verdict, Option<(usize, Barrier)>), NextError> {
+        let Some(filter) = &mut self.filter else {
+            return Ok((Verdict::All, None));
+        };
+        if first == end {
+            return Ok((Verdict::None, None));
+        }
+        let candidates = Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
+        let (verdict, failed) = match filter.evaluate(&candidates) {
+            Ok(verdict) => (verdict, None),
+            Err(error) => match self.on_filter_error {
+                OnFilterError::Raise => {
+                    let at = first + error.decided.len();
+                    (
+                        Verdict::Keep(error.decided),
+                        Some((at, Barrier::Filter(error.source))),
+                    )
+                }
+                OnFilterError::Isolate => (Verdict::Keep(self.isolate(&candidates, error)?), None),
+            },
+        };
+        Ok((verdict, failed))
+    }
+
+    /// Finds the records that the filter fails on, by trying again and then by halving, and puts them in quarantine.
+    fn isolate(&mut self, candidates: &Arc<Batch>, error: FilterError) -> Result<Vec<bool>, NextError> {
+        let mut keep = Vec::with_capacity(candidates.len());
+        let mut error = Some(error);
+        // Ranges still to decide, the next one last; each is tried as a whole first.
+        let mut open = Vec::from_iter(std::iter::once(0..candidates.len()));
+        while let Some(range) = open.pop() {
+            let error = match error.take() {
+                Some(error) if error.located == Located::Record => error,
+                _ => {
+                    let part = Arc::new(candidates.slice(range.clone()));
+                    match self.filter.as_mut().map(|filter| filter.evaluate(&part)) {
+                        None => return Ok(vec![true; candidates.len()]),
+                        Some(Ok(verdict)) => {
+                            keep.extend((0..range.len()).map(|i| verdict.keeps(i)));
+                            continue;
+                        }
+                        Some(Err(error)) => error,
+                    }
+                }
+            };
+            let poison = match (error.located, range.len()) {
+                (Located::Record, _) => error.decided.len().min(range.len() - 1),
+                (Located::Batch, 1) => 0,
+                (Located::Batch, len) => {
+                    open.push(range.start + len / 2..range.end);
+                    open.push(range.start..range.start + len / 2);
+                    continue;
+                }
+            };
+            keep.extend(error.decided.iter().take(poison));
+            keep.resize(range.start + poison, false);
+            let record = candidates.get(range.start + poison);
+            if let Some(record) = record {
+                self.condemn(&record.position(), &chain(&*error.source), record.bytes())?;
+            }
+            keep.push(false);
+            if range.start + poison + 1 < range.end {
+                open.push(range.start + poison + 1..range.end);
+            }
+        }
+        Ok(keep)
+    }
+
+    /// Puts a record in quarantine, and says so.
+    fn condemn(&self, position: &Position, reason: &str, bytes: &[u8]) -> Result<(), QuarantineError> {
+        self.settlement.quarantine(position, reason, bytes)?;
+        Counters::add(&self.counters.quarantined, 1);
+        let (consumer, position, reason) = (self.name.to_string(), position.clone(), reason.to_owned());
+        self.events.emit(Event::Quarantined {
+            consumer,
+            position,
+            reason,
+        });
+        Ok(())
+    }
+
+    /// Moves records of the current block into the pending batch until that is full or the block is through.
+    fn cut(&mut self) -> Result<Turn, NextError> {
+        let Some(mut current) = self.current.take() else {
+            return Ok(Turn::Again);
+        };
+        let block = current.block.clone();
+        let end = current.barrier.as_ref().map_or(block.len(), |(index, _)| *index);
+        let full = self.fill(&mut current, end);
+        if full || (current.barrier.is_some() && current.next >= end) {
+            if current.next > current.first {
+                self.scan_to(&block, block.end_of(current.next - 1));
+            }
+            if full || !self.pending.is_empty() {
+                self.current = Some(current);
+                return self.deliver();
+            }
+            return Err(self.stopped(current));
+        }
+        self.scan_to(&block, block.to());
+        if block.repaired() > 0 {
+            Counters::add(&self.counters.repaired, block.repaired());
+            self.events.emit(Event::Repaired {
+                segment: block.segment().clone(),
+                records: block.repaired(),
+            });
+        }
+        if self.pending.is_empty() {
+            self.pass_over()?;
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Moves records up to `end` into the pending batch; whether that is full then.
+    fn fill(&mut self, current: &mut Current, end: usize) -> bool {
+        let (begun, mut kept, mut full) = (current.next, 0, false);
+        while current.next < end && !full {
+            if current.verdict.keeps(current.next - current.first) {
+                let len = current.block.bytes(current.next).len();
+                if !self.pending.is_empty() && self.pending.bytes() + len > self.max_batch_bytes {
+                    full = true;
+                    break;
+                }
+                if self.pending.is_empty() {
+                    self.deadline = Some(Instant::now() + self.max_batch_latency);
+                }
+                self.pending.push(&current.block, current.next);
+                kept += 1;
+                full = self.pending.len() >= self.max_batch_size;
+            }
+            current.next += 1;
+        }
+        let records = (current.next - begun) as u64;
+        Counters::add(&self.counters.records, records);
+        Counters::add(&self.counters.kept, kept);
+        Counters::add(&self.counters.filtered, records - kept);
+        if self.filter.is_some() && records > 0 {
+            self.events.emit(Event::Filtered {
+                consumer: self.name.to_string(),
+                records,
+                kept,
+            });
+        }
+        full
+    }
+
+    /// The error of a barrier. The block is taken up again at the same place by the next call.
+    fn stopped(&mut self, current: Current) -> NextError {
+        let Current { block, barrier, .. } = current;
+        self.held = Some(Arc::new(Item::Block(block.clone())));
+        match barrier {
+            Some((at, Barrier::Filter(source))) => NextError::Filter {
+                position: block.position(at.min(block.len() - 1)),
+                source,
+            },
+            Some((_, Barrier::Defect(index))) => {
+                let defect = &block.defects()[index];
+                let position = Position {
+                    segment: block.segment().clone(),
+                    line: defect.line,
+                    offset: defect.offset,
+                };
+                NextError::Malformed {
+                    position,
+                    kind: defect.kind.clone(),
+                }
+            }
+            None => NextError::Ledger(LedgerError::UnknownTicket),
+        }
+    }
+
+    /// Extends the pending spans to `to`.
+    fn scan_to(&mut self, block: &Block, to: Mark) {
+        let segment = block.segment();
+        let from = match self.place.begun.get(segment).map(|begun| begun.start) {
+            Some(Start::Mark(mark)) => mark.point,
+            Some(Start::Line(line)) => tailweir_core::Point {
+                line,
+                offset: block.from().offset,
+            },
+            None => tailweir_core::Point::default(),
+        };
+        if to.point.line > from.line {
+            Counters::add(&self.counters.lines, to.point.line - from.line);
+            Counters::add(&self.counters.bytes, to.point.offset.saturating_sub(from.offset));
+            self.pending.add_span(Span {
+                segment: segment.clone(),
+                identity: block.identity(),
+                from,
+                to,
+            });
+            let begun = Begun {
+                start: Start::Mark(to),
+                identity: Some(block.identity()),
+            };
+            self.place.begun.insert(segment.clone(), begun);
+        }
+    }
+
+    /// Accounts for pending spans that hold no record.
+    fn pass_over(&mut self) -> Result<(), NextError> {
+        let batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
+        self.deadline = None;
+        if self.settlement.is_kept() {
+            if !batch.spans().is_empty() {
+                self.settlement.pass_over(batch.spans())?;
+            }
+            self.end_segments();
+            self.settlement.save_stale()?;
+        }
+        Ok(())
+    }
+
+    fn end_segments(&mut self) {
+        for (segment, identity, end) in self.ending.drain(..) {
+            self.settlement.end_segment(&segment, end, identity);
+        }
+    }
+
+    /// Hands the pending batch out.
+    fn deliver(&mut self) -> Result<Turn, NextError> {
+        if let Some(oldest) = self.settlement.oldest_of(self.max_uncommitted) {
+            return Err(NextError::TooManyUncommitted {
+                limit: self.max_uncommitted,
+                oldest,
+            });
+        }
+        let batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
+        self.deadline = None;
+        let ticket = match self.settlement.is_kept() {
+            true => {
+                let first = batch
+                    .get(0)
+                    .map(|record| record.position().to_string())
+                    .unwrap_or_default();
+                let label = format!("the one of {} records from {first}", batch.len());
+                Some(self.settlement.deliver(batch.spans(), label)?)
+            }
+            false => None,
+        };
+        if ticket.is_some() {
+            self.end_segments();
+        }
+        Counters::add(&self.counters.batches, 1);
+        Ok(Turn::Deliver(Delivery {
+            batch: Arc::new(batch),
+            state: ticket.map_or(State::Unkept, State::Outstanding),
+            settlement: self.settlement.clone(),
+            counters: self.counters.clone(),
+            events: self.events.clone(),
+        }))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.settlement.close();
+    }
+}
+
+/// Closes a consumer from any thread.
+#[derive(Debug, Clone)]
+pub struct Closer {
+    closed: Arc<AtomicBool>,
+    notify: Arc<Notify>,
+}
+
+impl Closer {
+    /// A pending or later [`Consumer::next`] gives `None`. Batches that were delivered may still be committed.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is closed.
+    pub async fn closed(&self) {
+        while !self.is_closed() {
+            self.notify.notified().await;
+        }
+        // Another waiter may have been meant.
+        self.notify.notify_one();
+    }
+}
+
+/// A batch that must be committed. If it is dropped without, its records come again on the next run.
+#[must_use = "a delivery that is dropped is not committed"]
+pub struct Delivery {
+    batch: Arc<Batch>,
+    state: State,
+    settlement: Arc<Settlement>,
+    counters: Arc<Counters>,
+    events: Arc<dyn EventSink>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is no checkpoint to keep it in.
+    Unkept,
+    Outstanding(Ticket),
+    /// Acknowledged, but the checkpoint could not be written.
+    Unsaved,
+    Committed,
+}
+
+impl Delivery {
+    /// The batch.
+    pub fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
+    /// Says that the batch is dealt with, and writes the checkpoint. Works after the consumer was closed, too.
+    ///
+    /// # Errors
+    /// [`CommitError::AlreadyCommitted`] the second time. If the checkpoint can't be written, say because the disk is
+    /// full, the batch counts as dealt with all the same, and it may be committed again to try again.
+    pub fn commit(&mut self) -> Result<(), CommitError> {
+        match self.state {
+            State::Committed => return Err(CommitError::AlreadyCommitted),
+            State::Unkept => {}
+            State::Unsaved => self.settlement.save()?,
+            State::Outstanding(ticket) => {
+                self.settlement.ack(ticket)?;
+                self.state = State::Unsaved;
+                self.settlement.save()?;
+            }
+        }
+        self.state = State::Committed;
+        let (records, bytes) = (self.batch.len() as u64, self.batch.bytes() as u64);
+        Counters::add(&self.counters.committed_batches, 1);
+        Counters::add(&self.counters.committed_records, records);
+        Counters::add(&self.counters.committed_bytes, bytes);
+        self.events.emit(Event::Committed {
+            consumer: self.batch.consumer().to_owned(),
+            records,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// Puts records of the batch in quarantine. The batch must still be committed.
+    ///
+    /// # Errors
+    /// If the quarantine can't be written.
+    pub fn quarantine(&mut self, indices: &[u32], reason: &str) -> Result<(), CommitError> {
+        for record in indices.iter().filter_map(|index| self.batch.get(*index as usize)) {
+            let position = record.position();
+            self.settlement.quarantine(&position, reason, record.bytes())?;
+            Counters::add(&self.counters.quarantined, 1);
+            let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
+            self.events.emit(Event::Quarantined {
+                consumer,
+                position,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Says that the batch will be delivered again.
+    pub(crate) fn retrying(&self, after: Duration, reason: &str) {
+        Counters::add(&self.counters.retries, 1);
+        let (consumer, batch) = (self.batch.consumer().to_owned(), self.batch.id().to_string());
+        let after_ms = after.as_millis() as u64;
+        self.events.emit(Event::Retried {
+            consumer,
+            batch,
+            after_ms,
+            reason: reason.to_owned(),
+        });
+    }
+}

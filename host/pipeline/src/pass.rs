@@ -1,0 +1,429 @@
+//! Passes over a directory, shared by the consumers that can go on from the same place.
+//!
+//! A pass is one reader on a thread of its own, and a window of what it read last. A consumer takes items from the window
+//! at its own pace. The window is bounded in bytes: the reader waits while every consumer has something to take, and when
+//! one has nothing while another has left the window full, the slow one is *detached*. It then reads in a pass of its own,
+//! from its own place, and joins another pass again as soon as it has caught up with that pass's window.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tailweir_core::{Block, Identity, Mark, SegmentName};
+use tailweir_segments::{Begun, Cursor, ReadError, Reader, ReaderOptions, Start, Step, Waker};
+use tokio::sync::Notify;
+
+/// The longest that a pass waits for the directory to change. The watcher only hints.
+const RESCAN: Duration = Duration::from_secs(1);
+
+/// Something that was read.
+pub(crate) enum Item {
+    Block(Arc<Block>),
+    Finished {
+        segment: SegmentName,
+        identity: Identity,
+        end: Mark,
+    },
+    Replaced {
+        segment: SegmentName,
+    },
+    Vanished {
+        segment: SegmentName,
+    },
+}
+
+impl Item {
+    fn footprint(&self) -> usize {
+        match self {
+            Self::Block(block) => block.footprint(),
+            _ => size_of::<Self>(),
+        }
+    }
+}
+
+/// A place in the stream of a directory: what was read of it.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) begun: std::collections::BTreeMap<SegmentName, Begun>,
+    pub(crate) finished: HashSet<SegmentName>,
+}
+
+impl Place {
+    /// Lines read of a segment that is not finished.
+    pub(crate) fn line(&self, segment: &SegmentName) -> u64 {
+        self.begun.get(segment).map_or(0, |begun| line(&begun.start))
+    }
+
+    /// Whether everything that lies before `other` lies before this place too.
+    fn covers(&self, other: &Self) -> bool {
+        let done = |name: &SegmentName| self.finished.contains(name);
+        other
+            .begun
+            .iter()
+            .all(|(name, begun)| done(name) || self.line(name) >= line(&begun.start))
+            && other.finished.iter().all(done)
+    }
+
+    /// Moves over an item.
+    pub(crate) fn advance(&mut self, item: &Item) {
+        match item {
+            Item::Block(block) => {
+                if !self.finished.contains(block.segment())
+                    && self.line(block.segment()) < block.to().point.line
+                {
+                    let begun = Begun {
+                        start: Start::Mark(block.to()),
+                        identity: Some(block.identity()),
+                    };
+                    self.begun.insert(block.segment().clone(), begun);
+                }
+            }
+            Item::Finished { segment, .. } => {
+                self.begun.remove(segment);
+                self.finished.insert(segment.clone());
+            }
+            Item::Replaced { segment } => {
+                self.begun.remove(segment);
+                self.finished.remove(segment);
+            }
+            Item::Vanished { segment } => {
+                self.begun.remove(segment);
+            }
+        }
+    }
+
+    /// Where a reader of its own would start.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor {
+            begun: self.begun.clone(),
+            finished: self.finished.clone(),
+            ..Cursor::default()
+        }
+    }
+}
+
+fn line(start: &Start) -> u64 {
+    match start {
+        Start::Mark(mark) => mark.point.line,
+        Start::Line(line) => *line,
+    }
+}
+
+/// All passes over one directory.
+pub(crate) struct Pool {
+    options: ReaderOptions,
+    passes: Mutex<Vec<Weak<Pass>>>,
+    next: AtomicU64,
+}
+
+impl Pool {
+    pub(crate) fn new(options: ReaderOptions) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            passes: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Subscribes to a pass that can be gone on with from `place`, or to a new one.
+    pub(crate) fn join(&self, place: &Place, notify: &Arc<Notify>) -> Result<Subscription, ReadError> {
+        let mut passes = lock(&self.passes);
+        passes.retain(|pass| pass.strong_count() > 0);
+        for pass in passes.iter().filter_map(Weak::upgrade) {
+            if let Some(subscription) = pass.subscribe(place, notify) {
+                return Ok(subscription);
+            }
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (pass, first) = Pass::start(id, &self.options, place, notify)?;
+        passes.push(Arc::downgrade(&pass));
+        Ok(first)
+    }
+
+    /// Another pass than `current` that can be gone on with from `place`, if it is better to share that one.
+    pub(crate) fn rejoin(
+        &self,
+        current: &Subscription,
+        place: &Place,
+        notify: &Arc<Notify>,
+    ) -> Option<Subscription> {
+        let mut passes = lock(&self.passes);
+        passes.retain(|pass| pass.strong_count() > 0);
+        if passes.len() < 2 {
+            return None;
+        }
+        let alone = current.pass.state().subscribers.len() == 1;
+        let better = |pass: &Arc<Pass>| pass.id != current.pass.id && (alone || pass.id < current.pass.id);
+        passes
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(better)
+            .find_map(|pass| pass.subscribe(place, notify))
+    }
+}
+
+pub(crate) struct Pass {
+    id: u64,
+    state: Mutex<State>,
+    demand: Condvar,
+    waker: Waker,
+    budget: usize,
+}
+
+struct State {
+    /// What lies before the window.
+    base: Place,
+    window: VecDeque<Arc<Item>>,
+    /// The number of the window's first item, counted from the start of the pass.
+    first: u64,
+    bytes: usize,
+    subscribers: HashMap<u64, Subscriber>,
+    next_subscriber: u64,
+    end: Option<End>,
+}
+
+struct Subscriber {
+    /// The number of the item that it takes next.
+    next: u64,
+    detached: bool,
+    notify: Arc<Notify>,
+}
+
+#[derive(Clone)]
+enum End {
+    Complete,
+    Failed(Arc<ReadError>),
+}
+
+/// A consumer's place in a pass. The pass ends when its last subscription is dropped.
+pub(crate) struct Subscription {
+    pass: Arc<Pass>,
+    id: u64,
+}
+
+/// What a subscription has.
+pub(crate) enum Taken {
+    Item(Arc<Item>),
+    /// Nothing now; the consumer is notified.
+    Nothing,
+    /// It fell behind the window; join again.
+    Detached,
+    /// Everything was read, and the reader does not follow.
+    End,
+    Failed(Arc<ReadError>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pass {
+    fn start(
+        id: u64,
+        options: &ReaderOptions,
+        place: &Place,
+        notify: &Arc<Notify>,
+    ) -> Result<(Arc<Self>, Subscription), ReadError> {
+        let reader = Reader::open(options.clone(), place.cursor())?;
+        let state = State {
+            base: place.clone(),
+            window: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            subscribers: HashMap::new(),
+            next_subscriber: 0,
+            end: None,
+        };
+        let budget = options.read_ahead_bytes;
+        let pass = Arc::new(Self {
+            id,
+            state: Mutex::new(state),
+            demand: Condvar::new(),
+            waker: reader.waker(),
+            budget,
+        });
+        let subscription = pass.add(notify);
+        let weak = Arc::downgrade(&pass);
+        let thread = std::thread::Builder::new().name(format!("tailweir-pass-{id}"));
+        thread
+            .spawn(move || read(&weak, reader))
+            .map_err(|source| ReadError::Threads { source })?;
+        Ok((pass, subscription))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn add(self: &Arc<Self>, notify: &Arc<Notify>) -> Subscription {
+        let mut state = self.state();
+        let id = state.next_subscriber;
+        state.next_subscriber += 1;
+        let next = state.first;
+        state.subscribers.insert(
+            id,
+            Subscriber {
+                next,
+                detached: false,
+                notify: notify.clone(),
+            },
+        );
+        Subscription {
+            pass: self.clone(),
+            id,
+        }
+    }
+
+    /// A subscription from the start of the window, if all that lies before it lies before `place`.
+    fn subscribe(self: &Arc<Self>, place: &Place, notify: &Arc<Notify>) -> Option<Subscription> {
+        let covered = {
+            let state = self.state();
+            !matches!(state.end, Some(End::Failed(_))) && place.covers(&state.base)
+        };
+        // Nobody can move the base in between: only the pool's passes are asked, under its lock, and the window is
+        // trimmed by subscribers; so the check is made again once subscribed.
+        if !covered {
+            return None;
+        }
+        let subscription = self.add(notify);
+        let still = place.covers(&self.state().base);
+        self.demand.notify_all();
+        still.then_some(subscription)
+    }
+
+    /// Waits until the reader should read on. `false` ends the pass.
+    fn wait_for_demand(&self) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.subscribers.is_empty() {
+                return false;
+            }
+            if state.bytes < self.budget || state.window.is_empty() {
+                return true;
+            }
+            let head = state.first + state.window.len() as u64;
+            if state.subscribers.values().any(|s| !s.detached && s.next == head) {
+                state.detach_slowest();
+                continue;
+            }
+            state = self.demand.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn push(&self, item: Item) {
+        let mut state = self.state();
+        state.bytes += item.footprint();
+        state.window.push_back(Arc::new(item));
+        state.subscribers.values().for_each(|s| s.notify.notify_one());
+    }
+
+    fn finish(&self, end: End) {
+        let mut state = self.state();
+        state.end = Some(end);
+        state.subscribers.values().for_each(|s| s.notify.notify_one());
+    }
+}
+
+impl State {
+    /// Detaches the subscribers that hold the window's first item.
+    fn detach_slowest(&mut self) {
+        let first = self.first;
+        for subscriber in self
+            .subscribers
+            .values_mut()
+            .filter(|s| !s.detached && s.next == first)
+        {
+            subscriber.detached = true;
+            subscriber.notify.notify_one();
+        }
+        self.trim();
+    }
+
+    /// Drops the items that everyone has taken.
+    fn trim(&mut self) {
+        let needed = self
+            .subscribers
+            .values()
+            .filter(|s| !s.detached)
+            .map(|s| s.next)
+            .min();
+        let needed = needed.unwrap_or(self.first + self.window.len() as u64);
+        while self.first < needed {
+            let Some(item) = self.window.pop_front() else {
+                break;
+            };
+            self.first += 1;
+            self.bytes -= item.footprint();
+            self.base.advance(&item);
+        }
+    }
+}
+
+/// The body of a pass's thread. It holds the pass only while it works, so that the last subscription ends it.
+fn read(pass: &Weak<Pass>, mut reader: Reader) {
+    loop {
+        let Some(pass) = pass.upgrade() else { return };
+        if !pass.wait_for_demand() {
+            return;
+        }
+        match reader.next() {
+            Ok(Step::Block(block)) => pass.push(Item::Block(Arc::new(block))),
+            Ok(Step::Finished {
+                segment,
+                identity,
+                end,
+            }) => pass.push(Item::Finished {
+                segment,
+                identity,
+                end,
+            }),
+            Ok(Step::Replaced { segment }) => pass.push(Item::Replaced { segment }),
+            Ok(Step::Vanished { segment }) => pass.push(Item::Vanished { segment }),
+            Ok(Step::Idle) => {
+                drop(pass);
+                reader.wait(RESCAN);
+            }
+            Ok(Step::End) => return pass.finish(End::Complete),
+            Err(e) => return pass.finish(End::Failed(Arc::new(e))),
+        }
+    }
+}
+
+impl Subscription {
+    /// Takes the next item.
+    pub(crate) fn take(&self) -> Taken {
+        let mut guard = self.pass.state();
+        let state = &mut *guard;
+        let first = state.first;
+        let Some(subscriber) = state.subscribers.get_mut(&self.id) else {
+            return Taken::Detached;
+        };
+        if subscriber.detached {
+            return Taken::Detached;
+        }
+        let Some(item) = state.window.get((subscriber.next - first) as usize).cloned() else {
+            return match &state.end {
+                None => Taken::Nothing,
+                Some(End::Complete) => Taken::End,
+                Some(End::Failed(e)) => Taken::Failed(e.clone()),
+            };
+        };
+        subscriber.next += 1;
+        state.trim();
+        drop(guard);
+        self.pass.demand.notify_all();
+        Taken::Item(item)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.pass.state();
+        state.subscribers.remove(&self.id);
+        state.trim();
+        drop(state);
+        self.pass.demand.notify_all();
+        self.pass.waker.wake();
+    }
+}

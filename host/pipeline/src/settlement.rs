@@ -1,0 +1,525 @@
+//! A consumer's ledger and what makes it durable. Shared by the consumer and its deliveries, so that a batch can be
+//! committed after the consumer is closed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, SegmentName, Span, Ticket};
+use thiserror::Error;
+
+use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
+use crate::quarantine::{Quarantine, QuarantineError};
+use crate::{CheckpointName, CheckpointOptions, CheckpointSync};
+
+/// Why a checkpoint, or the directory, could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The directory can't be read.
+    #[error(transparent)]
+    Read(#[from] tailweir_segments::ReadError),
+    /// Its files can't be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another process uses it.
+    #[error("the checkpoint `{name}` in {directory} is in use by {}", holder(*pid))]
+    Held {
+        /// The checkpoint.
+        name: String,
+        /// Its directory.
+        directory: String,
+        /// The other process, if it could be found out.
+        pid: Option<u32>,
+    },
+    /// This process uses it already.
+    #[error(
+        "the checkpoint `{name}` in {directory} is in use by another tailer of this process that is not closed"
+    )]
+    InUse {
+        /// The checkpoint.
+        name: String,
+        /// Its directory.
+        directory: String,
+    },
+    /// Two consumers have one name or one checkpoint.
+    #[error("two consumers have the {what} `{name}`")]
+    Twice {
+        /// `name` or `checkpoint_name`.
+        what: &'static str,
+        /// What both have.
+        name: String,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// Why a batch is not committed.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// It was committed before.
+    #[error("batch has already been committed")]
+    AlreadyCommitted,
+    /// The checkpoint could not be written. The batch counts as dealt with; committing it again, or a later one, tries to
+    /// write again.
+    #[error("failed to commit")]
+    Store(#[from] StoreError),
+    /// A record could not be put in quarantine.
+    #[error("failed to commit")]
+    Quarantine(#[from] QuarantineError),
+    /// Its tailer was closed, and the checkpoint opened again by another.
+    #[error(
+        "the batch belongs to a closed tailer whose checkpoint was opened again since; its records were read again"
+    )]
+    Superseded,
+    /// The ledger refused: a fault of this program.
+    #[error("failed to commit: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+pub(crate) struct Settlement {
+    inner: Mutex<Inner>,
+    events: Arc<dyn EventSink>,
+    consumer: Arc<str>,
+    sync: Option<CheckpointSync>,
+}
+
+struct Inner {
+    ledger: Ledger,
+    store: Option<Box<dyn CheckpointStore>>,
+    quarantine: Option<Quarantine>,
+    /// Segments of which the checkpoint knows only lines, until the frontier moves in them.
+    unlocated: HashMap<SegmentName, u64>,
+    /// Finished segments that the store has not taken yet.
+    finished: Vec<SegmentName>,
+    /// What each outstanding delivery is, for messages.
+    labels: BTreeMap<Ticket, String>,
+    /// The frontier has moved since it was saved.
+    dirty: bool,
+    /// Something was saved since the last sync.
+    unsynced: bool,
+    saved_at: Instant,
+    warned_of_held: bool,
+    /// The consumer was closed; its deliveries may still be committed.
+    closed: bool,
+    /// The checkpoint was opened anew after that; they may not.
+    superseded: bool,
+    _lock: Option<Arc<Lock>>,
+}
+
+/// What a consumer starts from.
+pub(crate) struct Opened {
+    pub(crate) settlement: Arc<Settlement>,
+    pub(crate) saved: Saved,
+}
+
+/// Makes the store of a checkpoint.
+pub type MakeStore<'a> = &'a dyn Fn(&CheckpointOptions) -> Result<Box<dyn CheckpointStore>, StoreError>;
+
+impl Settlement {
+    /// A settlement without a checkpoint: it counts deliveries and keeps nothing.
+    pub(crate) fn unkept(consumer: Arc<str>, events: Arc<dyn EventSink>) -> Opened {
+        let settlement = Self::build(consumer, events, None, None, None, None, &Saved::default());
+        Opened {
+            settlement: Arc::new(settlement),
+            saved: Saved::default(),
+        }
+    }
+
+    /// Locks and loads a checkpoint.
+    pub(crate) fn open(
+        directory: &Path,
+        consumer: Arc<str>,
+        events: Arc<dyn EventSink>,
+        options: &CheckpointOptions,
+        make_store: MakeStore<'_>,
+    ) -> Result<Opened, OpenError> {
+        let mut registry = lock(registry());
+        let key = (identify(directory)?, options.name.clone());
+        let before = registry.get(&key).and_then(Weak::upgrade);
+        let held = match before {
+            Some(before) => Some(before.supersede(directory, &options.name)?),
+            None => None,
+        };
+        let held = match held {
+            Some(held) => held,
+            None => Arc::new(take_lock(directory, &options.name)?),
+        };
+        let mut store = make_store(options)?;
+        let saved = match store.load()? {
+            Loaded::Fresh => Saved::default(),
+            Loaded::Saved(saved) => saved,
+        };
+        let quarantine = Quarantine::new(directory, &options.name, &consumer);
+        let settlement = Self::build(
+            consumer,
+            events,
+            Some(store),
+            Some(quarantine),
+            Some(options.sync),
+            Some(held),
+            &saved,
+        );
+        let settlement = Arc::new(settlement);
+        registry.retain(|_, settlement| settlement.strong_count() > 0);
+        registry.insert(key, Arc::downgrade(&settlement));
+        if matches!(options.sync, CheckpointSync::Interval(_)) {
+            sync_in_background(&settlement);
+        }
+        Ok(Opened { settlement, saved })
+    }
+
+    fn build(
+        consumer: Arc<str>,
+        events: Arc<dyn EventSink>,
+        store: Option<Box<dyn CheckpointStore>>,
+        quarantine: Option<Quarantine>,
+        sync: Option<CheckpointSync>,
+        held: Option<Arc<Lock>>,
+        saved: &Saved,
+    ) -> Self {
+        let line = |name: &SegmentName| saved.frontier.segments.get(name).map_or(0, |p| p.mark.point.line);
+        let inner = Inner {
+            ledger: Ledger::new(&saved.frontier),
+            store,
+            quarantine,
+            unlocated: saved
+                .unlocated
+                .iter()
+                .map(|name| (name.clone(), line(name)))
+                .collect(),
+            finished: Vec::new(),
+            labels: BTreeMap::new(),
+            dirty: false,
+            unsynced: false,
+            saved_at: Instant::now(),
+            warned_of_held: false,
+            closed: false,
+            superseded: false,
+            _lock: held,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            events,
+            consumer,
+            sync,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    /// Hands the lock of a closed settlement to the next one.
+    fn supersede(&self, directory: &Path, name: &CheckpointName) -> Result<Arc<Lock>, OpenError> {
+        let mut inner = self.inner();
+        let held = inner._lock.clone();
+        let (true, Some(held)) = (inner.closed, held) else {
+            return Err(OpenError::InUse {
+                name: name.as_str().to_owned(),
+                directory: directory.display().to_string(),
+            });
+        };
+        // What was acknowledged and not yet saved must not be read again.
+        inner.save_if_dirty()?;
+        inner.superseded = true;
+        Ok(held)
+    }
+
+    /// Starts at the segment behind `older`, whatever was saved: those count as dealt with.
+    pub(crate) fn start_behind(&self, older: &HashSet<SegmentName>) {
+        let mut inner = self.inner();
+        inner.ledger = Ledger::default();
+        inner.unlocated.clear();
+        inner.finished = older.iter().cloned().collect();
+        inner.dirty = true;
+    }
+
+    /// Whether progress is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.sync.is_some()
+    }
+
+    /// Records a delivery. `label` says what it is, for messages.
+    pub(crate) fn deliver(&self, spans: &[Span], label: String) -> Result<Ticket, LedgerError> {
+        let mut inner = self.inner();
+        let ticket = inner.ledger.deliver(spans)?;
+        inner.labels.insert(ticket, label);
+        Ok(ticket)
+    }
+
+    /// If `limit` deliveries await commit: what the oldest is.
+    pub(crate) fn oldest_of(&self, limit: usize) -> Option<String> {
+        let inner = self.inner();
+        (inner.ledger.outstanding() >= limit)
+            .then(|| inner.labels.values().next().cloned().unwrap_or_default())
+    }
+
+    /// Acknowledges spans that hold nothing to deliver. They are saved with the next commit, or by
+    /// [`save_stale`](Self::save_stale).
+    pub(crate) fn pass_over(&self, spans: &[Span]) -> Result<(), LedgerError> {
+        let mut inner = self.inner();
+        let ticket = inner.ledger.deliver(spans)?;
+        inner.dirty |= inner.ledger.ack(ticket)?.moved;
+        Ok(())
+    }
+
+    /// Says that a segment was read to its end.
+    pub(crate) fn end_segment(&self, segment: &SegmentName, end: Mark, identity: Identity) {
+        let mut inner = self.inner();
+        inner.ledger.end_segment(segment, end, identity);
+        inner.dirty = true;
+    }
+
+    /// Says that a segment's file was replaced.
+    pub(crate) fn restart_segment(&self, segment: &SegmentName) {
+        self.inner().ledger.restart_segment(segment);
+    }
+
+    /// Says that a segment is gone.
+    pub(crate) fn forget_segment(&self, segment: &SegmentName) {
+        let mut inner = self.inner();
+        inner.ledger.forget_segment(segment);
+        inner.dirty = true;
+    }
+
+    /// Acknowledges a delivery. A ticket is acknowledged once; the caller keeps account of that.
+    pub(crate) fn ack(&self, ticket: Ticket) -> Result<(), CommitError> {
+        let mut inner = self.inner();
+        if inner.superseded {
+            return Err(CommitError::Superseded);
+        }
+        let oldest = inner.labels.values().next().cloned().unwrap_or_default();
+        let advance = inner.ledger.ack(ticket)?;
+        inner.labels.remove(&ticket);
+        inner.dirty |= advance.moved;
+        if advance.held && self.is_kept() && !std::mem::replace(&mut inner.warned_of_held, true) {
+            let consumer = &self.consumer;
+            let message = format!(
+                "consumer `{consumer}` committed a batch while an earlier one, {oldest}, is not committed; \
+                 its checkpoint stays before that one until it is (said once)"
+            );
+            self.events.emit(Event::Warning { message });
+        }
+        Ok(())
+    }
+
+    /// Writes the frontier, if it has moved, as `checkpoint_sync` says.
+    pub(crate) fn save(&self) -> Result<(), CommitError> {
+        let mut inner = self.inner();
+        if inner.superseded {
+            return Err(CommitError::Superseded);
+        }
+        inner.save_if_dirty()?;
+        if self.sync == Some(CheckpointSync::Always) {
+            inner.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the frontier if it has moved and was not written for a second.
+    pub(crate) fn save_stale(&self) -> Result<(), CommitError> {
+        let stale = {
+            let inner = self.inner();
+            inner.dirty && inner.saved_at.elapsed() >= Duration::from_secs(1)
+        };
+        if stale { self.save() } else { Ok(()) }
+    }
+
+    /// Puts a record or a line in quarantine. Without a checkpoint there is none, and `false` comes back.
+    pub(crate) fn quarantine(
+        &self,
+        position: &tailweir_core::Position,
+        reason: &str,
+        bytes: &[u8],
+    ) -> Result<Kept, QuarantineError> {
+        match &mut self.inner().quarantine {
+            Some(quarantine) => quarantine.put(position, reason, bytes).map(|()| Kept::Yes),
+            None => Ok(Kept::No),
+        }
+    }
+
+    /// Says that the consumer is closed: nothing more will be delivered.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner();
+        inner.closed = true;
+        if let Err(e) = inner.save_if_dirty() {
+            let message = format!(
+                "the checkpoint of `{}` was not written at close: {}",
+                self.consumer,
+                chain(&e)
+            );
+            self.events.emit(Event::Warning { message });
+        }
+    }
+}
+
+/// Whether a record is in a quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Yes,
+    No,
+}
+
+impl Inner {
+    fn save_if_dirty(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        if !self.dirty {
+            return Ok(());
+        }
+        self.finished.append(&mut self.ledger.take_finished());
+        let mut saved = Saved {
+            frontier: self.ledger.frontier(),
+            ..Saved::default()
+        };
+        self.unlocated.retain(|name, line| {
+            saved
+                .frontier
+                .segments
+                .get(name)
+                .is_some_and(|p| p.mark.point.line == *line && !p.finished)
+        });
+        saved.unlocated = self.unlocated.keys().cloned().collect::<HashSet<_>>();
+        store.save(&saved, &self.finished)?;
+        self.finished.clear();
+        self.dirty = false;
+        self.unsynced = true;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Quarantine first: a checkpoint on the disk must not cover a record that is nowhere.
+    fn sync(&mut self) -> Result<(), CommitError> {
+        if let Some(quarantine) = &mut self.quarantine {
+            quarantine.sync()?;
+        }
+        if let (true, Some(store)) = (self.unsynced, &mut self.store) {
+            store.sync()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+}
+
+fn take_lock(directory: &Path, name: &CheckpointName) -> Result<Lock, OpenError> {
+    use crate::checkpoint::LockError;
+    Lock::take(directory, name).map_err(|e| match e {
+        LockError::Held(pid) => {
+            let (name, directory) = (name.as_str().to_owned(), directory.display().to_string());
+            OpenError::Held { name, directory, pid }
+        }
+        LockError::Store(e) => OpenError::Store(e),
+    })
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Takes a mutex. A panic of another thread inside leaves nothing half-done that matters more than going on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Registry = HashMap<((u64, u64), CheckpointName), Weak<Settlement>>;
+
+/// The checkpoints that this process has open, by directory and name: a lock of the system does not tell two users in
+/// one process apart.
+fn registry() -> &'static Mutex<Registry> {
+    static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
+    REGISTRY.get_or_init(Mutex::default)
+}
+
+fn identify(directory: &Path) -> Result<(u64, u64), StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    let io = |source| StoreError::Io {
+        what: "open",
+        path: PathBuf::from(directory),
+        source,
+    };
+    std::fs::metadata(directory)
+        .map(|meta| (meta.dev(), meta.ino()))
+        .map_err(io)
+}
+
+/// Adds a settlement to those that one thread of the process brings to the disk at their intervals.
+fn sync_in_background(settlement: &Arc<Settlement>) {
+    static SYNCED: OnceLock<Mutex<Vec<Weak<Settlement>>>> = OnceLock::new();
+    let synced = SYNCED.get_or_init(|| {
+        // Without the thread, commits still survive a crash of the process; only a power failure would bring more back.
+        let thread = std::thread::Builder::new().name("tailweir-sync".to_owned());
+        if let Err(e) = thread.spawn(sync_for_ever) {
+            tracing::warn!("no thread for bringing checkpoints to the disk: {e}");
+        }
+        Mutex::default()
+    });
+    lock(synced).push(Arc::downgrade(settlement));
+
+    fn sync_for_ever() {
+        let mut last: HashMap<*const Settlement, Instant> = HashMap::new();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let Some(synced) = SYNCED.get() else { continue };
+            let live: Vec<Arc<Settlement>> = {
+                let mut synced = lock(synced);
+                synced.retain(|settlement| settlement.strong_count() > 0);
+                synced.iter().filter_map(Weak::upgrade).collect()
+            };
+            let now = Instant::now();
+            last.retain(|key, _| live.iter().any(|s| Arc::as_ptr(s) == *key));
+            for settlement in live {
+                let Some(CheckpointSync::Interval(interval)) = settlement.sync else {
+                    continue;
+                };
+                let at = last.entry(Arc::as_ptr(&settlement)).or_insert(now);
+                if now.duration_since(*at) >= interval {
+                    *at = now;
+                    settlement.sync_now();
+                }
+            }
+        }
+    }
+}
+
+impl Settlement {
+    /// Saves what is acknowledged and brings it to the disk; says so if that fails.
+    fn sync_now(&self) {
+        let mut inner = self.inner();
+        if inner.superseded {
+            return;
+        }
+        if let Err(e) = inner
+            .save_if_dirty()
+            .map_err(CommitError::from)
+            .and_then(|()| inner.sync())
+        {
+            let message = format!(
+                "the checkpoint of `{}` is not on the disk: {}",
+                self.consumer,
+                chain(&e)
+            );
+            self.events.emit(Event::Warning { message });
+        }
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Best effort: whatever is not saved here comes again.
+        if !inner.superseded && inner.save_if_dirty().is_ok() {
+            let _ = inner.sync();
+        }
+    }
+}

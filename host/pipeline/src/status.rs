@@ -1,0 +1,148 @@
+//! What the checkpoints of a directory say, read without changing anything.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tailweir_segments::{Pattern, PatternError, ReadError, measure};
+use thiserror::Error;
+
+use crate::checkpoint::{FileStore, StoreError, holder};
+use crate::consumer::place_of;
+use crate::options::RESERVED;
+use crate::{CheckpointName, pass::Place};
+
+/// One checkpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointStatus {
+    /// Its name, without the dot.
+    pub name: String,
+    /// The segment that it names: the lowest one that is not finished.
+    pub segment: String,
+    /// Lines of that segment that are dealt with.
+    pub line: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+    /// The process that uses it now. KumoMTA takes no lock and is never named.
+    pub held_by: Option<u32>,
+    /// Who wrote it.
+    pub written_by: WrittenBy,
+    /// Segments that are not finished, the one named included if there is more in it.
+    pub behind_segments: u64,
+    /// Decompressed bytes in them that are not dealt with.
+    pub behind_bytes: u64,
+    /// Records and lines in its quarantine.
+    pub quarantined: u64,
+}
+
+/// Who wrote a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WrittenBy {
+    /// This program.
+    Tailweir,
+    /// KumoMTA's kumod, or an operator by hand.
+    Kumod,
+}
+
+/// Why there is no status.
+#[derive(Debug, Error)]
+pub enum StatusError {
+    /// The directory can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A checkpoint can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pattern is no glob.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+/// The checkpoints in a directory, by name. How far behind they are is measured by decompressing what is left, so it takes
+/// time in proportion.
+///
+/// # Errors
+/// If the directory or one of its checkpoints can't be read.
+pub fn status(directory: &Path) -> Result<Vec<CheckpointStatus>, StatusError> {
+    let pattern = Pattern::new("*")?;
+    // Fails for a directory that can't be read, before anything else is tried.
+    tailweir_segments::list(directory, &pattern)?;
+    let names = names(directory).map_err(|source| StoreError::Io {
+        what: "list",
+        path: directory.to_owned(),
+        source,
+    })?;
+    let mut found = Vec::new();
+    for name in names {
+        let mut store = FileStore::new(directory, name.clone(), Arc::new(()))?;
+        let Some((saved, written_by)) = store.peek()? else {
+            continue;
+        };
+        let frontier = &saved.frontier.segments;
+        let lowest = frontier
+            .iter()
+            .find(|(_, p)| !p.finished)
+            .or(frontier.iter().next_back());
+        let Some((segment, line)) = lowest.map(|(name, p)| (name.to_string(), p.mark.point.line)) else {
+            continue;
+        };
+        let place: Place = place_of(saved);
+        let remaining = measure(directory, &pattern, &place.cursor())?;
+        let behind = remaining.iter().filter(|r| r.bytes > 0);
+        let path = directory.join(name.file(""));
+        found.push(CheckpointStatus {
+            segment,
+            line,
+            modified: std::fs::metadata(&path)
+                .and_then(|m| m.modified())
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            held_by: holder(directory, &name),
+            written_by,
+            behind_segments: behind.clone().count() as u64,
+            behind_bytes: behind.map(|r| r.bytes).sum(),
+            quarantined: lines(&directory.join(name.file(".quarantine"))),
+            name: name.as_str().to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+/// Names of what may be checkpoints: hidden files that hold one or have a lock beside them.
+fn names(directory: &Path) -> std::io::Result<BTreeSet<CheckpointName>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(directory)? {
+        let file = entry?.file_name();
+        let Some(hidden) = file.to_str().and_then(|name| name.strip_prefix('.')) else {
+            continue;
+        };
+        if RESERVED.iter().any(|suffix| hidden.ends_with(suffix)) {
+            continue;
+        }
+        let Ok(name) = CheckpointName::new(hidden) else {
+            continue;
+        };
+        let locked = directory.join(name.file(".lock")).exists();
+        if locked || holds_checkpoint(&directory.join(&file)) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a file is a checkpoint. One larger than a mebibyte is not looked at.
+fn holds_checkpoint(path: &Path) -> bool {
+    let small = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 1 << 20);
+    small && std::fs::read(path).is_ok_and(|text| crate::checkpoint::parse(&text).is_ok())
+}
+
+/// Lines in a file; none if it can't be read.
+fn lines(path: &Path) -> u64 {
+    let Ok(file) = std::fs::File::open(path) else {
+        return 0;
+    };
+    BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64
+}

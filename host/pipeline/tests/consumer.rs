@@ -1,0 +1,499 @@
+//! What a consumer relies on: each record once committed never again, every other one again, whatever the others do.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use tailweir_core::{Event, Located};
+use tailweir_pipeline::{
+    CommitError, NextError, OnFilterError, OnMalformed, OpenError, StartFrom, open, status,
+};
+use tempfile::tempdir;
+
+fn checkpoint(directory: &std::path::Path, name: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(directory.join(format!(".{name}"))).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn progress_is_kept_across_runs() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..25);
+    sealed(dir.path(), "b", 25..50);
+    let mut first = open_one(dir.path(), consumer("c"));
+    assert_eq!(
+        numbers(next(&mut first).await.batch()),
+        (0..10).collect::<Vec<_>>()
+    );
+    drop(first);
+
+    let mut second = open_one(dir.path(), consumer("c"));
+    for _ in 0..3 {
+        next(&mut second).await.commit().unwrap();
+    }
+    drop(second);
+    assert_eq!(checkpoint(dir.path(), "c")["line"], 5);
+
+    let mut third = open_one(dir.path(), consumer("c"));
+    assert_eq!(drain(&mut third).await, (30..50).collect::<Vec<_>>());
+    assert_eq!(third.counters().snapshot().committed_records, 20);
+    drop(third);
+
+    sealed(dir.path(), "c", 50..53);
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        vec![50, 51, 52]
+    );
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        Vec::<u64>::new()
+    );
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_has_the_same_id() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..25);
+    let id = next(&mut open_one(dir.path(), consumer("c")))
+        .await
+        .batch()
+        .id()
+        .clone();
+    assert_eq!(
+        *next(&mut open_one(dir.path(), consumer("c"))).await.batch().id(),
+        id
+    );
+    assert!(id.as_str().starts_with("c:a:1:10:"), "{id}");
+}
+
+#[tokio::test]
+async fn f06_a_filter_that_keeps_nothing_still_advances() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..1000);
+    let mut options = consumer("c");
+    options.filter = Some(Box::new(Keep(|_| false)));
+    assert_eq!(drain(&mut open_one(dir.path(), options)).await, Vec::<u64>::new());
+    assert_eq!(checkpoint(dir.path(), "c")["line"], 1000);
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        Vec::<u64>::new()
+    );
+}
+
+#[tokio::test]
+async fn f21_the_checkpoint_waits_for_the_first_batch_and_never_moves_back() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let events = Arc::new(Events::default());
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let (mut first, mut second, mut third) = (next(&mut c).await, next(&mut c).await, next(&mut c).await);
+    second.commit().unwrap();
+    third.commit().unwrap();
+    let said = |e: &&Event| matches!(e, Event::Warning { message } if message.contains("is not committed"));
+    assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 1);
+    assert!(
+        !dir.path().join(".c").exists(),
+        "nothing is acknowledged from the start on"
+    );
+    first.commit().unwrap();
+    assert_eq!(checkpoint(dir.path(), "c")["line"], 30);
+}
+
+#[tokio::test]
+async fn f03_each_consumer_gets_exactly_its_own_remainder() {
+    let dir = tempdir().unwrap();
+    for segment in 0..6u64 {
+        sealed(
+            dir.path(),
+            &format!("s{segment}"),
+            segment * 40..(segment + 1) * 40,
+        );
+    }
+    for (name, batches) in [("early", 3), ("late", 17)] {
+        let mut c = open_one(dir.path(), consumer(name));
+        for _ in 0..batches {
+            next(&mut c).await.commit().unwrap();
+        }
+    }
+    let mut all = open(
+        once(dir.path()),
+        vec![consumer("late"), consumer("new"), consumer("early")],
+    )
+    .unwrap();
+    for (c, from) in all.iter_mut().zip([170, 0, 30]) {
+        assert_eq!(drain(c).await, (from..240).collect::<Vec<_>>(), "{}", c.name());
+    }
+}
+
+#[tokio::test]
+async fn f24_a_consumer_that_does_not_take_its_batches_stops_no_other() {
+    let dir = tempdir().unwrap();
+    for segment in 0..8u64 {
+        sealed(
+            dir.path(),
+            &format!("s{segment}"),
+            segment * 500..(segment + 1) * 500,
+        );
+    }
+    let mut source = once(dir.path());
+    source.reader.read_ahead_bytes = 20_000;
+    source.reader.block_size = 4_000;
+    let mut both = open(source, vec![consumer("fast"), consumer("slow")]).unwrap();
+    let (fast, slow) = both.split_at_mut(1);
+    next(&mut slow[0]).await.commit().unwrap();
+    assert_eq!(drain(&mut fast[0]).await, (0..4000).collect::<Vec<_>>());
+    assert_eq!(drain(&mut slow[0]).await, (10..4000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn consumers_that_took_turns_on_passes_of_their_own_lose_nothing() {
+    let dir = tempdir().unwrap();
+    for segment in 0..20u64 {
+        sealed(
+            dir.path(),
+            &format!("s{segment:02}"),
+            segment * 100..(segment + 1) * 100,
+        );
+    }
+    let mut source = once(dir.path());
+    source.reader.read_ahead_bytes = 6_000;
+    source.reader.block_size = 1_000;
+    let names = ["a", "b", "c", "d"];
+    let mut all = open(source, names.iter().map(|n| consumer(n)).collect()).unwrap();
+    let mut seen = vec![Vec::new(); names.len()];
+    let (mut random, mut live) = (fastrand::Rng::with_seed(7), names.len());
+    while live > 0 {
+        let i = random.usize(..names.len());
+        for _ in 0..random.usize(1..40) {
+            match all[i].next().await.unwrap() {
+                Some(mut delivery) => {
+                    seen[i].extend(numbers(delivery.batch()));
+                    delivery.commit().unwrap();
+                }
+                None => {
+                    live -= usize::from(!seen[i].is_empty() && seen[i].last() != Some(&u64::MAX));
+                    seen[i].push(u64::MAX);
+                    break;
+                }
+            }
+        }
+    }
+    for mut numbers in seen {
+        numbers.retain(|n| *n != u64::MAX);
+        assert_eq!(numbers, (0..2000).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn kumod_hands_over_and_takes_back() {
+    let dir = tempdir().unwrap();
+    for (segment, first) in [("a", 0), ("b", 20), ("c", 40)] {
+        sealed(dir.path(), segment, first..first + 20);
+    }
+    let text = format!("{{\"file\":\"{}/b\",\"line\":7}}", dir.path().display());
+    std::fs::write(dir.path().join(".k"), text).unwrap();
+    let mut c = open_one(dir.path(), consumer("k"));
+    assert_eq!(
+        numbers(next(&mut c).await.batch())[0],
+        27,
+        "nothing is committed of this one"
+    );
+    drop(c);
+    let mut c = open_one(dir.path(), consumer("k"));
+    let mut delivery = next(&mut c).await;
+    assert_eq!(numbers(delivery.batch()), (27..37).collect::<Vec<_>>());
+    delivery.commit().unwrap();
+    let ours = checkpoint(dir.path(), "k");
+    assert_eq!(
+        (ours["file"].as_str().unwrap(), &ours["line"]),
+        (&*format!("{}/b", dir.path().display()), &17.into())
+    );
+    drop((c, delivery));
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("k"))).await,
+        (37..60).collect::<Vec<_>>()
+    );
+
+    // kumod went back by hand: its word counts, over what we know to be finished.
+    let text = format!("{{\"file\":\"{}/a\",\"line\":19}}", dir.path().display());
+    std::fs::write(dir.path().join(".k"), text).unwrap();
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("k"))).await,
+        (19..60).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn f20_a_late_segment_is_told_from_a_finished_one_also_after_a_restart() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "b", 0..10);
+    sealed(dir.path(), "d", 10..20);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.len(), 20);
+    sealed(dir.path(), "a", 20..30);
+    sealed(dir.path(), "c", 30..40);
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        (20..40).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        Vec::<u64>::new()
+    );
+}
+
+#[tokio::test]
+async fn f04_a_torn_checkpoint_falls_back_and_none_usable_says_what_to_do() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let mut c = open_one(dir.path(), consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    next(&mut c).await.commit().unwrap();
+    drop(c);
+    let path = dir.path().join(".c");
+    for broken in [&b""[..], &[0; 300], b"{\"file\":\"/x/a\",\"li"] {
+        std::fs::write(&path, broken).unwrap();
+        let mut c = open_one(dir.path(), consumer("c"));
+        assert_eq!(
+            numbers(next(&mut c).await.batch())[0],
+            10,
+            "the previous generation, one batch earlier"
+        );
+    }
+    std::fs::write(dir.path().join(".c.prev"), b"").unwrap();
+    let error = open(once(dir.path()), vec![consumer("c")])
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains(&format!("rm '{}'", path.display())) && error.contains("printf"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn f19_a_checkpoint_has_one_user_and_can_be_opened_again_after_close() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let mut first = open_one(dir.path(), consumer("c"));
+    assert!(matches!(
+        open(once(dir.path()), vec![consumer("c")]),
+        Err(OpenError::InUse { .. })
+    ));
+    let (mut one, mut two) = (next(&mut first).await, next(&mut first).await);
+    one.commit().unwrap();
+    assert_eq!(status(dir.path()).unwrap()[0].held_by, Some(std::process::id()));
+    drop(first);
+    let mut again = open_one(dir.path(), consumer("c"));
+    assert!(matches!(two.commit(), Err(CommitError::Superseded)));
+    assert_eq!(drain(&mut again).await, (10..30).collect::<Vec<_>>());
+    drop((one, two, again));
+    assert_eq!(status(dir.path()).unwrap()[0].held_by, None);
+}
+
+#[tokio::test]
+async fn f22_commit_twice_raises_and_commit_after_close_works() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let mut c = open_one(dir.path(), consumer("c"));
+    let mut delivery = next(&mut c).await;
+    c.closer().close();
+    assert!(c.next().await.unwrap().is_none());
+    drop(c);
+    delivery.commit().unwrap();
+    assert_eq!(
+        delivery.commit().unwrap_err().to_string(),
+        "batch has already been committed"
+    );
+    drop(delivery);
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await.first(),
+        Some(&10)
+    );
+}
+
+#[tokio::test]
+async fn uncommitted_batches_are_bounded() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..100);
+    let mut options = consumer("c");
+    options.max_uncommitted = 3;
+    let mut c = open_one(dir.path(), options);
+    let mut held = [next(&mut c).await, next(&mut c).await, next(&mut c).await];
+    let error = c.next().await.err().unwrap();
+    assert!(matches!(error, NextError::TooManyUncommitted { limit: 3, .. }));
+    assert!(error.to_string().contains("10 records from a:1"), "{error}");
+    held[0].commit().unwrap();
+    assert_eq!(numbers(next(&mut c).await.batch())[0], 30);
+}
+
+#[tokio::test]
+async fn a_failing_filter_raises_after_the_good_records_before_it() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let mut options = consumer("c");
+    options.filter = Some(Box::new(FailsOn(13, Located::Record)));
+    let mut c = open_one(dir.path(), options);
+    next(&mut c).await.commit().unwrap();
+    let mut second = next(&mut c).await;
+    assert_eq!(numbers(second.batch()), vec![10, 11, 12]);
+    second.commit().unwrap();
+    for _ in 0..2 {
+        let error = c.next().await.err().unwrap().to_string();
+        assert_eq!(error, "the filter failed at a:14: poison");
+    }
+    drop((c, second));
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        (13..30).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn f15_a_poison_record_is_found_and_the_rest_delivered() {
+    for located in [Located::Record, Located::Batch] {
+        for poison in [0, 1, 13, 28, 29] {
+            let dir = tempdir().unwrap();
+            sealed(dir.path(), "a", 0..30);
+            let mut options = consumer("c");
+            options.filter = Some(Box::new(FailsOn(poison, located)));
+            options.on_filter_error = OnFilterError::Isolate;
+            let delivered = drain(&mut open_one(dir.path(), options)).await;
+            assert_eq!(
+                delivered,
+                (0..30).filter(|n| *n != poison).collect::<Vec<_>>(),
+                "{located:?} {poison}"
+            );
+            let entry = (poison + 1, "poison".to_owned(), format!("{{\"n\":{poison}}}"));
+            assert_eq!(quarantined(dir.path(), "c"), vec![entry]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn f02_malformed_lines_are_kept_skipped_or_raised() {
+    let text = "{\"n\":1}\n{\"n\":2}\nbroken\n\n{\"n\":3}\nnull\n";
+    for (policy, delivered, kept) in [
+        (OnMalformed::Quarantine, vec![1, 2, 3], 2),
+        (OnMalformed::Skip, vec![1, 2, 3], 0),
+        (OnMalformed::Fail, vec![1, 2], 0),
+    ] {
+        let dir = tempdir().unwrap();
+        append_text(dir.path(), "a", text);
+        seal(dir.path(), "a");
+        let mut options = consumer("c");
+        options.on_malformed = policy;
+        let mut c = open_one(dir.path(), options);
+        let mut all = Vec::new();
+        let end = loop {
+            match c.next().await {
+                Ok(Some(mut delivery)) => {
+                    all.extend(numbers(delivery.batch()));
+                    delivery.commit().unwrap();
+                }
+                other => break other.map(|_| ()),
+            }
+        };
+        assert_eq!(all, delivered, "{policy:?}");
+        assert_eq!(quarantined(dir.path(), "c").len(), kept, "{policy:?}");
+        match policy {
+            OnMalformed::Fail => assert!(
+                end.unwrap_err()
+                    .to_string()
+                    .starts_with("line a:3 is not a record")
+            ),
+            _ => {
+                end.unwrap();
+                let seen = c.counters().snapshot();
+                assert_eq!(
+                    (seen.lines, seen.records, seen.malformed, seen.blank()),
+                    (6, 3, 2, 1)
+                );
+                assert_eq!(checkpoint(dir.path(), "c")["line"], 6);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tail_starts_at_the_newest_segment_whatever_the_checkpoint_says() {
+    let dir = tempdir().unwrap();
+    for (segment, first) in [("a", 0), ("b", 10), ("c", 20)] {
+        sealed(dir.path(), segment, first..first + 10);
+    }
+    let mut c = open_one(dir.path(), consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    drop(c);
+    let mut source = once(dir.path());
+    source.start = StartFrom::Newest;
+    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    assert_eq!(drain(&mut c).await, (20..30).collect::<Vec<_>>());
+    drop(c);
+    assert_eq!(
+        drain(&mut open_one(dir.path(), consumer("c"))).await,
+        Vec::<u64>::new(),
+        "what was passed over counts as dealt with"
+    );
+}
+
+#[tokio::test]
+async fn a_partial_batch_goes_out_after_its_latency_and_growth_is_followed() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), "a", 0..3);
+    let mut options = consumer("c");
+    options.max_batch_latency = Duration::from_millis(20);
+    let mut source = once(dir.path());
+    source.reader.mode = tailweir_segments::Mode::Follow;
+    let mut c = open(source, vec![options]).unwrap().pop().unwrap();
+    let mut delivery = next(&mut c).await;
+    assert_eq!(numbers(delivery.batch()), vec![0, 1, 2]);
+    delivery.commit().unwrap();
+    append(dir.path(), "a", 3..5);
+    let mut delivery = tokio::time::timeout(Duration::from_secs(20), next(&mut c))
+        .await
+        .unwrap();
+    let mut seen = numbers(delivery.batch());
+    delivery.commit().unwrap();
+    while seen.len() < 2 {
+        seen.extend(numbers(
+            tokio::time::timeout(Duration::from_secs(20), next(&mut c))
+                .await
+                .unwrap()
+                .batch(),
+        ));
+    }
+    assert_eq!(seen, vec![3, 4]);
+    let closer = c.closer();
+    std::thread::spawn(move || closer.close());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), c.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn status_tells_how_far_behind_each_checkpoint_is() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..10);
+    sealed(dir.path(), "b", 10..20);
+    let mut c = open_one(dir.path(), consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    drop(c);
+    let found = status(dir.path()).unwrap();
+    let [status] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (status.name.as_str(), status.segment.as_str(), status.line),
+        ("c", "a", 10)
+    );
+    assert_eq!(
+        (status.behind_segments, status.behind_bytes, status.quarantined),
+        (1, 90, 0)
+    );
+}
