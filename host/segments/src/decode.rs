@@ -204,6 +204,3 @@ fn starts_at(file: &File, format: Format, offset: u64) -> io::Result<bool> {
         _ => input.bytes().starts_with(&GZIP_MAGIC),
     })
 }
-
-#[cfg(test)]
-mod tests;

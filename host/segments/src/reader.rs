@@ -134,6 +134,10 @@ impl Reader {
     ///
     /// # Errors
     /// None at present: what goes wrong with one segment, or for a while with the directory, is an event.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator ends; a reader may go on after `Idle` and `End`"
+    )]
     pub fn next(&mut self) -> Result<Step, ReadError> {
         if matches!(self.options.mode, Mode::Follow) {
             self.keep_up();
@@ -426,9 +430,7 @@ impl Reader {
                 .get_mut(&name)
                 .is_some_and(|entry| matches!(entry.state, State::Waiting))
             {
-                if !self.begin(&name) {
-                    self.ready.remove(&name);
-                }
+                self.begin(&name);
                 if !self.pool.has_room() {
                     return;
                 }
@@ -670,6 +672,7 @@ impl Reader {
         }
         if seen.seal == Seal::Open {
             entry.state = State::Unknown { seen };
+            self.ready.remove(name);
             return Ok(false);
         }
         if len > 0 {
