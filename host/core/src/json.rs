@@ -5,12 +5,15 @@
 //!
 //! Grammar: RFC 8259. Pointers: RFC 6901. Where an object has the same key twice, the last one counts.
 
+mod grammar;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use memchr::{memchr2, memchr3};
-use serde::de::IgnoredAny;
 use thiserror::Error;
+
+use self::grammar::Fault;
 
 /// How deeply a record's arrays and objects may be nested; the same limit that `serde_json`, and so KumoMTA, has.
 pub const MAX_DEPTH: usize = 128;
@@ -40,44 +43,19 @@ pub fn validate(line: &str) -> Result<(), Invalid> {
     if text == "null" {
         return Err(Invalid::Null);
     }
-    if too_deep(text.as_bytes()) {
-        return Err(Invalid::TooDeep);
-    }
-    match sonic_rs::from_str::<IgnoredAny>(text) {
-        Ok(_) => Ok(()),
-        // The parser's message spans lines and shows the input; the first line says what is wrong and where.
-        Err(e) => Err(Invalid::Malformed(
-            e.to_string().lines().next().unwrap_or_default().trim().to_owned(),
-        )),
-    }
-}
-
-/// Validation recurses, so the depth is bounded before it starts. Few lines hold as many brackets as the limit, and
-/// counting them is cheap; only those that do are walked.
-fn too_deep(text: &[u8]) -> bool {
-    let brackets: usize = text
-        .chunks(255)
-        .map(|c| c.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>() as usize)
-        .sum();
-    if brackets <= MAX_DEPTH {
-        return false;
-    }
-    let (mut depth, mut at) = (0usize, 0);
-    while at < text.len() {
-        match text[at] {
-            b'"' => at = skip_string(text, at) - 1,
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return true;
+    grammar::check(text).map_err(|fault| match fault {
+        Fault::TooDeep => Invalid::TooDeep,
+        Fault::Expected(what, at) => {
+            // Offsets count from the start of the line.
+            let at = at + line.len() - line.trim_start_matches([' ', '\t', '\r']).len();
+            match line.get(at..).and_then(|rest| rest.chars().next()) {
+                Some(found) => {
+                    Invalid::Malformed(format!("expected {what} but found {found:?} at byte {at}"))
                 }
+                None => Invalid::Malformed(format!("expected {what} but the line ends at byte {at}")),
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
         }
-        at += 1;
-    }
-    false
+    })
 }
 
 /// A value as it stands in the text.

@@ -42,7 +42,7 @@ fn what_is_written_is_read() {
     let writer = Writer::new(options).unwrap();
     let mut sample = Sample::new(1);
     let records: Vec<_> = (0..1000).map(|_| sample.next_record()).collect();
-    assert_eq!(segments(&rig), [PathBuf::new(); 0]);
+    assert!(segments(&rig).is_empty());
     records
         .iter()
         .for_each(|record| writer.write_line(record.as_bytes()).unwrap());

@@ -1,0 +1,253 @@
+//! Blocks: the same lines come out wherever the stream is cut into blocks.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use tailweir_core::{Block, DefectKind, Frame, Identity, Mark, Point, SegmentName};
+
+const IDENTITY: Identity = Identity {
+    inode: 1,
+    head_len: 4,
+    head: 7,
+};
+
+fn parse(from: Point, text: &[u8]) -> Block {
+    let frame = Frame {
+        compressed: 3,
+        decompressed: 0,
+    };
+    Block::parse(
+        SegmentName::new("s").unwrap(),
+        IDENTITY,
+        from,
+        frame,
+        text.to_vec(),
+    )
+}
+
+/// What a line became.
+#[derive(Debug, Clone, PartialEq)]
+enum Line {
+    Record {
+        line: u64,
+        offset: u64,
+        end: Point,
+        bytes: Vec<u8>,
+        text: String,
+    },
+    Defect {
+        line: u64,
+        offset: u64,
+        kind: DefectKind,
+        bytes: Vec<u8>,
+    },
+}
+
+fn lines_of(block: &Block) -> Vec<Line> {
+    let record = |i: usize| {
+        let position = block.position(i);
+        assert_eq!((position.line, position.segment.as_str()), (block.line(i), "s"));
+        let end = block.end_of(i);
+        assert_eq!(end.frame, block.to().frame);
+        Line::Record {
+            line: position.line,
+            offset: position.offset,
+            end: end.point,
+            bytes: block.bytes(i).to_vec(),
+            text: block.text(i).to_owned(),
+        }
+    };
+    let defect = |d: &tailweir_core::Defect| Line::Defect {
+        line: d.line,
+        offset: d.offset,
+        kind: d.kind.clone(),
+        bytes: d.bytes.clone(),
+    };
+    let mut lines: Vec<_> = (0..block.len())
+        .map(record)
+        .chain(block.defects().iter().map(defect))
+        .collect();
+    lines.sort_by_key(|line| match line {
+        Line::Record { line, .. } | Line::Defect { line, .. } => *line,
+    });
+    lines
+}
+
+/// The obvious way to do it.
+fn model(stream: &[u8]) -> (Vec<Line>, u64) {
+    let (mut lines, mut blank, mut start) = (Vec::new(), 0, 0);
+    for (n, raw) in stream.split_inclusive(|b| *b == b'\n').enumerate() {
+        let line = n as u64 + 1;
+        let end = Point {
+            line,
+            offset: (start + raw.len()) as u64,
+        };
+        let mut bytes = raw.strip_suffix(b"\n").unwrap_or(raw);
+        bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let mut offset = start as u64;
+        if start == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
+            (bytes, offset) = (&bytes[3..], 3);
+        }
+        start += raw.len();
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let bytes = bytes.to_vec();
+        let trimmed = text.trim_matches([' ', '\t', '\r']);
+        if trimmed.is_empty() {
+            blank += 1;
+        } else if trimmed == "null" {
+            lines.push(Line::Defect {
+                line,
+                offset,
+                kind: DefectKind::Null,
+                bytes,
+            });
+        } else if serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok() {
+            lines.push(Line::Record {
+                line,
+                offset,
+                end,
+                bytes,
+                text,
+            });
+        } else {
+            lines.push(Line::Defect {
+                line,
+                offset,
+                kind: DefectKind::Malformed(String::new()),
+                bytes,
+            });
+        }
+    }
+    (lines, blank)
+}
+
+/// Without the words of the error.
+fn without_reason(mut lines: Vec<Line>) -> Vec<Line> {
+    for line in &mut lines {
+        if let Line::Defect {
+            kind: DefectKind::Malformed(why),
+            ..
+        } = line
+        {
+            why.clear();
+        }
+    }
+    lines
+}
+
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop::sample::select(vec![
+        &b"{\"a\":1}"[..],
+        b"{\"a\":\"\xff\"}",
+        b"{\"a\":\"\xc3\xa9\"}",
+        b"42",
+        b" [1] ",
+        b"null",
+        b" null\t",
+        b"",
+        b" ",
+        b"\t",
+        b"nope",
+        b"{\"a\":",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b"{}\r",
+        b"\r",
+        b"\"\xe4\xbd",
+        b"x\0y",
+    ]);
+    let end = prop::sample::select(vec![&b"\n"[..], b"\n", b"\r\n", b"\n\n", b""]);
+    let bom = prop::sample::select(vec![&b""[..], b"", b"\xef\xbb\xbf"]);
+    (bom, prop::collection::vec((line, end), 0..25)).prop_map(|(bom, lines)| {
+        let lines = lines.into_iter().flat_map(|(line, end)| [line, end]);
+        std::iter::once(bom).chain(lines).flatten().copied().collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn any_cut_at_line_ends_gives_the_same(stream in stream(), cuts in prop::collection::vec(any::<bool>(), 64)) {
+        let (expected, blank) = model(&stream);
+        let (mut found, mut found_blank, mut repaired) = (Vec::new(), 0, 0);
+        let (mut from, mut text) = (Point::default(), Vec::new());
+        let raw: Vec<_> = stream.split_inclusive(|b| *b == b'\n').collect();
+        for (n, line) in raw.iter().enumerate() {
+            text.extend_from_slice(line);
+            if cuts[n % cuts.len()] || n + 1 == raw.len() {
+                let block = parse(from, &text);
+                prop_assert_eq!(block.from(), from);
+                from = block.to().point;
+                prop_assert_eq!(from, Point { line: n as u64 + 1, offset: block.from().offset + text.len() as u64 });
+                found.extend(lines_of(&block));
+                found_blank += block.blank();
+                repaired += block.repaired();
+                text.clear();
+            }
+        }
+        let broken = |line: &&Line| matches!(line, Line::Record { bytes, .. } if std::str::from_utf8(bytes).is_err());
+        prop_assert_eq!(repaired, expected.iter().filter(broken).count() as u64);
+        prop_assert_eq!(without_reason(found), expected);
+        prop_assert_eq!(found_blank, blank);
+    }
+
+    #[test]
+    fn any_record_may_be_resumed_behind(stream in stream()) {
+        let whole = parse(Point::default(), &stream);
+        for i in 0..whole.len() {
+            let end = whole.end_of(i).point;
+            let rest = parse(end, &stream[end.offset as usize..]);
+            let first = whole.first_after(end.line);
+            prop_assert_eq!(first, i + 1);
+            let behind = |line: &Line| matches!(line, Line::Record { line, .. } | Line::Defect { line, .. } if *line > end.line);
+            let expected: Vec<_> = lines_of(&whole).into_iter().filter(behind).collect();
+            prop_assert_eq!(lines_of(&rest), expected);
+        }
+    }
+}
+
+#[test]
+fn a_cut_line_says_so() {
+    let kinds = |text: &[u8]| {
+        let mut block = parse(Point::default(), text);
+        block.cut_last_line();
+        let cut = |d: &tailweir_core::Defect| d.kind == DefectKind::Truncated;
+        (block.len(), block.defects().iter().map(cut).collect::<Vec<_>>())
+    };
+    assert_eq!(kinds(b"{}\nnope\n{\"a\""), (1, vec![false, true]));
+    assert_eq!(kinds(b"nope\n{}"), (1, vec![false]));
+    assert_eq!(kinds(b"{}\nnull"), (1, vec![false]));
+    assert_eq!(kinds(b""), (0, vec![]));
+}
+
+#[test]
+fn an_oversized_line_is_a_block_of_its_own() {
+    let from = Point { line: 2, offset: 10 };
+    let to = Mark {
+        point: Point {
+            line: 3,
+            offset: 1010,
+        },
+        frame: Frame::default(),
+    };
+    let kind = DefectKind::TooLong { len: 999, max: 100 };
+    let defect = tailweir_core::Defect {
+        line: 3,
+        offset: 10,
+        kind,
+        bytes: b"{\"a".to_vec(),
+    };
+    let block = Block::oversized(SegmentName::new("s").unwrap(), IDENTITY, from, to, defect.clone());
+    assert_eq!(
+        (block.len(), block.is_empty(), block.from(), block.to()),
+        (0, true, from, to)
+    );
+    assert_eq!((block.defects(), block.first_after(0)), (&[defect][..], 0));
+}
+
+#[test]
+fn a_blocks_footprint_covers_its_text() {
+    let text = b"{\"a\":1}\n".repeat(1000);
+    assert!(parse(Point::default(), &text).footprint() >= text.len() + 1000 * 16);
+}
