@@ -265,10 +265,10 @@ fn a_finalizer_that_touches_a_dead_record_is_harmless() {
 fn batches_are_collected_by_their_size() {
     let lua = Lua::new();
     let records = Records::install(&lua).unwrap();
-    let big = format!("{{\"x\":\"{}\"}}", "y".repeat(1 << 20));
+    let big = batch(&[format!("{{\"x\":\"{}\"}}", "y".repeat(1 << 20))]);
     let kept: Vec<_> = (0..200)
         .map(|_| {
-            let batch = batch(&[&big]);
+            let batch = std::sync::Arc::new(big.slice(0..1));
             let weak = std::sync::Arc::downgrade(&batch);
             records.batch_handle(&lua, batch).unwrap();
             weak
