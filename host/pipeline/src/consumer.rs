@@ -1,6 +1,7 @@
 //! A consumer: takes what a pass has read, filters it, cuts it into batches, and hands them out.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,14 +36,7 @@ const REJOIN_INTERVAL: Duration = Duration::from_millis(100);
 /// file can't be used. The error says what to do. Nothing is begun then.
 pub fn open(source: SourceOptions, consumers: Vec<ConsumerOptions>) -> Result<Vec<Consumer>, OpenError> {
     let (directory, events) = (source.reader.directory.clone(), source.reader.events.clone());
-    let make_store = move |options: &CheckpointOptions| -> Result<Box<dyn CheckpointStore>, StoreError> {
-        Ok(Box::new(FileStore::new(
-            &directory,
-            options.name.clone(),
-            events.clone(),
-        )?))
-    };
-    open_with(source, consumers, &make_store)
+    open_with(source, consumers, &files(directory, events))
 }
 
 /// As [`open`], with checkpoints in stores of the caller's choice.
@@ -55,72 +49,95 @@ pub fn open_with(
     make_store: MakeStore<'_>,
 ) -> Result<Vec<Consumer>, OpenError> {
     refuse_twins(&consumers)?;
-    let SourceOptions { reader, start } = source;
-    // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
-    let present = list(&reader.directory, &reader.pattern)?;
-    let (directory, events) = (reader.directory.clone(), reader.events.clone());
-    let newest = match start {
-        StartFrom::Checkpoint => None,
-        StartFrom::Newest => present.last().map(|entry| entry.name.clone()),
-    };
-    let older: HashSet<SegmentName> = match &newest {
-        Some(newest) => present
-            .into_iter()
-            .map(|entry| entry.name)
-            .filter(|name| name < newest)
-            .collect(),
-        None => HashSet::new(),
-    };
-    if let (Some(first), false) = (&newest, older.is_empty()) {
-        events.emit(Event::SkippedByRequest {
-            first: first.clone(),
-            segments: older.len() as u64,
-        });
+    let source = Source::new(source)?;
+    let prepare = |options| source.prepare(options, make_store);
+    let mut opened = consumers.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+    // All subscribe before the first takes anything, so that those at one place share a pass from its start.
+    for consumer in &mut opened {
+        consumer.subscribe()?;
     }
-    let pool = Pool::new(reader);
-    let mut opened = Vec::with_capacity(consumers.len());
-    for options in consumers {
-        let name: Arc<str> = options.name.as_str().into();
+    Ok(opened)
+}
+
+/// Checkpoints in files of the directory.
+fn files(
+    directory: PathBuf,
+    events: Arc<dyn EventSink>,
+) -> impl Fn(&CheckpointOptions) -> Result<Box<dyn CheckpointStore>, StoreError> {
+    move |options| Ok(Box::new(FileStore::new(&directory, options.name.clone(), events.clone())?))
+}
+
+/// A directory to open consumers on one by one, each on the thread that it will stay on. Clones share their passes over
+/// the directory; consumers share one from its start if none of them is asked for a batch before all are open.
+#[derive(Clone)]
+pub struct Source {
+    pool: Arc<Pool>,
+    directory: PathBuf,
+    events: Arc<dyn EventSink>,
+    /// What is passed over because the newest was asked for.
+    older: Option<Arc<HashSet<SegmentName>>>,
+}
+
+impl Source {
+    /// Looks at the directory. Nothing is read, and no file made, before a consumer is opened.
+    ///
+    /// # Errors
+    /// If the directory can't be read.
+    pub fn new(options: SourceOptions) -> Result<Self, OpenError> {
+        let SourceOptions { reader, start } = options;
+        // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
+        let mut older = list(&reader.directory, &reader.pattern)?;
+        let newest = older.pop().map(|entry| entry.name);
+        let (directory, events) = (reader.directory.clone(), reader.events.clone());
+        let older = match (start, newest) {
+            (StartFrom::Newest, Some(first)) => {
+                if !older.is_empty() {
+                    events.emit(Event::SkippedByRequest { first, segments: older.len() as u64 });
+                }
+                Some(Arc::new(older.into_iter().map(|entry| entry.name).collect()))
+            }
+            _ => None,
+        };
+        let pool = Pool::new(reader);
+        Ok(Self { pool, directory, events, older })
+    }
+
+    /// Opens a consumer and begins to read for it.
+    ///
+    /// # Errors
+    /// If its checkpoint can't be opened, as with [`open`].
+    pub fn open(&self, options: ConsumerOptions) -> Result<Consumer, OpenError> {
+        let make_store = files(self.directory.clone(), self.events.clone());
+        let mut consumer = self.prepare(options, &make_store)?;
+        consumer.subscribe()?;
+        Ok(consumer)
+    }
+
+    /// A consumer with its checkpoint open, for which nothing is read yet.
+    fn prepare(&self, options: ConsumerOptions, make_store: MakeStore<'_>) -> Result<Consumer, OpenError> {
+        let (name, events): (Arc<str>, _) = (options.name.as_str().into(), self.events.clone());
         let Opened { settlement, saved } = match &options.checkpoint {
             None => Settlement::unkept(name.clone(), events.clone()),
             Some(checkpoint) => {
-                Settlement::open(&directory, name.clone(), events.clone(), checkpoint, make_store)?
+                Settlement::open(&self.directory, name.clone(), events.clone(), checkpoint, make_store)?
             }
         };
-        let place = match newest {
+        let place = match &self.older {
             None => place_of(saved),
-            Some(_) => {
-                settlement.start_behind(&older);
-                Place {
-                    finished: older.clone(),
-                    ..Place::default()
-                }
+            Some(older) => {
+                settlement.start_behind(older);
+                Place { finished: older.as_ref().clone(), ..Place::default() }
             }
         };
-        opened.push(Consumer::new(
-            name,
-            options,
-            settlement,
-            place,
-            pool.clone(),
-            events.clone(),
-        ));
+        Ok(Consumer::new(name, options, settlement, place, self.pool.clone(), events))
     }
-    // All subscribe before the first takes anything, so that those at one place share a pass from its start.
-    for consumer in &mut opened {
-        consumer.subscription = Some(pool.join(&consumer.place, &consumer.notify)?);
-    }
-    Ok(opened)
 }
 
 fn refuse_twins(consumers: &[ConsumerOptions]) -> Result<(), OpenError> {
     let (mut names, mut checkpoints) = (HashSet::new(), HashSet::new());
     for consumer in consumers {
         if !names.insert(&consumer.name) {
-            return Err(OpenError::Twice {
-                what: "name",
-                name: consumer.name.clone(),
-            });
+            return Err(OpenError::Twice { what: "name", name: consumer.name.clone() });
         }
         if let Some(checkpoint) = &consumer.checkpoint
             && !checkpoints.insert(&checkpoint.name)
@@ -136,10 +153,7 @@ fn refuse_twins(consumers: &[ConsumerOptions]) -> Result<(), OpenError> {
 
 /// The place that a checkpoint stands for.
 pub(crate) fn place_of(saved: Saved) -> Place {
-    let mut place = Place {
-        finished: saved.finished,
-        ..Place::default()
-    };
+    let mut place = Place { finished: saved.finished, ..Place::default() };
     for (name, progress) in saved.frontier.segments {
         if progress.finished {
             continue;
@@ -148,13 +162,7 @@ pub(crate) fn place_of(saved: Saved) -> Place {
             true => Start::Line(progress.mark.point.line),
             false => Start::Mark(progress.mark),
         };
-        place.begun.insert(
-            name,
-            Begun {
-                start,
-                identity: progress.identity,
-            },
-        );
+        place.begun.insert(name, Begun { start, identity: progress.identity });
     }
     place
 }
@@ -298,6 +306,11 @@ impl Consumer {
         }
     }
 
+    fn subscribe(&mut self) -> Result<(), ReadError> {
+        self.subscription = Some(self.pool.join(&self.place, &self.notify)?);
+        Ok(())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -305,10 +318,7 @@ impl Consumer {
 
     /// A handle that closes it, from any thread.
     pub fn closer(&self) -> Closer {
-        Closer {
-            closed: self.closed.clone(),
-            notify: self.notify.clone(),
-        }
+        Closer { closed: self.closed.clone(), notify: self.notify.clone() }
     }
 
     /// Its counters.
@@ -398,9 +408,7 @@ impl Consumer {
     }
 
     fn join(&self) -> Result<Subscription, NextError> {
-        self.pool
-            .join(&self.place, &self.notify)
-            .map_err(|e| NextError::Read(Arc::new(e)))
+        self.pool.join(&self.place, &self.notify).map_err(|e| NextError::Read(Arc::new(e)))
     }
 
     /// Moves to another pass, if one can be shared.
@@ -425,11 +433,7 @@ impl Consumer {
                     return Err(e);
                 }
             }
-            Item::Finished {
-                segment,
-                identity,
-                end,
-            } => {
+            Item::Finished { segment, identity, end } => {
                 if !self.place.finished.contains(segment) {
                     self.finish_segment(segment, *identity, *end)?;
                 }
@@ -485,11 +489,7 @@ impl Consumer {
             return Ok(());
         }
         let first = block.first_after(done);
-        let fresh = block
-            .defects()
-            .iter()
-            .enumerate()
-            .filter(|(_, defect)| defect.line > done);
+        let fresh = block.defects().iter().enumerate().filter(|(_, defect)| defect.line > done);
         let mut barrier = None;
         for (index, defect) in fresh {
             if self.on_malformed == OnMalformed::Fail {
@@ -509,28 +509,18 @@ impl Consumer {
         let end = barrier.as_ref().map_or(block.len(), |(index, _)| *index);
         let (verdict, failed) = self.ask(block, first, end)?;
         let barrier = failed.or(barrier);
-        self.current = Some(Current {
-            block: block.clone(),
-            first,
-            verdict,
-            next: first,
-            barrier,
-        });
+        self.current = Some(Current { block: block.clone(), first, verdict, next: first, barrier });
         Ok(())
     }
 
     /// Deals with a line that is not a record, when the consumer goes on behind it.
     fn set_aside(&self, block: &Block, index: usize) -> Result<(), NextError> {
         let defect = &block.defects()[index];
-        let position = Position {
-            segment: block.segment().clone(),
-            line: defect.line,
-            offset: defect.offset,
-        };
+        let position =
+            Position { segment: block.segment().clone(), line: defect.line, offset: defect.offset };
         let kept = match self.on_malformed {
             OnMalformed::Quarantine => {
-                self.settlement
-                    .quarantine(&position, &defect.kind.to_string(), &defect.bytes)?
+                self.settlement.quarantine(&position, &defect.kind.to_string(), &defect.bytes)?
             }
             OnMalformed::Skip | OnMalformed::Fail => Kept::No,
         };
@@ -543,11 +533,7 @@ impl Consumer {
         });
         if kept == Kept::Yes {
             Counters::add(&self.counters.quarantined, 1);
-            self.events.emit(Event::Quarantined {
-                consumer,
-                position,
-                reason: defect.kind.to_string(),
-            });
+            self.events.emit(Event::Quarantined { consumer, position, reason: defect.kind.to_string() });
         }
         Ok(())
     }
@@ -571,10 +557,7 @@ impl Consumer {
             Err(error) => match self.on_filter_error {
                 OnFilterError::Raise => {
                     let at = first + error.decided.len();
-                    (
-                        Verdict::Keep(error.decided),
-                        Some((at, Barrier::Filter(error.source))),
-                    )
+                    (Verdict::Keep(error.decided), Some((at, Barrier::Filter(error.source))))
                 }
                 OnFilterError::Isolate => (Verdict::Keep(self.isolate(&candidates, error)?), None),
             },
@@ -631,11 +614,7 @@ impl Consumer {
         self.settlement.quarantine(position, reason, bytes)?;
         Counters::add(&self.counters.quarantined, 1);
         let (consumer, position, reason) = (self.name.to_string(), position.clone(), reason.to_owned());
-        self.events.emit(Event::Quarantined {
-            consumer,
-            position,
-            reason,
-        });
+        self.events.emit(Event::Quarantined { consumer, position, reason });
         Ok(())
     }
 
@@ -660,10 +639,7 @@ impl Consumer {
         self.scan_to(&block, block.to());
         if block.repaired() > 0 {
             Counters::add(&self.counters.repaired, block.repaired());
-            self.events.emit(Event::Repaired {
-                segment: block.segment().clone(),
-                records: block.repaired(),
-            });
+            self.events.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });
         }
         if self.pending.is_empty() {
             self.pass_over()?;
@@ -695,11 +671,7 @@ impl Consumer {
         Counters::add(&self.counters.kept, kept);
         Counters::add(&self.counters.filtered, records - kept);
         if self.filter.is_some() && records > 0 {
-            self.events.emit(Event::Filtered {
-                consumer: self.name.to_string(),
-                records,
-                kept,
-            });
+            self.events.emit(Event::Filtered { consumer: self.name.to_string(), records, kept });
         }
         full
     }
@@ -709,21 +681,14 @@ impl Consumer {
         let Current { block, barrier, .. } = current;
         self.held = Some(Arc::new(Item::Block(block.clone())));
         match barrier {
-            Some((at, Barrier::Filter(source))) => NextError::Filter {
-                position: block.position(at.min(block.len() - 1)),
-                source,
-            },
+            Some((at, Barrier::Filter(source))) => {
+                NextError::Filter { position: block.position(at.min(block.len() - 1)), source }
+            }
             Some((_, Barrier::Defect(index))) => {
                 let defect = &block.defects()[index];
-                let position = Position {
-                    segment: block.segment().clone(),
-                    line: defect.line,
-                    offset: defect.offset,
-                };
-                NextError::Malformed {
-                    position,
-                    kind: defect.kind.clone(),
-                }
+                let position =
+                    Position { segment: block.segment().clone(), line: defect.line, offset: defect.offset };
+                NextError::Malformed { position, kind: defect.kind.clone() }
             }
             None => NextError::Ledger(LedgerError::UnknownTicket),
         }
@@ -734,25 +699,14 @@ impl Consumer {
         let segment = block.segment();
         let from = match self.place.begun.get(segment).map(|begun| begun.start) {
             Some(Start::Mark(mark)) => mark.point,
-            Some(Start::Line(line)) => tailweir_core::Point {
-                line,
-                offset: block.from().offset,
-            },
+            Some(Start::Line(line)) => tailweir_core::Point { line, offset: block.from().offset },
             None => tailweir_core::Point::default(),
         };
         if to.point.line > from.line {
             Counters::add(&self.counters.lines, to.point.line - from.line);
             Counters::add(&self.counters.bytes, to.point.offset.saturating_sub(from.offset));
-            self.pending.add_span(Span {
-                segment: segment.clone(),
-                identity: block.identity(),
-                from,
-                to,
-            });
-            let begun = Begun {
-                start: Start::Mark(to),
-                identity: Some(block.identity()),
-            };
+            self.pending.add_span(Span { segment: segment.clone(), identity: block.identity(), from, to });
+            let begun = Begun { start: Start::Mark(to), identity: Some(block.identity()) };
             self.place.begun.insert(segment.clone(), begun);
         }
     }
@@ -780,19 +734,13 @@ impl Consumer {
     /// Hands the pending batch out.
     fn deliver(&mut self) -> Result<Turn, NextError> {
         if let Some(oldest) = self.settlement.oldest_of(self.max_uncommitted) {
-            return Err(NextError::TooManyUncommitted {
-                limit: self.max_uncommitted,
-                oldest,
-            });
+            return Err(NextError::TooManyUncommitted { limit: self.max_uncommitted, oldest });
         }
         let batch = std::mem::replace(&mut self.pending, Batch::new(self.name.clone()));
         self.deadline = None;
         let ticket = match self.settlement.is_kept() {
             true => {
-                let first = batch
-                    .get(0)
-                    .map(|record| record.position().to_string())
-                    .unwrap_or_default();
+                let first = batch.get(0).map(|record| record.position().to_string()).unwrap_or_default();
                 let label = format!("the one of {} records from {first}", batch.len());
                 Some(self.settlement.deliver(batch.spans(), label)?)
             }
@@ -894,11 +842,7 @@ impl Delivery {
         Counters::add(&self.counters.committed_batches, 1);
         Counters::add(&self.counters.committed_records, records);
         Counters::add(&self.counters.committed_bytes, bytes);
-        self.events.emit(Event::Committed {
-            consumer: self.batch.consumer().to_owned(),
-            records,
-            bytes,
-        });
+        self.events.emit(Event::Committed { consumer: self.batch.consumer().to_owned(), records, bytes });
         Ok(())
     }
 
@@ -912,11 +856,7 @@ impl Delivery {
             self.settlement.quarantine(&position, reason, record.bytes())?;
             Counters::add(&self.counters.quarantined, 1);
             let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
-            self.events.emit(Event::Quarantined {
-                consumer,
-                position,
-                reason,
-            });
+            self.events.emit(Event::Quarantined { consumer, position, reason });
         }
         Ok(())
     }
@@ -926,11 +866,6 @@ impl Delivery {
         Counters::add(&self.counters.retries, 1);
         let (consumer, batch) = (self.batch.consumer().to_owned(), self.batch.id().to_string());
         let after_ms = after.as_millis() as u64;
-        self.events.emit(Event::Retried {
-            consumer,
-            batch,
-            after_ms,
-            reason: reason.to_owned(),
-        });
+        self.events.emit(Event::Retried { consumer, batch, after_ms, reason: reason.to_owned() });
     }
 }

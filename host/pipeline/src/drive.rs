@@ -26,9 +26,7 @@ pub struct SinkProcessor<S>(pub S);
 impl<S: Sink> Processor for SinkProcessor<S> {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
         Box::pin(async move {
-            self.0
-                .send(batch.id(), batch.iter().map(|record| record.bytes()).collect())
-                .await?;
+            self.0.send(batch.id(), batch.iter().map(|record| record.bytes()).collect()).await?;
             Ok(Outcome::Done)
         })
     }
@@ -48,11 +46,7 @@ pub struct Policy {
 impl Default for Policy {
     /// Ten attempts, then stop.
     fn default() -> Self {
-        Self {
-            backoff: Backoff::default(),
-            max_attempts: Some(10),
-            then: Then::Stop,
-        }
+        Self { backoff: Backoff::default(), max_attempts: Some(10), then: Then::Stop }
     }
 }
 
@@ -84,10 +78,7 @@ impl Default for Backoff {
 impl Backoff {
     /// The wait after the `attempt`th failure, counted from 1; `random` is from 0 to 1.
     pub fn after(&self, attempt: u32, random: f64) -> Duration {
-        let factor = self
-            .multiplier
-            .max(1.0)
-            .powi(attempt.saturating_sub(1).min(1000) as i32);
+        let factor = self.multiplier.max(1.0).powi(attempt.saturating_sub(1).min(1000) as i32);
         let wait = (self.initial.as_secs_f64() * factor).min(self.max.as_secs_f64());
         let jitter = self.jitter.clamp(0.0, 1.0);
         Duration::try_from_secs_f64(wait * (1.0 - jitter + jitter * random)).unwrap_or(self.max)
@@ -181,21 +172,14 @@ async fn settle(
                 return Ok(Settled::Done);
             }
             Err(Failure::Stop { reason }) => {
-                return Err(DriveError::Stopped {
-                    batch: name(),
-                    reason,
-                });
+                return Err(DriveError::Stopped { batch: name(), reason });
             }
             Err(Failure::Retry { after, reason }) => (after, reason),
             Err(Failure::Crash { reason }) => (None, reason),
         };
         if policy.max_attempts.is_some_and(|max| attempts >= max) {
             return match policy.then {
-                Then::Stop => Err(DriveError::GaveUp {
-                    batch: name(),
-                    attempts,
-                    reason,
-                }),
+                Then::Stop => Err(DriveError::GaveUp { batch: name(), attempts, reason }),
                 Then::Quarantine => {
                     let all: Vec<u32> = (0..batch.len() as u32).collect();
                     delivery.quarantine(&all, &reason)?;
@@ -219,9 +203,6 @@ async fn attempt(
 ) -> Result<(), Failure> {
     match processor.process(batch).await? {
         Outcome::Done => Ok(()),
-        Outcome::Emit(records) => {
-            sink.send(batch.id(), records.iter().map(|r| r.as_bytes()).collect())
-                .await
-        }
+        Outcome::Emit(records) => sink.send(batch.id(), records.iter().map(|r| r.as_bytes()).collect()).await,
     }
 }

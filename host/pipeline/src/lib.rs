@@ -13,6 +13,7 @@
 pub mod checkpoint;
 mod consumer;
 mod counters;
+mod directory;
 mod drive;
 mod options;
 mod pass;
@@ -21,7 +22,7 @@ mod settlement;
 mod status;
 
 pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};
-pub use consumer::{Closer, Consumer, Delivery, NextError, open, open_with};
+pub use consumer::{Closer, Consumer, Delivery, NextError, Source, open, open_with};
 pub use counters::{Counters, Snapshot};
 pub use drive::{Backoff, DriveError, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
 pub use options::{

@@ -18,10 +18,7 @@ pub struct SourceOptions {
 impl SourceOptions {
     /// The defaults for a directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            reader: ReaderOptions::new(directory),
-            start: StartFrom::Checkpoint,
-        }
+        Self { reader: ReaderOptions::new(directory), start: StartFrom::Checkpoint }
     }
 }
 
@@ -108,10 +105,7 @@ pub struct CheckpointOptions {
 impl CheckpointOptions {
     /// A checkpoint that is brought to the disk every second.
     pub fn new(name: CheckpointName) -> Self {
-        Self {
-            name,
-            sync: CheckpointSync::default(),
-        }
+        Self { name, sync: CheckpointSync::default() }
     }
 }
 
@@ -141,9 +135,7 @@ impl CheckpointSync {
         }
         match humantime::parse_duration(text) {
             Ok(interval) if !interval.is_zero() => Ok(Self::Interval(interval)),
-            Ok(_) => Err(format!(
-                "checkpoint_sync must be \"always\" or more than zero, not `{text}`"
-            )),
+            Ok(_) => Err(format!("checkpoint_sync must be \"always\" or more than zero, not `{text}`")),
             Err(e) => Err(format!(
                 "checkpoint_sync must be \"always\" or a duration such as \"1s\", not `{text}`: {e}"
             )),
@@ -173,12 +165,7 @@ impl CheckpointName {
     /// If it is empty, starts with a dot, holds a `/` or a control character, is longer than 200 bytes, or ends like
     /// one of the files that stand beside a checkpoint.
     pub fn new(name: &str) -> Result<Self, CheckpointNameError> {
-        let fail = |problem: String| {
-            Err(CheckpointNameError {
-                name: name.to_owned(),
-                problem,
-            })
-        };
+        let fail = |problem: String| Err(CheckpointNameError { name: name.to_owned(), problem });
         if name.is_empty() {
             return fail("is empty".to_owned());
         }
@@ -194,9 +181,7 @@ impl CheckpointName {
             return fail("is longer than 200 bytes".to_owned());
         }
         if let Some(suffix) = RESERVED.iter().find(|s| name.ends_with(*s)) {
-            return fail(format!(
-                "ends in `{suffix}`, which is kept for files beside the checkpoint"
-            ));
+            return fail(format!("ends in `{suffix}`, which is kept for files beside the checkpoint"));
         }
         Ok(Self(name.to_owned()))
     }

@@ -20,17 +20,9 @@ const RESCAN: Duration = Duration::from_secs(1);
 /// Something that was read.
 pub(crate) enum Item {
     Block(Arc<Block>),
-    Finished {
-        segment: SegmentName,
-        identity: Identity,
-        end: Mark,
-    },
-    Replaced {
-        segment: SegmentName,
-    },
-    Vanished {
-        segment: SegmentName,
-    },
+    Finished { segment: SegmentName, identity: Identity, end: Mark },
+    Replaced { segment: SegmentName },
+    Vanished { segment: SegmentName },
 }
 
 impl Item {
@@ -58,10 +50,7 @@ impl Place {
     /// Whether everything that lies before `other` lies before this place too.
     fn covers(&self, other: &Self) -> bool {
         let done = |name: &SegmentName| self.finished.contains(name);
-        other
-            .begun
-            .iter()
-            .all(|(name, begun)| done(name) || self.line(name) >= line(&begun.start))
+        other.begun.iter().all(|(name, begun)| done(name) || self.line(name) >= line(&begun.start))
             && other.finished.iter().all(done)
     }
 
@@ -72,10 +61,7 @@ impl Place {
                 if !self.finished.contains(block.segment())
                     && self.line(block.segment()) < block.to().point.line
                 {
-                    let begun = Begun {
-                        start: Start::Mark(block.to()),
-                        identity: Some(block.identity()),
-                    };
+                    let begun = Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) };
                     self.begun.insert(block.segment().clone(), begun);
                 }
             }
@@ -95,11 +81,7 @@ impl Place {
 
     /// Where a reader of its own would start.
     pub(crate) fn cursor(&self) -> Cursor {
-        Cursor {
-            begun: self.begun.clone(),
-            finished: self.finished.clone(),
-            ..Cursor::default()
-        }
+        Cursor { begun: self.begun.clone(), finished: self.finished.clone(), ..Cursor::default() }
     }
 }
 
@@ -119,11 +101,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(options: ReaderOptions) -> Arc<Self> {
-        Arc::new(Self {
-            options,
-            passes: Mutex::default(),
-            next: AtomicU64::new(0),
-        })
+        Arc::new(Self { options, passes: Mutex::default(), next: AtomicU64::new(0) })
     }
 
     /// Subscribes to a pass that can be gone on with from `place`, or to a new one.
@@ -155,11 +133,7 @@ impl Pool {
         }
         let alone = current.pass.state().subscribers.len() == 1;
         let better = |pass: &Arc<Pass>| pass.id != current.pass.id && (alone || pass.id < current.pass.id);
-        passes
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(better)
-            .find_map(|pass| pass.subscribe(place, notify))
+        passes.iter().filter_map(Weak::upgrade).filter(better).find_map(|pass| pass.subscribe(place, notify))
     }
 }
 
@@ -246,9 +220,7 @@ impl Pass {
         let subscription = pass.add(notify);
         let weak = Arc::downgrade(&pass);
         let thread = std::thread::Builder::new().name(format!("tailweir-pass-{id}"));
-        thread
-            .spawn(move || read(&weak, reader))
-            .map_err(|source| ReadError::Threads { source })?;
+        thread.spawn(move || read(&weak, reader)).map_err(|source| ReadError::Threads { source })?;
         Ok((pass, subscription))
     }
 
@@ -261,18 +233,8 @@ impl Pass {
         let id = state.next_subscriber;
         state.next_subscriber += 1;
         let next = state.first;
-        state.subscribers.insert(
-            id,
-            Subscriber {
-                next,
-                detached: false,
-                notify: notify.clone(),
-            },
-        );
-        Subscription {
-            pass: self.clone(),
-            id,
-        }
+        state.subscribers.insert(id, Subscriber { next, detached: false, notify: notify.clone() });
+        Subscription { pass: self.clone(), id }
     }
 
     /// A subscription from the start of the window, if all that lies before it lies before `place`.
@@ -329,11 +291,7 @@ impl State {
     /// Detaches the subscribers that hold the window's first item.
     fn detach_slowest(&mut self) {
         let first = self.first;
-        for subscriber in self
-            .subscribers
-            .values_mut()
-            .filter(|s| !s.detached && s.next == first)
-        {
+        for subscriber in self.subscribers.values_mut().filter(|s| !s.detached && s.next == first) {
             subscriber.detached = true;
             subscriber.notify.notify_one();
         }
@@ -342,12 +300,7 @@ impl State {
 
     /// Drops the items that everyone has taken.
     fn trim(&mut self) {
-        let needed = self
-            .subscribers
-            .values()
-            .filter(|s| !s.detached)
-            .map(|s| s.next)
-            .min();
+        let needed = self.subscribers.values().filter(|s| !s.detached).map(|s| s.next).min();
         let needed = needed.unwrap_or(self.first + self.window.len() as u64);
         while self.first < needed {
             let Some(item) = self.window.pop_front() else {
@@ -369,15 +322,9 @@ fn read(pass: &Weak<Pass>, mut reader: Reader) {
         }
         match reader.next() {
             Ok(Step::Block(block)) => pass.push(Item::Block(Arc::new(block))),
-            Ok(Step::Finished {
-                segment,
-                identity,
-                end,
-            }) => pass.push(Item::Finished {
-                segment,
-                identity,
-                end,
-            }),
+            Ok(Step::Finished { segment, identity, end }) => {
+                pass.push(Item::Finished { segment, identity, end })
+            }
             Ok(Step::Replaced { segment }) => pass.push(Item::Replaced { segment }),
             Ok(Step::Vanished { segment }) => pass.push(Item::Vanished { segment }),
             Ok(Step::Idle) => {

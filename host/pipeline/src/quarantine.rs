@@ -10,12 +10,14 @@ use serde::Serialize;
 use tailweir_core::Position;
 use thiserror::Error;
 
-use crate::CheckpointName;
+use crate::directory::{Directory, private};
+use crate::{CheckpointName, StoreError};
 
 /// The quarantine of one consumer. The file is made when the first record comes.
 #[derive(Debug)]
 pub struct Quarantine {
-    path: PathBuf,
+    directory: Directory,
+    name: String,
     consumer: String,
     file: Option<File>,
     unsynced: bool,
@@ -47,19 +49,27 @@ struct Entry<'a> {
 
 impl Quarantine {
     /// The quarantine beside the checkpoint `name` in `directory`.
-    pub fn new(directory: &Path, name: &CheckpointName, consumer: &str) -> Self {
-        let path = directory.join(name.file(".quarantine"));
-        Self {
-            path,
+    ///
+    /// # Errors
+    /// If the directory can't be opened.
+    pub fn new(directory: &Path, name: &CheckpointName, consumer: &str) -> Result<Self, StoreError> {
+        let directory = Directory::open(directory)?;
+        Ok(Self {
+            directory,
+            name: name.file(".quarantine"),
             consumer: consumer.to_owned(),
             file: None,
             unsynced: false,
-        }
+        })
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+
+    fn error(&self, source: std::io::Error) -> QuarantineError {
+        QuarantineError { path: self.path(), source }
     }
 
     /// Adds one record or line. When this returns the kernel has it; see [`sync`](Self::sync).
@@ -74,20 +84,12 @@ impl Quarantine {
             offset: position.offset,
             consumer: &self.consumer,
             reason,
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             text,
-            bytes: text
-                .is_none()
-                .then(|| bytes.iter().map(|b| format!("{b:02x}")).collect()),
+            bytes: text.is_none().then(|| bytes.iter().map(|b| format!("{b:02x}")).collect()),
         };
         let line = serde_json::to_vec(&entry).map_err(std::io::Error::from);
-        line.and_then(|line| self.append(line))
-            .map_err(|source| QuarantineError {
-                path: self.path.clone(),
-                source,
-            })?;
+        line.and_then(|line| self.append(line)).map_err(|e| self.error(e))?;
         self.unsynced = true;
         Ok(())
     }
@@ -96,12 +98,10 @@ impl Quarantine {
         line.push(b'\n');
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(
-                crate::checkpoint::file::private()
-                    .append(true)
-                    .create(true)
-                    .open(&self.path)?,
-            ),
+            none => {
+                let path = self.directory.entry(&self.name);
+                none.insert(private().append(true).create(true).open(path)?)
+            }
         };
         file.write_all(&line)
     }
@@ -112,10 +112,7 @@ impl Quarantine {
     /// If the disk says so.
     pub fn sync(&mut self) -> Result<(), QuarantineError> {
         if let (true, Some(file)) = (self.unsynced, &self.file) {
-            file.sync_all().map_err(|source| QuarantineError {
-                path: self.path.clone(),
-                source,
-            })?;
+            file.sync_all().map_err(|e| self.error(e))?;
             self.unsynced = false;
         }
         Ok(())

@@ -22,6 +22,9 @@ pub enum OpenError {
     /// Its files can't be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What a closed tailer had acknowledged could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     /// Another process uses it.
     #[error("the checkpoint `{name}` in {directory} is in use by {}", holder(*pid))]
     Held {
@@ -122,10 +125,7 @@ impl Settlement {
     /// A settlement without a checkpoint: it counts deliveries and keeps nothing.
     pub(crate) fn unkept(consumer: Arc<str>, events: Arc<dyn EventSink>) -> Opened {
         let settlement = Self::build(consumer, events, None, None, None, None, &Saved::default());
-        Opened {
-            settlement: Arc::new(settlement),
-            saved: Saved::default(),
-        }
+        Opened { settlement: Arc::new(settlement), saved: Saved::default() }
     }
 
     /// Locks and loads a checkpoint.
@@ -152,7 +152,7 @@ impl Settlement {
             Loaded::Fresh => Saved::default(),
             Loaded::Saved(saved) => saved,
         };
-        let quarantine = Quarantine::new(directory, &options.name, &consumer);
+        let quarantine = Quarantine::new(directory, &options.name, &consumer)?;
         let settlement = Self::build(
             consumer,
             events,
@@ -185,11 +185,7 @@ impl Settlement {
             ledger: Ledger::new(&saved.frontier),
             store,
             quarantine,
-            unlocated: saved
-                .unlocated
-                .iter()
-                .map(|name| (name.clone(), line(name)))
-                .collect(),
+            unlocated: saved.unlocated.iter().map(|name| (name.clone(), line(name))).collect(),
             finished: Vec::new(),
             labels: BTreeMap::new(),
             dirty: false,
@@ -200,12 +196,7 @@ impl Settlement {
             superseded: false,
             _lock: held,
         };
-        Self {
-            inner: Mutex::new(inner),
-            events,
-            consumer,
-            sync,
-        }
+        Self { inner: Mutex::new(inner), events, consumer, sync }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -346,11 +337,8 @@ impl Settlement {
         let mut inner = self.inner();
         inner.closed = true;
         if let Err(e) = inner.save_if_dirty() {
-            let message = format!(
-                "the checkpoint of `{}` was not written at close: {}",
-                self.consumer,
-                chain(&e)
-            );
+            let message =
+                format!("the checkpoint of `{}` was not written at close: {}", self.consumer, chain(&e));
             self.events.emit(Event::Warning { message });
         }
     }
@@ -372,16 +360,9 @@ impl Inner {
             return Ok(());
         }
         self.finished.append(&mut self.ledger.take_finished());
-        let mut saved = Saved {
-            frontier: self.ledger.frontier(),
-            ..Saved::default()
-        };
+        let mut saved = Saved { frontier: self.ledger.frontier(), ..Saved::default() };
         self.unlocated.retain(|name, line| {
-            saved
-                .frontier
-                .segments
-                .get(name)
-                .is_some_and(|p| p.mark.point.line == *line && !p.finished)
+            saved.frontier.segments.get(name).is_some_and(|p| p.mark.point.line == *line && !p.finished)
         });
         saved.unlocated = self.unlocated.keys().cloned().collect::<HashSet<_>>();
         store.save(&saved, &self.finished)?;
@@ -392,11 +373,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Quarantine first: a checkpoint on the disk must not cover a record that is nowhere.
     fn sync(&mut self) -> Result<(), CommitError> {
-        if let Some(quarantine) = &mut self.quarantine {
-            quarantine.sync()?;
-        }
         if let (true, Some(store)) = (self.unsynced, &mut self.store) {
             store.sync()?;
             self.unsynced = false;
@@ -443,14 +420,8 @@ fn registry() -> &'static Mutex<Registry> {
 
 fn identify(directory: &Path) -> Result<(u64, u64), StoreError> {
     use std::os::unix::fs::MetadataExt;
-    let io = |source| StoreError::Io {
-        what: "open",
-        path: PathBuf::from(directory),
-        source,
-    };
-    std::fs::metadata(directory)
-        .map(|meta| (meta.dev(), meta.ino()))
-        .map_err(io)
+    let io = |source| StoreError::Io { what: "open", path: PathBuf::from(directory), source };
+    std::fs::metadata(directory).map(|meta| (meta.dev(), meta.ino())).map_err(io)
 }
 
 /// Adds a settlement to those that one thread of the process brings to the disk at their intervals.
@@ -499,16 +470,8 @@ impl Settlement {
         if inner.superseded {
             return;
         }
-        if let Err(e) = inner
-            .save_if_dirty()
-            .map_err(CommitError::from)
-            .and_then(|()| inner.sync())
-        {
-            let message = format!(
-                "the checkpoint of `{}` is not on the disk: {}",
-                self.consumer,
-                chain(&e)
-            );
+        if let Err(e) = inner.save_if_dirty().map_err(CommitError::from).and_then(|()| inner.sync()) {
+            let message = format!("the checkpoint of `{}` is not on the disk: {}", self.consumer, chain(&e));
             self.events.emit(Event::Warning { message });
         }
     }

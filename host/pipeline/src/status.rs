@@ -83,10 +83,7 @@ pub fn status(directory: &Path) -> Result<Vec<CheckpointStatus>, StatusError> {
             continue;
         };
         let frontier = &saved.frontier.segments;
-        let lowest = frontier
-            .iter()
-            .find(|(_, p)| !p.finished)
-            .or(frontier.iter().next_back());
+        let lowest = frontier.iter().find(|(_, p)| !p.finished).or(frontier.iter().next_back());
         let Some((segment, line)) = lowest.map(|(name, p)| (name.to_string(), p.mark.point.line)) else {
             continue;
         };
@@ -97,9 +94,7 @@ pub fn status(directory: &Path) -> Result<Vec<CheckpointStatus>, StatusError> {
         found.push(CheckpointStatus {
             segment,
             line,
-            modified: std::fs::metadata(&path)
-                .and_then(|m| m.modified())
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+            modified: std::fs::metadata(&path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
             held_by: holder(directory, &name),
             written_by,
             behind_segments: behind.clone().count() as u64,

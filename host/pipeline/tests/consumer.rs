@@ -24,10 +24,7 @@ async fn progress_is_kept_across_runs() {
     sealed(dir.path(), "a", 0..25);
     sealed(dir.path(), "b", 25..50);
     let mut first = open_one(dir.path(), consumer("c"));
-    assert_eq!(
-        numbers(next(&mut first).await.batch()),
-        (0..10).collect::<Vec<_>>()
-    );
+    assert_eq!(numbers(next(&mut first).await.batch()), (0..10).collect::<Vec<_>>());
     drop(first);
 
     let mut second = open_one(dir.path(), consumer("c"));
@@ -43,29 +40,16 @@ async fn progress_is_kept_across_runs() {
     drop(third);
 
     sealed(dir.path(), "c", 50..53);
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        vec![50, 51, 52]
-    );
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        Vec::<u64>::new()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, vec![50, 51, 52]);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, Vec::<u64>::new());
 }
 
 #[tokio::test]
 async fn a_batch_that_comes_again_has_the_same_id() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..25);
-    let id = next(&mut open_one(dir.path(), consumer("c")))
-        .await
-        .batch()
-        .id()
-        .clone();
-    assert_eq!(
-        *next(&mut open_one(dir.path(), consumer("c"))).await.batch().id(),
-        id
-    );
+    let id = next(&mut open_one(dir.path(), consumer("c"))).await.batch().id().clone();
+    assert_eq!(*next(&mut open_one(dir.path(), consumer("c"))).await.batch().id(), id);
     assert!(id.as_str().starts_with("c:a:1:10:"), "{id}");
 }
 
@@ -77,10 +61,7 @@ async fn f06_a_filter_that_keeps_nothing_still_advances() {
     options.filter = Some(Box::new(Keep(|_| false)));
     assert_eq!(drain(&mut open_one(dir.path(), options)).await, Vec::<u64>::new());
     assert_eq!(checkpoint(dir.path(), "c")["line"], 1000);
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        Vec::<u64>::new()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, Vec::<u64>::new());
 }
 
 #[tokio::test]
@@ -96,10 +77,7 @@ async fn f21_the_checkpoint_waits_for_the_first_batch_and_never_moves_back() {
     third.commit().unwrap();
     let said = |e: &&Event| matches!(e, Event::Warning { message } if message.contains("is not committed"));
     assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 1);
-    assert!(
-        !dir.path().join(".c").exists(),
-        "nothing is acknowledged from the start on"
-    );
+    assert!(!dir.path().join(".c").exists(), "nothing is acknowledged from the start on");
     first.commit().unwrap();
     assert_eq!(checkpoint(dir.path(), "c")["line"], 30);
 }
@@ -108,11 +86,7 @@ async fn f21_the_checkpoint_waits_for_the_first_batch_and_never_moves_back() {
 async fn f03_each_consumer_gets_exactly_its_own_remainder() {
     let dir = tempdir().unwrap();
     for segment in 0..6u64 {
-        sealed(
-            dir.path(),
-            &format!("s{segment}"),
-            segment * 40..(segment + 1) * 40,
-        );
+        sealed(dir.path(), &format!("s{segment}"), segment * 40..(segment + 1) * 40);
     }
     for (name, batches) in [("early", 3), ("late", 17)] {
         let mut c = open_one(dir.path(), consumer(name));
@@ -120,11 +94,7 @@ async fn f03_each_consumer_gets_exactly_its_own_remainder() {
             next(&mut c).await.commit().unwrap();
         }
     }
-    let mut all = open(
-        once(dir.path()),
-        vec![consumer("late"), consumer("new"), consumer("early")],
-    )
-    .unwrap();
+    let mut all = open(once(dir.path()), vec![consumer("late"), consumer("new"), consumer("early")]).unwrap();
     for (c, from) in all.iter_mut().zip([170, 0, 30]) {
         assert_eq!(drain(c).await, (from..240).collect::<Vec<_>>(), "{}", c.name());
     }
@@ -134,11 +104,7 @@ async fn f03_each_consumer_gets_exactly_its_own_remainder() {
 async fn f24_a_consumer_that_does_not_take_its_batches_stops_no_other() {
     let dir = tempdir().unwrap();
     for segment in 0..8u64 {
-        sealed(
-            dir.path(),
-            &format!("s{segment}"),
-            segment * 500..(segment + 1) * 500,
-        );
+        sealed(dir.path(), &format!("s{segment}"), segment * 500..(segment + 1) * 500);
     }
     let mut source = once(dir.path());
     source.reader.read_ahead_bytes = 20_000;
@@ -154,11 +120,7 @@ async fn f24_a_consumer_that_does_not_take_its_batches_stops_no_other() {
 async fn consumers_that_took_turns_on_passes_of_their_own_lose_nothing() {
     let dir = tempdir().unwrap();
     for segment in 0..20u64 {
-        sealed(
-            dir.path(),
-            &format!("s{segment:02}"),
-            segment * 100..(segment + 1) * 100,
-        );
+        sealed(dir.path(), &format!("s{segment:02}"), segment * 100..(segment + 1) * 100);
     }
     let mut source = once(dir.path());
     source.reader.read_ahead_bytes = 6_000;
@@ -198,11 +160,7 @@ async fn kumod_hands_over_and_takes_back() {
     let text = format!("{{\"file\":\"{}/b\",\"line\":7}}", dir.path().display());
     std::fs::write(dir.path().join(".k"), text).unwrap();
     let mut c = open_one(dir.path(), consumer("k"));
-    assert_eq!(
-        numbers(next(&mut c).await.batch())[0],
-        27,
-        "nothing is committed of this one"
-    );
+    assert_eq!(numbers(next(&mut c).await.batch())[0], 27, "nothing is committed of this one");
     drop(c);
     let mut c = open_one(dir.path(), consumer("k"));
     let mut delivery = next(&mut c).await;
@@ -214,18 +172,12 @@ async fn kumod_hands_over_and_takes_back() {
         (&*format!("{}/b", dir.path().display()), &17.into())
     );
     drop((c, delivery));
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("k"))).await,
-        (37..60).collect::<Vec<_>>()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("k"))).await, (37..60).collect::<Vec<_>>());
 
     // kumod went back by hand: its word counts, over what we know to be finished.
     let text = format!("{{\"file\":\"{}/a\",\"line\":19}}", dir.path().display());
     std::fs::write(dir.path().join(".k"), text).unwrap();
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("k"))).await,
-        (19..60).collect::<Vec<_>>()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("k"))).await, (19..60).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -236,14 +188,8 @@ async fn f20_a_late_segment_is_told_from_a_finished_one_also_after_a_restart() {
     assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.len(), 20);
     sealed(dir.path(), "a", 20..30);
     sealed(dir.path(), "c", 30..40);
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        (20..40).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        Vec::<u64>::new()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, (20..40).collect::<Vec<_>>());
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, Vec::<u64>::new());
 }
 
 #[tokio::test]
@@ -258,21 +204,11 @@ async fn f04_a_torn_checkpoint_falls_back_and_none_usable_says_what_to_do() {
     for broken in [&b""[..], &[0; 300], b"{\"file\":\"/x/a\",\"li"] {
         std::fs::write(&path, broken).unwrap();
         let mut c = open_one(dir.path(), consumer("c"));
-        assert_eq!(
-            numbers(next(&mut c).await.batch())[0],
-            10,
-            "the previous generation, one batch earlier"
-        );
+        assert_eq!(numbers(next(&mut c).await.batch())[0], 10, "the previous generation, one batch earlier");
     }
     std::fs::write(dir.path().join(".c.prev"), b"").unwrap();
-    let error = open(once(dir.path()), vec![consumer("c")])
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains(&format!("rm '{}'", path.display())) && error.contains("printf"),
-        "{error}"
-    );
+    let error = open(once(dir.path()), vec![consumer("c")]).err().unwrap().to_string();
+    assert!(error.contains(&format!("rm '{}'", path.display())) && error.contains("printf"), "{error}");
 }
 
 #[tokio::test]
@@ -280,10 +216,7 @@ async fn f19_a_checkpoint_has_one_user_and_can_be_opened_again_after_close() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..30);
     let mut first = open_one(dir.path(), consumer("c"));
-    assert!(matches!(
-        open(once(dir.path()), vec![consumer("c")]),
-        Err(OpenError::InUse { .. })
-    ));
+    assert!(matches!(open(once(dir.path()), vec![consumer("c")]), Err(OpenError::InUse { .. })));
     let (mut one, mut two) = (next(&mut first).await, next(&mut first).await);
     one.commit().unwrap();
     assert_eq!(status(dir.path()).unwrap()[0].held_by, Some(std::process::id()));
@@ -305,15 +238,9 @@ async fn f22_commit_twice_raises_and_commit_after_close_works() {
     assert!(c.next().await.unwrap().is_none());
     drop(c);
     delivery.commit().unwrap();
-    assert_eq!(
-        delivery.commit().unwrap_err().to_string(),
-        "batch has already been committed"
-    );
+    assert_eq!(delivery.commit().unwrap_err().to_string(), "batch has already been committed");
     drop(delivery);
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await.first(),
-        Some(&10)
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.first(), Some(&10));
 }
 
 #[tokio::test]
@@ -347,10 +274,7 @@ async fn a_failing_filter_raises_after_the_good_records_before_it() {
         assert_eq!(error, "the filter failed at a:14: poison");
     }
     drop((c, second));
-    assert_eq!(
-        drain(&mut open_one(dir.path(), consumer("c"))).await,
-        (13..30).collect::<Vec<_>>()
-    );
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, (13..30).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -401,18 +325,13 @@ async fn f02_malformed_lines_are_kept_skipped_or_raised() {
         assert_eq!(all, delivered, "{policy:?}");
         assert_eq!(quarantined(dir.path(), "c").len(), kept, "{policy:?}");
         match policy {
-            OnMalformed::Fail => assert!(
-                end.unwrap_err()
-                    .to_string()
-                    .starts_with("line a:3 is not a record")
-            ),
+            OnMalformed::Fail => {
+                assert!(end.unwrap_err().to_string().starts_with("line a:3 is not a record"))
+            }
             _ => {
                 end.unwrap();
                 let seen = c.counters().snapshot();
-                assert_eq!(
-                    (seen.lines, seen.records, seen.malformed, seen.blank()),
-                    (6, 3, 2, 1)
-                );
+                assert_eq!((seen.lines, seen.records, seen.malformed, seen.blank()), (6, 3, 2, 1));
                 assert_eq!(checkpoint(dir.path(), "c")["line"], 6);
             }
         }
@@ -453,29 +372,18 @@ async fn a_partial_batch_goes_out_after_its_latency_and_growth_is_followed() {
     assert_eq!(numbers(delivery.batch()), vec![0, 1, 2]);
     delivery.commit().unwrap();
     append(dir.path(), "a", 3..5);
-    let mut delivery = tokio::time::timeout(Duration::from_secs(20), next(&mut c))
-        .await
-        .unwrap();
+    let mut delivery = tokio::time::timeout(Duration::from_secs(20), next(&mut c)).await.unwrap();
     let mut seen = numbers(delivery.batch());
     delivery.commit().unwrap();
     while seen.len() < 2 {
         seen.extend(numbers(
-            tokio::time::timeout(Duration::from_secs(20), next(&mut c))
-                .await
-                .unwrap()
-                .batch(),
+            tokio::time::timeout(Duration::from_secs(20), next(&mut c)).await.unwrap().batch(),
         ));
     }
     assert_eq!(seen, vec![3, 4]);
     let closer = c.closer();
     std::thread::spawn(move || closer.close());
-    assert!(
-        tokio::time::timeout(Duration::from_secs(20), c.next())
-            .await
-            .unwrap()
-            .unwrap()
-            .is_none()
-    );
+    assert!(tokio::time::timeout(Duration::from_secs(20), c.next()).await.unwrap().unwrap().is_none());
 }
 
 #[tokio::test]
@@ -488,12 +396,41 @@ async fn status_tells_how_far_behind_each_checkpoint_is() {
     drop(c);
     let found = status(dir.path()).unwrap();
     let [status] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(
-        (status.name.as_str(), status.segment.as_str(), status.line),
-        ("c", "a", 10)
-    );
-    assert_eq!(
-        (status.behind_segments, status.behind_bytes, status.quarantined),
-        (1, 90, 0)
-    );
+    assert_eq!((status.name.as_str(), status.segment.as_str(), status.line), ("c", "a", 10));
+    assert_eq!((status.behind_segments, status.behind_bytes, status.quarantined), (1, 90, 0));
+}
+
+#[tokio::test]
+async fn f12_checkpoint_and_quarantine_follow_a_directory_that_is_moved() {
+    let parent = tempdir().unwrap();
+    let (before, after) = (parent.path().join("before"), parent.path().join("after"));
+    std::fs::create_dir(&before).unwrap();
+    sealed(&before, "a", 0..20);
+    let mut c = open_one(&before, consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    std::fs::rename(&before, &after).unwrap();
+    let mut second = next(&mut c).await;
+    second.quarantine(&[3], "why not").unwrap();
+    second.commit().unwrap();
+    assert_eq!(checkpoint(&after, "c")["line"], 20);
+    assert_eq!(checkpoint(&after, "c")["file"].as_str(), after.join("a").to_str());
+    assert_eq!(quarantined(&after, "c")[0].0, 14);
+    drop((c, second));
+    assert_eq!(drain(&mut open_one(&after, consumer("c"))).await, Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_another_program_writes_meanwhile_is_noticed() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let events = Arc::new(Events::default());
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    next(&mut c).await.commit().unwrap();
+    std::fs::write(dir.path().join(".c"), "{\"file\":\"a\",\"line\":1}").unwrap();
+    next(&mut c).await.commit().unwrap();
+    next(&mut c).await.commit().unwrap();
+    let said = |e: &&Event| matches!(e, Event::Warning { message } if message.contains("was changed by another program"));
+    assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 1);
 }

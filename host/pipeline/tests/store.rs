@@ -48,36 +48,23 @@ impl Disk {
             return Ok(action(&mut content));
         }
         let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(StoreError::Io {
-            what,
-            path: PathBuf::from("/disk/.c"),
-            source,
-        })
+        Err(StoreError::Io { what, path: PathBuf::from("/disk/.c"), source })
     }
 }
 
 impl CheckpointStore for FaultyStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.0.operate("read", |content| {
-            content.saved.clone().map_or(Loaded::Fresh, Loaded::Saved)
-        })
+        self.0.operate("read", |content| content.saved.clone().map_or(Loaded::Fresh, Loaded::Saved))
     }
 
     fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.0.operate("write", |content| {
             let mut all = content.saved.take().unwrap_or_default().finished;
             all.extend(finished.iter().cloned());
-            let ended = saved
-                .frontier
-                .segments
-                .iter()
-                .filter(|(_, p)| p.finished)
-                .map(|(name, _)| name.clone());
+            let ended =
+                saved.frontier.segments.iter().filter(|(_, p)| p.finished).map(|(name, _)| name.clone());
             all.extend(ended);
-            content.saved = Some(Saved {
-                finished: all,
-                ..saved.clone()
-            });
+            content.saved = Some(Saved { finished: all, ..saved.clone() });
         })
     }
 
@@ -99,16 +86,9 @@ fn saved() -> impl Strategy<Value = Saved> {
         |(line, offset, head, finished)| Progress {
             mark: Mark {
                 point: Point { line, offset },
-                frame: Frame {
-                    compressed: offset / 7,
-                    decompressed: offset / 2,
-                },
+                frame: Frame { compressed: offset / 7, decompressed: offset / 2 },
             },
-            identity: Some(Identity {
-                inode: line,
-                head_len: 64,
-                head,
-            }),
+            identity: Some(Identity { inode: line, head_len: 64, head }),
             finished,
         },
     );
@@ -132,22 +112,10 @@ fn check_contract(saves: &[(Saved, Vec<SegmentName>)], new_process: impl Fn() ->
         }
         if i % 2 == 1 {
             store = new_process();
-            let Loaded::Saved(loaded) = store.load().unwrap() else {
-                panic!("nothing was loaded")
-            };
+            let Loaded::Saved(loaded) = store.load().unwrap() else { panic!("nothing was loaded") };
             assert_eq!(loaded.frontier, saved.frontier);
-            let ended = saved
-                .frontier
-                .segments
-                .iter()
-                .filter(|(_, p)| p.finished)
-                .map(|(name, _)| name);
-            assert!(
-                finished
-                    .iter()
-                    .chain(ended)
-                    .all(|name| loaded.finished.contains(name))
-            );
+            let ended = saved.frontier.segments.iter().filter(|(_, p)| p.finished).map(|(name, _)| name);
+            assert!(finished.iter().chain(ended).all(|name| loaded.finished.contains(name)));
         }
     }
 }
@@ -172,10 +140,7 @@ async fn f13_a_commit_that_fails_raises_and_succeeds_once_there_is_space() {
     sealed(dir.path(), "a", 0..40);
     let disk = Disk::default();
     let make = disk.stores();
-    let mut c = open_with(once(dir.path()), vec![consumer("c")], &make)
-        .unwrap()
-        .pop()
-        .unwrap();
+    let mut c = open_with(once(dir.path()), vec![consumer("c")], &make).unwrap().pop().unwrap();
     next(&mut c).await.commit().unwrap();
     let kept = disk.0.lock().unwrap().saved.clone();
     disk.0.lock().unwrap().plan = [false, false].into();
@@ -187,19 +152,12 @@ async fn f13_a_commit_that_fails_raises_and_succeeds_once_there_is_space() {
             (error.to_string().as_str(), cause.as_str()),
             ("failed to commit", "failed to write /disk/.c")
         );
-        assert_eq!(
-            disk.0.lock().unwrap().saved,
-            kept,
-            "what was saved before is still there"
-        );
+        assert_eq!(disk.0.lock().unwrap().saved, kept, "what was saved before is still there");
     }
     second.commit().unwrap();
     assert_ne!(disk.0.lock().unwrap().saved, kept);
     drop((c, second));
-    let mut c = open_with(once(dir.path()), vec![consumer("c")], &make)
-        .unwrap()
-        .pop()
-        .unwrap();
+    let mut c = open_with(once(dir.path()), vec![consumer("c")], &make).unwrap().pop().unwrap();
     assert_eq!(drain(&mut c).await, (20..40).collect::<Vec<_>>());
 }
 
@@ -232,10 +190,7 @@ async fn churn(seed: u64) {
             fates.push(Fate::default());
         }
         let make = disk.stores();
-        let mut c = open_with(once(dir.path()), vec![consumer("c")], &make)
-            .unwrap()
-            .pop()
-            .unwrap();
+        let mut c = open_with(once(dir.path()), vec![consumer("c")], &make).unwrap().pop().unwrap();
         let mut deliveries: Vec<(Vec<u64>, bool, tailweir_pipeline::Delivery)> = Vec::new();
         disk.0.lock().unwrap().plan = (0..random.usize(0..6)).map(|_| random.bool()).collect();
         while round == 11 || random.u8(0..20) > 0 {
@@ -257,16 +212,10 @@ async fn churn(seed: u64) {
         assert!(order.is_sorted(), "seed {seed}, round {round}: {order:?}");
         for (fate, own) in fates.iter_mut().zip(&segments) {
             let again = order.iter().find(|n| fate.settled.contains(n));
-            assert_eq!(
-                again, None,
-                "seed {seed}, round {round}: committed, and came again"
-            );
-            let touching = deliveries
-                .iter()
-                .filter(|(batch, ..)| batch.iter().any(|n| own.contains(n)));
+            assert_eq!(again, None, "seed {seed}, round {round}: committed, and came again");
+            let touching = deliveries.iter().filter(|(batch, ..)| batch.iter().any(|n| own.contains(n)));
             let prefix = touching.take_while(|(_, committed, _)| *committed);
-            fate.settled
-                .extend(prefix.flat_map(|(batch, ..)| batch).filter(|n| own.contains(n)));
+            fate.settled.extend(prefix.flat_map(|(batch, ..)| batch).filter(|n| own.contains(n)));
         }
         // What failed to be written is tried again when the consumer goes; now that fails, too.
         disk.0.lock().unwrap().plan = [false; 9].into();
@@ -274,13 +223,8 @@ async fn churn(seed: u64) {
         disk.0.lock().unwrap().plan.clear();
     }
     for (fate, own) in fates.iter().zip(segments) {
-        let lost = own
-            .into_iter()
-            .find(|n| !fate.tried.contains(n) && order.binary_search(n).is_err());
-        assert_eq!(
-            lost, None,
-            "seed {seed}: never committed, and not delivered by the last run"
-        );
+        let lost = own.into_iter().find(|n| !fate.tried.contains(n) && order.binary_search(n).is_err());
+        assert_eq!(lost, None, "seed {seed}: never committed, and not delivered by the last run");
     }
 }
 

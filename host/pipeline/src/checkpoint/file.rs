@@ -1,9 +1,9 @@
 //! Checkpoints as files.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use tailweir_core::{Event, EventSink, Mark, Point, Progress, SegmentName};
 
 use super::format::{self, Format};
 use super::{CheckpointStore, Loaded, Saved, StoreError, journal};
+use crate::directory::{Directory, private};
 use crate::{CheckpointName, WrittenBy};
 
 /// How many names of segments that no longer exist a journal may hold before it is written anew.
@@ -22,7 +23,7 @@ const JOURNAL_SLACK: usize = 1024;
 ///
 /// The directory is held open, so that it may be moved or renamed meanwhile.
 pub struct FileStore {
-    directory: File,
+    directory: Directory,
     name: CheckpointName,
     events: Arc<dyn EventSink>,
     journal_id: String,
@@ -40,15 +41,6 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-/// How files beside the segments are opened: only the owner and the group may read them, only the owner may write.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .mode(0o640)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    options
-}
-
 impl FileStore {
     /// A store for the checkpoint `name` in `directory`. Nothing is read or written yet.
     ///
@@ -59,22 +51,9 @@ impl FileStore {
         name: CheckpointName,
         events: Arc<dyn EventSink>,
     ) -> Result<Self, StoreError> {
-        let io = |source| StoreError::Io {
-            what: "open",
-            path: directory.to_owned(),
-            source,
-        };
-        let directory = File::open(directory).map_err(io)?;
+        let directory = Directory::open(directory)?;
         let journal_id = format!("{:016x}", fastrand::u64(..));
-        Ok(Self {
-            directory,
-            name,
-            events,
-            journal_id,
-            journal: None,
-            generation: 0,
-            seen: None,
-        })
+        Ok(Self { directory, name, events, journal_id, journal: None, generation: 0, seen: None })
     }
 
     /// What the checkpoint says, without changing anything, and who wrote it. `None` if there is no checkpoint.
@@ -84,9 +63,7 @@ impl FileStore {
     pub(crate) fn peek(&mut self) -> Result<Option<(Saved, WrittenBy)>, StoreError> {
         Ok(match self.newest()? {
             None => None,
-            Some(Format::Tailweir {
-                mut saved, journal, ..
-            }) => {
+            Some(Format::Tailweir { mut saved, journal, .. }) => {
                 self.journal_id = journal;
                 saved.finished = self.read_journal()?.unwrap_or_default();
                 saved.settle_finished();
@@ -98,25 +75,12 @@ impl FileStore {
         })
     }
 
-    /// The directory's path as it is now.
-    fn directory(&self) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        std::fs::read_link(link).unwrap_or_default()
-    }
-
-    /// A path to a file of the checkpoint that holds even if the directory is moved while it is used.
     fn path(&self, suffix: &str) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        PathBuf::from(format!(
-            "/proc/self/fd/{}/{}",
-            self.directory.as_raw_fd(),
-            self.name.file(suffix)
-        ))
+        self.directory.entry(&self.name.file(suffix))
     }
 
     fn io(&self, what: &'static str, suffix: &str) -> impl FnOnce(std::io::Error) -> StoreError {
-        let path = self.directory().join(self.name.file(suffix));
+        let path = self.directory.path().join(self.name.file(suffix));
         move |source| StoreError::Io { what, path, source }
     }
 
@@ -136,7 +100,7 @@ impl FileStore {
             Some(Ok(format)) => return Ok(Some(format)),
             Some(Err(reason)) => reason,
         };
-        let path = self.directory().join(self.name.file(""));
+        let path = self.directory.path().join(self.name.file(""));
         let previous = match self.read(".prev")? {
             Some(Ok(format)) => {
                 let message = format!(
@@ -149,11 +113,7 @@ impl FileStore {
             Some(Err(reason)) => reason,
             None => "there is none".to_owned(),
         };
-        Err(StoreError::Unusable {
-            path,
-            reason,
-            previous,
-        })
+        Err(StoreError::Unusable { path, reason, previous })
     }
 
     /// The names in the journal; `None` if there is none that belongs to our checkpoint.
@@ -169,18 +129,14 @@ impl FileStore {
     fn present(&self) -> Result<HashSet<SegmentName>, StoreError> {
         let list = || -> std::io::Result<HashSet<SegmentName>> {
             let mut names = HashSet::new();
-            for entry in std::fs::read_dir(self.directory())? {
+            for entry in std::fs::read_dir(self.directory.path())? {
                 if let Some(name) = entry?.file_name().to_str().and_then(|n| SegmentName::new(n).ok()) {
                     names.insert(name);
                 }
             }
             Ok(names)
         };
-        list().map_err(|source| StoreError::Io {
-            what: "list",
-            path: self.directory(),
-            source,
-        })
+        list().map_err(|source| StoreError::Io { what: "list", path: self.directory.path(), source })
     }
 
     /// Writes the journal anew, under a new name first, with these names.
@@ -200,11 +156,7 @@ impl FileStore {
 
     fn write_temporary(&self, text: &[u8]) -> Result<(), StoreError> {
         let write = || {
-            let mut file = private()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(self.path(".tmp"))?;
+            let mut file = private().write(true).create(true).truncate(true).open(self.path(".tmp"))?;
             file.write_all(text)
         };
         write().map_err(self.io("write", ".tmp"))
@@ -227,24 +179,11 @@ impl FileStore {
 
     /// KumoMTA's place: it has dealt with whatever sorts before.
     fn place_of_kumod(&self, segment: SegmentName, line: u64) -> Result<Saved, StoreError> {
-        let mut saved = Saved {
-            finished: self.present()?,
-            ..Saved::default()
-        };
+        let mut saved = Saved { finished: self.present()?, ..Saved::default() };
         saved.finished.retain(|name| *name < segment);
-        let mark = Mark {
-            point: Point { line, offset: 0 },
-            ..Mark::default()
-        };
+        let mark = Mark { point: Point { line, offset: 0 }, ..Mark::default() };
         saved.unlocated.insert(segment.clone());
-        saved.frontier.segments.insert(
-            segment,
-            Progress {
-                mark,
-                identity: None,
-                finished: false,
-            },
-        );
+        saved.frontier.segments.insert(segment, Progress { mark, identity: None, finished: false });
         Ok(saved)
     }
 
@@ -253,42 +192,29 @@ impl FileStore {
             return Ok(());
         }
         if self.journal.is_none() {
-            let file = private()
-                .append(true)
-                .open(self.path(".finished"))
-                .map_err(self.io("open", ".finished"))?;
+            let file =
+                private().append(true).open(self.path(".finished")).map_err(self.io("open", ".finished"))?;
             self.journal = Some(file);
         }
         let mut text = String::new();
         // An append that failed half-way left half a line; a line break ends it, and a reader ignores what is no entry.
         text.push('\n');
         finished.iter().for_each(|name| journal::push(&mut text, name));
-        let result = self
-            .journal
-            .as_mut()
-            .map_or(Ok(()), |file| file.write_all(text.as_bytes()));
+        let result = self.journal.as_mut().map_or(Ok(()), |file| file.write_all(text.as_bytes()));
         result.map_err(self.io("append to", ".finished"))
     }
 
     fn stamp(&self) -> Option<Stamp> {
         let meta = std::fs::symlink_metadata(self.path("")).ok()?;
-        Some(Stamp {
-            inode: meta.ino(),
-            len: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
+        Some(Stamp { inode: meta.ino(), len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
     }
 
     /// kumod takes no lock, so all that can be done about it is to notice.
     fn notice_foreign_writer(&mut self) {
         let now = self.stamp();
         if self.seen.is_some() && now != self.seen {
-            let path = self.directory().join(self.name.file(""));
-            let what = if now.is_some() {
-                "was changed"
-            } else {
-                "was removed"
-            };
+            let path = self.directory.path().join(self.name.file(""));
+            let what = if now.is_some() { "was changed" } else { "was removed" };
             let message = format!(
                 "the checkpoint {} {what} by another program while this one is using it; it is written again with this one's progress",
                 path.display()
@@ -332,11 +258,7 @@ impl CheckpointStore for FileStore {
                 self.write_journal(&HashSet::new())?;
                 return Ok(Loaded::Fresh);
             }
-            Some(Format::Tailweir {
-                saved,
-                generation,
-                journal,
-            }) => {
+            Some(Format::Tailweir { saved, generation, journal }) => {
                 (self.generation, self.journal_id) = (generation, journal);
                 self.resume_journal(saved)?
             }
@@ -352,13 +274,10 @@ impl CheckpointStore for FileStore {
 
     fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.append_to_journal(finished)?;
-        let directory = self.directory();
-        let Some(text) = format::write(
-            saved,
-            &directory.to_string_lossy(),
-            self.generation + 1,
-            &self.journal_id,
-        ) else {
+        let directory = self.directory.path();
+        let Some(text) =
+            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
+        else {
             return Ok(());
         };
         self.write_temporary(&text)?;
@@ -376,6 +295,6 @@ impl CheckpointStore for FileStore {
                 _ => {}
             }
         }
-        self.directory.sync_all().map_err(self.io("sync", ""))
+        self.directory.sync().map_err(self.io("sync", ""))
     }
 }

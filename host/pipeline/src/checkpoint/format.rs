@@ -77,10 +77,7 @@ struct Segment {
 }
 
 fn checksum(file: &str, line: u64, state: &State) -> Result<String, serde_json::Error> {
-    Ok(format!(
-        "{:016x}",
-        xxh3_64(&serde_json::to_vec(&(file, line, state))?)
-    ))
+    Ok(format!("{:016x}", xxh3_64(&serde_json::to_vec(&(file, line, state))?)))
 }
 
 /// Reads a checkpoint's text.
@@ -97,18 +94,13 @@ pub fn parse(text: &[u8]) -> Result<Format, String> {
     if let Some(version) = version_of(text)
         && version > VERSION
     {
-        return Err(format!(
-            "a newer tailweir wrote it, format {version}; this one reads up to {VERSION}"
-        ));
+        return Err(format!("a newer tailweir wrote it, format {version}; this one reads up to {VERSION}"));
     }
     let wire: Wire = serde_json::from_slice(text).map_err(|e| format!("it is torn or no checkpoint: {e}"))?;
     let base = wire.file.rsplit('/').next().unwrap_or_default();
     let segment = SegmentName::new(base).map_err(|_| format!("its file `{}` names no segment", wire.file))?;
     let Some(checked) = wire.tailweir else {
-        return Ok(Format::Kumod {
-            segment,
-            line: wire.line,
-        });
+        return Ok(Format::Kumod { segment, line: wire.line });
     };
     let state = checked.state;
     match checksum(&wire.file, wire.line, &state) {
@@ -127,34 +119,13 @@ pub fn parse(text: &[u8]) -> Result<Format, String> {
             saved.unlocated.insert(name.clone());
         }
         let mark = Mark {
-            point: Point {
-                line: s.line,
-                offset: s.offset.unwrap_or(0),
-            },
-            frame: Frame {
-                compressed: s.frame[0],
-                decompressed: s.frame[1],
-            },
+            point: Point { line: s.line, offset: s.offset.unwrap_or(0) },
+            frame: Frame { compressed: s.frame[0], decompressed: s.frame[1] },
         };
-        let identity = s.identity.map(|(inode, head_len, head)| Identity {
-            inode,
-            head_len,
-            head,
-        });
-        saved.frontier.segments.insert(
-            name,
-            Progress {
-                mark,
-                identity,
-                finished: s.finished,
-            },
-        );
+        let identity = s.identity.map(|(inode, head_len, head)| Identity { inode, head_len, head });
+        saved.frontier.segments.insert(name, Progress { mark, identity, finished: s.finished });
     }
-    Ok(Format::Tailweir {
-        saved,
-        generation: state.generation,
-        journal: state.journal,
-    })
+    Ok(Format::Tailweir { saved, generation: state.generation, journal: state.journal })
 }
 
 /// The format version, read leniently: a newer format may have other members.
@@ -167,11 +138,8 @@ fn version_of(text: &[u8]) -> Option<u32> {
 /// nothing to say yet.
 pub(super) fn write(saved: &Saved, directory: &str, generation: u64, journal: &str) -> Option<Vec<u8>> {
     let frontier: &Frontier = &saved.frontier;
-    let lowest = frontier
-        .segments
-        .iter()
-        .find(|(_, p)| !p.finished)
-        .or(frontier.segments.iter().next_back())?;
+    let lowest =
+        frontier.segments.iter().find(|(_, p)| !p.finished).or(frontier.segments.iter().next_back())?;
     let segment = |(name, p): (&SegmentName, &Progress)| Segment {
         name: name.to_string(),
         line: p.mark.point.line,
@@ -186,17 +154,10 @@ pub(super) fn write(saved: &Saved, directory: &str, generation: u64, journal: &s
         journal: journal.to_owned(),
         segments: frontier.segments.iter().map(segment).collect(),
     };
-    let (file, line) = (
-        format!("{}/{}", directory.trim_end_matches('/'), lowest.0),
-        lowest.1.mark.point.line,
-    );
+    let (file, line) =
+        (format!("{}/{}", directory.trim_end_matches('/'), lowest.0), lowest.1.mark.point.line);
     let checksum = checksum(&file, line, &state).ok()?;
-    serde_json::to_vec(&Wire {
-        file,
-        line,
-        tailweir: Some(Checked { state, checksum }),
-    })
-    .ok()
+    serde_json::to_vec(&Wire { file, line, tailweir: Some(Checked { state, checksum }) }).ok()
 }
 
 #[cfg(test)]
@@ -207,20 +168,10 @@ mod tests {
         let name = |n| SegmentName::new(n).unwrap();
         let progress = |line, finished| Progress {
             mark: Mark {
-                point: Point {
-                    line,
-                    offset: line * 10,
-                },
-                frame: Frame {
-                    compressed: 5,
-                    decompressed: 7,
-                },
+                point: Point { line, offset: line * 10 },
+                frame: Frame { compressed: 5, decompressed: 7 },
             },
-            identity: Some(Identity {
-                inode: 1,
-                head_len: 64,
-                head: u64::MAX,
-            }),
+            identity: Some(Identity { inode: 1, head_len: 64, head: u64::MAX }),
             finished,
         };
         let mut saved = Saved::default();
@@ -234,14 +185,7 @@ mod tests {
         let mut saved = saved();
         let text = write(&saved, "/logs/", 3, "id").unwrap();
         let read = parse(&text).unwrap();
-        assert_eq!(
-            read,
-            Format::Tailweir {
-                saved: saved.clone(),
-                generation: 3,
-                journal: "id".into()
-            }
-        );
+        assert_eq!(read, Format::Tailweir { saved: saved.clone(), generation: 3, journal: "id".into() });
 
         let name = SegmentName::new("b").unwrap();
         saved.unlocated.insert(name.clone());
@@ -257,10 +201,7 @@ mod tests {
     fn kumomta_sees_the_lowest_unfinished_segment() {
         let text = write(&saved(), "/logs/", 3, "id").unwrap();
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(
-            (value["file"].as_str(), value["line"].as_u64()),
-            (Some("/logs/b"), Some(3))
-        );
+        assert_eq!((value["file"].as_str(), value["line"].as_u64()), (Some("/logs/b"), Some(3)));
     }
 
     #[test]

@@ -35,10 +35,7 @@ pub(super) fn read(text: &[u8], id: &str) -> Option<HashSet<SegmentName>> {
 }
 
 fn name(line: &[u8]) -> Option<SegmentName> {
-    let (sum, quoted) = std::str::from_utf8(line)
-        .ok()?
-        .strip_suffix('\n')?
-        .split_once(' ')?;
+    let (sum, quoted) = std::str::from_utf8(line).ok()?.strip_suffix('\n')?.split_once(' ')?;
     if u64::from_str_radix(sum, 16).ok()? != xxh3_64(quoted.as_bytes()) {
         return None;
     }
@@ -51,10 +48,7 @@ mod tests {
 
     #[test]
     fn torn_lines_are_ignored_and_foreign_journals_refused() {
-        let names: Vec<_> = ["a", "b\nc", "\"d\""]
-            .iter()
-            .map(|n| SegmentName::new(n).unwrap())
-            .collect();
+        let names: Vec<_> = ["a", "b\nc", "\"d\""].iter().map(|n| SegmentName::new(n).unwrap()).collect();
         let text = write("id", &names);
         assert_eq!(read(text.as_bytes(), "id"), Some(names.iter().cloned().collect()));
         assert_eq!(read(text.as_bytes(), "other"), None);

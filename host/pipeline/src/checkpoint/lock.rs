@@ -39,14 +39,8 @@ impl Lock {
     /// Takes the lock of the checkpoint `name` in `directory`.
     pub(crate) fn take(directory: &Path, name: &CheckpointName) -> Result<Self, LockError> {
         let path = path(directory, name);
-        let io = |what, source| {
-            LockError::Store(StoreError::Io {
-                what,
-                path: path.clone(),
-                source,
-            })
-        };
-        let mut file = crate::checkpoint::file::private()
+        let io = |what, source| LockError::Store(StoreError::Io { what, path: path.clone(), source });
+        let mut file = crate::directory::private()
             .read(true)
             .write(true)
             .create(true)

@@ -5,7 +5,7 @@
 //! The names of segments that are wholly dealt with are in a journal beside it, `.<name>.finished`: that is how a segment
 //! that turns up late, with a name that sorts before others, is told from one that was read.
 
-pub(crate) mod file;
+mod file;
 mod format;
 mod journal;
 mod lock;

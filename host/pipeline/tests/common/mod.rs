@@ -21,11 +21,7 @@ pub fn append(directory: &Path, segment: &str, numbers: std::ops::Range<u64>) {
 }
 
 pub fn append_text(directory: &Path, segment: &str, text: &str) {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(directory.join(segment))
-        .unwrap();
+    let mut file = OpenOptions::new().append(true).create(true).open(directory.join(segment)).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -58,10 +54,7 @@ pub fn open_one(directory: &Path, options: ConsumerOptions) -> Consumer {
 
 /// The value of `n` of each record.
 pub fn numbers(batch: &Batch) -> Vec<u64> {
-    batch
-        .iter()
-        .map(|record| record.field("n").unwrap().parse().unwrap())
-        .collect()
+    batch.iter().map(|record| record.field("n").unwrap().parse().unwrap()).collect()
 }
 
 /// Everything that is left, each batch committed.
@@ -84,9 +77,7 @@ pub struct Keep<F>(pub F);
 
 impl<F: FnMut(u64) -> bool> Filter for Keep<F> {
     fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
-        Ok(Verdict::Keep(
-            numbers(candidates).into_iter().map(&mut self.0).collect(),
-        ))
+        Ok(Verdict::Keep(numbers(candidates).into_iter().map(&mut self.0).collect()))
     }
 }
 
@@ -102,11 +93,7 @@ impl Filter for FailsOn {
             Located::Record => vec![true; at],
             Located::Batch => Vec::new(),
         };
-        Err(FilterError {
-            decided,
-            located: self.1,
-            source: "poison".into(),
-        })
+        Err(FilterError { decided, located: self.1, source: "poison".into() })
     }
 }
 
