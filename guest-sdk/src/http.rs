@@ -38,7 +38,13 @@ impl Request {
     /// A request with this method, such as `PUT`, to a whole URL, such as `https://hooks.example.com/log?source=mta`.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(30);
-        Self { method: method.into(), url: url.into(), headers: Vec::new(), body: Vec::new(), timeout }
+        Self {
+            method: method.into(),
+            url: url.into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            timeout,
+        }
     }
 
     /// A GET request.
@@ -132,7 +138,10 @@ impl Response {
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// Why there is no response.
@@ -153,7 +162,9 @@ impl fmt::Display for Error {
         match self {
             Self::Url(url) => write!(f, "`{url}` is no URL of the form `https://host[:port][/path]`"),
             Self::Request(what) => write!(f, "the request cannot be sent: {what}"),
-            Self::Denied(origin) => write!(f, "requests to {origin} are not granted: add it to `grants.http`"),
+            Self::Denied(origin) => {
+                write!(f, "requests to {origin} are not granted: add it to `grants.http`")
+            }
             Self::Transport(what) => write!(f, "the request failed: {what}"),
         }
     }
@@ -162,7 +173,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The parts of a URL that a request is made of.
-#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "without a host only its form is checked"))]
+#[cfg_attr(
+    not(target_family = "wasm"),
+    allow(dead_code, reason = "without a host only its form is checked")
+)]
 pub(crate) struct Url<'a> {
     pub(crate) scheme: &'a str,
     pub(crate) authority: &'a str,
@@ -179,8 +193,16 @@ impl<'a> Url<'a> {
         if !matches!(scheme, "http" | "https") || authority.is_empty() || authority.contains('@') || !plain {
             return Err(bad());
         }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { scheme, authority, path })
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            path,
+        })
     }
 }
 
@@ -211,7 +233,9 @@ mod transport {
     pub(super) fn send(request: &Request, _url: &Url<'_>) -> Result<Response, Error> {
         SERVER.with_borrow_mut(|server| match server {
             Some(server) => server(request),
-            None => Err(Error::Transport("there is no host; unit tests call `http::answer_with` first".to_owned())),
+            None => Err(Error::Transport(
+                "there is no host; unit tests call `http::answer_with` first".to_owned(),
+            )),
         })
     }
 }
@@ -222,11 +246,22 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let check = |url: &str| Url::parse(url).ok().map(|u| format!("{} {} {}", u.scheme, u.authority, u.path));
+        let check = |url: &str| {
+            Url::parse(url)
+                .ok()
+                .map(|u| format!("{} {} {}", u.scheme, u.authority, u.path))
+        };
         assert_eq!(check("https://a.example").as_deref(), Some("https a.example /"));
         assert_eq!(check("http://a:81/b?c=d#e").as_deref(), Some("http a:81 /b?c=d"));
         assert_eq!(check("http://a?c").as_deref(), Some("http a /?c"));
-        for bad in ["a.example", "ftp://a", "http://", "http://user@a/", "http://a/ b", "http:/a"] {
+        for bad in [
+            "a.example",
+            "ftp://a",
+            "http://",
+            "http://user@a/",
+            "http://a/ b",
+            "http:/a",
+        ] {
             assert_eq!(check(bad), None, "{bad}");
         }
     }

@@ -54,7 +54,7 @@ pub mod __private {
     pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, ProcessorFn};
 
     #[cfg(target_family = "wasm")]
-    pub use crate::backend::{export, filter_world, processor_world};
+    pub use crate::backend::{export, filter_world, lifecycle_world, processor_world};
     #[cfg(target_family = "wasm")]
     pub use wit_bindgen;
 }

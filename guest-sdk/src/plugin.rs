@@ -91,17 +91,26 @@ pub enum Failure {
 impl Failure {
     /// Deliver the batch again, after the consumer's back-off.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry { after: None, reason: reason.into() }
+        Self::Retry {
+            after: None,
+            reason: reason.into(),
+        }
     }
 
     /// Deliver the batch again, not before this time has passed.
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
-        Self::Retry { after: Some(after), reason: reason.into() }
+        Self::Retry {
+            after: Some(after),
+            reason: reason.into(),
+        }
     }
 
     /// Put the records at these indices in quarantine.
     pub fn reject(indices: impl IntoIterator<Item = u32>, reason: impl Into<String>) -> Self {
-        Self::Reject { indices: indices.into_iter().collect(), reason: reason.into() }
+        Self::Reject {
+            indices: indices.into_iter().collect(),
+            reason: reason.into(),
+        }
     }
 
     /// Stop the consumer.
@@ -299,7 +308,9 @@ macro_rules! processor {
 macro_rules! __plugin {
     ($world:ident, $into:ident, $function_type:ident, $function:path, $schema:expr) => {
         const _: () = {
-            fn __configure(config: &str) -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> {
+            fn __configure(
+                config: &str,
+            ) -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> {
                 $crate::__private::$into::configure($function, config)
             }
 
@@ -312,7 +323,11 @@ macro_rules! __plugin {
             };
 
             #[cfg(not(target_family = "wasm"))]
-            const _: fn(&str) -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> = __configure;
+            const _: fn(
+                &str,
+            )
+                -> ::core::result::Result<$crate::__private::$function_type, ::std::string::String> =
+                __configure;
 
             #[cfg(target_family = "wasm")]
             $crate::__export!($world, __configure, DESCRIPTION);

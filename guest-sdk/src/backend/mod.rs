@@ -11,8 +11,8 @@ pub(crate) use native::*;
 #[cfg(target_family = "wasm")]
 pub(crate) use wasm::Batch as Backend;
 #[cfg(target_family = "wasm")]
-pub use wasm::{export, filter_world, processor_world};
-#[cfg(target_family = "wasm")]
 pub(crate) use wasm::log;
 #[cfg(all(target_family = "wasm", feature = "http"))]
 pub(crate) use wasm::send;
+#[cfg(target_family = "wasm")]
+pub use wasm::{export, filter_world, lifecycle_world, processor_world};

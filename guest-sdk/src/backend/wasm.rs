@@ -3,14 +3,44 @@
 use crate::log::Level;
 use crate::{Joined, Position};
 
-use filter_world::tailweir::plugin::{log as host_log, records};
+use filter_world::tailweir::plugin::records;
+use lifecycle_world::tailweir::plugin::log as host_log;
 
-/// The world of a filter, and the imports that all worlds share.
-#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
+// A plug-in exports `lifecycle` and one of the others. The two come from worlds of their own here, as no macro that this
+// crate exports may be made twice; the tool that makes the component unites them to a world of `wit/v0.1`.
+
+/// What every plug-in exports, and the log.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
+pub mod lifecycle_world {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        inline: "package tailweir:guest-lifecycle;
+            world lifecycle { import tailweir:plugin/log@0.1.0; export tailweir:plugin/lifecycle@0.1.0; }",
+        world: "tailweir:guest-lifecycle/lifecycle",
+        pub_export_macro: true,
+        default_bindings_module: "tailweir_guest::__private::lifecycle_world",
+        runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
+        generate_all,
+    });
+}
+
+/// What a filter exports, and the batch.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
 pub mod filter_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
-        world: "filter-plugin",
+        inline: "package tailweir:guest-filter; world filter { export tailweir:plugin/filter@0.1.0; }",
+        world: "tailweir:guest-filter/filter",
         pub_export_macro: true,
         default_bindings_module: "tailweir_guest::__private::filter_world",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
@@ -18,18 +48,23 @@ pub mod filter_world {
     });
 }
 
-/// The world of a processor.
-#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
+/// What a processor exports.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
 pub mod processor_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
-        world: "processor-plugin",
+        inline: "package tailweir:guest-processor; world processor { export tailweir:plugin/process@0.1.0; }",
+        world: "tailweir:guest-processor/processor",
         pub_export_macro: true,
         default_bindings_module: "tailweir_guest::__private::processor_world",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
         with: {
             "tailweir:plugin/records@0.1.0": tailweir_guest::__private::filter_world::tailweir::plugin::records,
-            "tailweir:plugin/log@0.1.0": tailweir_guest::__private::filter_world::tailweir::plugin::log,
         },
         generate_all,
     });
@@ -37,12 +72,17 @@ pub mod processor_world {
 
 /// What a processor that sends requests imports besides.
 #[cfg(feature = "http")]
-#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated"
+)]
 mod http_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
-        inline: "package tailweir:guest; world requests { import wasi:http/outgoing-handler@0.2.12; }",
-        world: "tailweir:guest/requests",
+        inline: "package tailweir:guest-requests; world requests { import wasi:http/outgoing-handler@0.2.12; }",
+        world: "tailweir:guest-requests/requests",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
         generate_all,
     });
@@ -66,13 +106,22 @@ impl Batch {
     }
 
     pub(crate) fn position(&self, index: u32) -> Position {
-        let records::Position { segment, line, offset } = self.0.position(index);
-        Position { segment, line, offset }
+        let records::Position {
+            segment,
+            line,
+            offset,
+        } = self.0.position(index);
+        Position {
+            segment,
+            line,
+            offset,
+        }
     }
 
     pub(crate) fn text(&self) -> Joined {
         let records::Joined { bytes, ends } = self.0.text();
-        let text = String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+        let text =
+            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
         Joined { text, ends }
     }
 
@@ -132,11 +181,13 @@ pub mod export {
         });
     }
 
+    /// Keeps the configured function.
     pub fn init<F>(cell: &'static LocalKey<Cell<F>>, configured: Result<F, String>) -> Result<(), String> {
         cell.set(Some(configured?));
         Ok(())
     }
 
+    /// Calls the filter.
     pub fn evaluate(
         cell: &'static LocalKey<Cell<FilterFn>>,
         batch: &records::Batch,
@@ -151,6 +202,7 @@ pub mod export {
         })
     }
 
+    /// Calls the processor.
     pub fn process(
         cell: &'static LocalKey<Cell<ProcessorFn>>,
         batch: &records::Batch,
@@ -164,10 +216,16 @@ pub mod export {
             Ok(Outcome::Emit(records)) => Ok(process_wit::Outcome::Emit(records)),
             Err(Failure::Retry { after, reason }) => {
                 let after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                Err(process_wit::Failure::Retry(process_wit::Retry { after_ms, reason }))
+                Err(process_wit::Failure::Retry(process_wit::Retry {
+                    after_ms,
+                    reason,
+                }))
             }
             Err(Failure::Reject { indices, reason }) => {
-                Err(process_wit::Failure::Reject(process_wit::Reject { indices, reason }))
+                Err(process_wit::Failure::Reject(process_wit::Reject {
+                    indices,
+                    reason,
+                }))
             }
             Err(Failure::Stop(reason)) => Err(process_wit::Failure::Stop(reason)),
         }
@@ -185,7 +243,7 @@ pub mod export {
 #[macro_export]
 macro_rules! __export {
     (filter_world, $configure:ident, $description:ident) => {
-        $crate::__lifecycle!(filter_world, FilterFn, $configure, $description);
+        $crate::__lifecycle!(FilterFn, $configure, $description);
 
         impl $crate::__private::filter_world::exports::tailweir::plugin::filter::Guest for Plugin {
             fn evaluate(
@@ -201,7 +259,7 @@ macro_rules! __export {
         $crate::__private::filter_world::export!(Plugin with_types_in $crate::__private::filter_world);
     };
     (processor_world, $configure:ident, $description:ident) => {
-        $crate::__lifecycle!(processor_world, ProcessorFn, $configure, $description);
+        $crate::__lifecycle!(ProcessorFn, $configure, $description);
 
         impl $crate::__private::processor_world::exports::tailweir::plugin::process::Guest for Plugin {
             fn process(
@@ -222,7 +280,7 @@ macro_rules! __export {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __lifecycle {
-    ($world:ident, $function_type:ident, $configure:ident, $description:ident) => {
+    ($function_type:ident, $configure:ident, $description:ident) => {
         struct Plugin;
 
         ::std::thread_local! {
@@ -230,10 +288,10 @@ macro_rules! __lifecycle {
                 const { ::std::cell::RefCell::new(None) };
         }
 
-        impl $crate::__private::$world::exports::tailweir::plugin::lifecycle::Guest for Plugin {
-            fn describe() -> $crate::__private::$world::exports::tailweir::plugin::lifecycle::Description {
+        impl $crate::__private::lifecycle_world::exports::tailweir::plugin::lifecycle::Guest for Plugin {
+            fn describe() -> $crate::__private::lifecycle_world::exports::tailweir::plugin::lifecycle::Description {
                 $crate::__private::export::report_panics();
-                $crate::__private::$world::exports::tailweir::plugin::lifecycle::Description {
+                $crate::__private::lifecycle_world::exports::tailweir::plugin::lifecycle::Description {
                     name: $description.name.to_owned(),
                     version: $description.version.to_owned(),
                     needs: $description.needs.iter().map(|need| (*need).to_owned()).collect(),
@@ -246,6 +304,8 @@ macro_rules! __lifecycle {
                 $crate::__private::export::init(&PLUGIN, $configure(&config))
             }
         }
+
+        $crate::__private::lifecycle_world::export!(Plugin with_types_in $crate::__private::lifecycle_world);
     };
 }
 
@@ -264,15 +324,29 @@ mod requests {
 
     pub(crate) fn send(request: &Request, url: &Url<'_>) -> Result<Response, Error> {
         let refused = |what: &str| Error::Request(format!("the host does not accept its {what}"));
-        let mut headers: Vec<(String, Vec<u8>)> =
-            request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
-        headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
+        let mut headers: Vec<(String, Vec<u8>)> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .collect();
+        headers.push((
+            "content-length".to_owned(),
+            request.body.len().to_string().into_bytes(),
+        ));
         let fields = Fields::from_list(&headers).map_err(|e| Error::Request(format!("its headers: {e}")))?;
         let outgoing = OutgoingRequest::new(fields);
-        outgoing.set_method(&method(&request.method)).map_err(|()| refused("method"))?;
-        outgoing.set_scheme(Some(&scheme(url.scheme))).map_err(|()| refused("scheme"))?;
-        outgoing.set_authority(Some(url.authority)).map_err(|()| refused("host"))?;
-        outgoing.set_path_with_query(Some(&url.path)).map_err(|()| refused("path"))?;
+        outgoing
+            .set_method(&method(&request.method))
+            .map_err(|()| refused("method"))?;
+        outgoing
+            .set_scheme(Some(&scheme(url.scheme)))
+            .map_err(|()| refused("scheme"))?;
+        outgoing
+            .set_authority(Some(url.authority))
+            .map_err(|()| refused("host"))?;
+        outgoing
+            .set_path_with_query(Some(&url.path))
+            .map_err(|()| refused("path"))?;
 
         let nanoseconds = u64::try_from(request.timeout.as_nanos()).unwrap_or(u64::MAX);
         let options = RequestOptions::new();
@@ -297,7 +371,9 @@ mod requests {
     }
 
     fn write(body: &OutgoingBody, mut bytes: &[u8]) -> Result<(), StreamError> {
-        let Ok(stream) = body.write() else { return Err(StreamError::Closed) };
+        let Ok(stream) = body.write() else {
+            return Err(StreamError::Closed);
+        };
         while !bytes.is_empty() {
             let room = stream.check_write()?.min(bytes.len() as u64) as usize;
             if room == 0 {
@@ -326,7 +402,11 @@ mod requests {
                 Err(StreamError::LastOperationFailed(e)) => return Err(lost(&e.to_debug_string())),
             }
         }
-        Ok(Response { status: response.status(), headers, body })
+        Ok(Response {
+            status: response.status(),
+            headers,
+            body,
+        })
     }
 
     fn error(code: ErrorCode, url: &Url<'_>) -> Error {

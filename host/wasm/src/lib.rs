@@ -1,1 +1,29 @@
-//! placeholder
+//! Filters and processors as WebAssembly components: loading them, checking them, and calling them within limits.
+//!
+//! [`Host`] loads a component and gives a [`FilterPlugin`] or a [`ProcessorPlugin`], which make what `tailweir-core` knows
+//! as a `Filter` or a `Processor`. A plug-in that does not load, does not fit, wants what it is not granted, or refuses its
+//! configuration is a [`LoadError`] before any record is read. What happens to a batch whose call fails is not decided
+//! here: that is the work of `tailweir-pipeline`.
+//!
+//! A guest has no capability: no files, sockets, environment or arguments, whatever WASI it imports. A processor may send
+//! HTTP requests to the origins of its [`Grants`]. [`Limits`] bound each call's time, memory and log lines. An instance
+//! that trapped, or ran into a limit, is never used again.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod call;
+mod filter;
+mod host;
+mod http;
+mod instance;
+mod limits;
+mod load;
+mod processor;
+mod state;
+mod v0_1;
+
+pub use call::CallError;
+pub use filter::FilterPlugin;
+pub use host::{Host, HostOptions};
+pub use limits::{Grants, Limits, Origin, OriginError};
+pub use load::{Description, LoadError, LoadErrorKind};
+pub use processor::ProcessorPlugin;

@@ -1,2 +1,112 @@
-//! placeholder
-fn main() {}
+//! Development tasks, run as `cargo xtask …`. This is the one place that builds guests.
+
+mod guests;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Development tasks")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds every guest in `examples/plugins` and `tests/guests` into `target/guests`
+    Guests(Guests),
+    /// Builds the guests and runs all tests
+    Test {
+        /// What follows is passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Guests {
+    /// Fail if a component in the tree is not what its source compiles to
+    #[arg(long, conflicts_with = "update")]
+    check: bool,
+    /// Renew the components in the tree
+    #[arg(long)]
+    update: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let root = root();
+    match task {
+        Task::Guests(Guests { check, update }) => {
+            let built = guests::build_all(&root)?;
+            if check {
+                guests::check(&root, &built)?;
+            }
+            if update {
+                guests::update(&root, &built)?;
+            }
+            Ok(())
+        }
+        Task::Test { arguments } => {
+            guests::build_all(&root)?;
+            run_command(
+                cargo()
+                    .current_dir(&root)
+                    .args(["test", "--release", "--workspace"])
+                    .args(arguments),
+            )
+        }
+    }
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .nth(2)
+        .expect("the crate lies two folders below the root")
+        .to_owned()
+}
+
+/// The cargo that runs this.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs a command whose output the user sees.
+fn run_command(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot run `{name}`"))?;
+    if !status.success() {
+        bail!("`{name}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it wrote to stdout.
+fn output_of(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run `{name}`"))?;
+    if !output.status.success() {
+        bail!(
+            "`{name}` failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,123 @@
+//! One call into a guest: its clock, and what can go wrong with it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+/// A call into a plug-in failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CallError {
+    /// The plug-in answered with an error.
+    #[error("plug-in {plugin}: {reason}")]
+    Refused {
+        /// The plug-in's name.
+        plugin: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The plug-in answered with something that it must not answer with.
+    #[error("plug-in {plugin} is at fault: {what}")]
+    Invalid {
+        /// The plug-in's name.
+        plugin: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
+    /// The plug-in trapped, or ran into a limit. The next call gets a fresh instance.
+    #[error("plug-in {plugin} crashed: {cause}{}", what_it_said(.said))]
+    Crashed {
+        /// The plug-in's name.
+        plugin: String,
+        /// Why the call ended.
+        cause: String,
+        /// The last error that it logged in the call; the text of a panic, if that is what happened.
+        said: Option<String>,
+    },
+}
+
+fn what_it_said(said: &Option<String>) -> String {
+    said.as_ref()
+        .map_or_else(String::new, |said| format!("; it said: {said}"))
+}
+
+/// Measures how long a call computes; the time that it waits in the host does not count.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    origin: Instant,
+    limit: Duration,
+    /// Nanoseconds that the call has computed before it was resumed last.
+    spent: AtomicU64,
+    /// When it was resumed last, in nanoseconds since `origin`.
+    resumed: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) fn new(limit: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            origin: Instant::now(),
+            limit,
+            spent: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+        })
+    }
+
+    /// A call begins.
+    pub(crate) fn reset(&self) {
+        self.spent.store(0, Ordering::Relaxed);
+        self.resume();
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn resume(&self) {
+        self.resumed.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn pause(&self) {
+        let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        self.spent.fetch_add(ran, Ordering::Relaxed);
+    }
+
+    /// Whether the running call has computed for longer than it may.
+    pub(crate) fn is_over(&self) -> bool {
+        let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        Duration::from_nanos(self.spent.load(Ordering::Relaxed) + ran) > self.limit
+    }
+}
+
+/// A call whose clock runs while it computes.
+pub(crate) struct Timed<F> {
+    call: Pin<Box<F>>,
+    clock: Arc<Clock>,
+}
+
+impl<F> Timed<F> {
+    pub(crate) fn new(call: F, clock: Arc<Clock>) -> Self {
+        clock.reset();
+        Self {
+            call: Box::pin(call),
+            clock,
+        }
+    }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.clock.resume();
+        let poll = self.call.as_mut().poll(cx);
+        self.clock.pause();
+        poll
+    }
+}

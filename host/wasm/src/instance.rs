@@ -1,0 +1,236 @@
+//! Instances: making them, and calling them.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tailweir_core::Batch;
+use thiserror::Error;
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
+
+use crate::call::{CallError, Clock, Timed};
+use crate::load::{Description, LoadErrorKind, Loaded};
+use crate::state::State;
+
+/// The bindings of a world: how an instance is made and set up.
+pub(crate) trait World: Sized + Send {
+    /// The component, linked and its exports found.
+    type Pre: Clone + Send + Sync;
+
+    fn prepare(pre: InstancePre<State>) -> wasmtime::Result<Self::Pre>;
+    fn instantiate(
+        pre: &Self::Pre,
+        store: &mut Store<State>,
+    ) -> impl Future<Output = wasmtime::Result<Self>> + Send;
+    fn describe(
+        &self,
+        store: &mut Store<State>,
+    ) -> impl Future<Output = wasmtime::Result<Description>> + Send;
+    fn init(
+        &self,
+        store: &mut Store<State>,
+        config: &str,
+    ) -> impl Future<Output = wasmtime::Result<Result<(), String>>> + Send;
+}
+
+/// What happens when a running guest is looked at and has time left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnTick {
+    /// It goes on.
+    Continue,
+    /// It lets others have a turn, so that it can be given up.
+    Yield,
+}
+
+/// What instances of a plug-in are made from.
+pub(crate) struct Template<W: World> {
+    loaded: Loaded,
+    pre: W::Pre,
+    on_tick: OnTick,
+    name: Arc<str>,
+}
+
+impl<W: World> Template<W> {
+    pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, (Loaded, LoadErrorKind)> {
+        match W::prepare(loaded.pre.clone()) {
+            Ok(pre) => Ok(Self {
+                pre,
+                on_tick,
+                name: loaded.stem.clone(),
+                loaded,
+            }),
+            Err(e) => Err((loaded, LoadErrorKind::Shape(format!("{e:#}")))),
+        }
+    }
+
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// The plug-in's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes the name that the plug-in gives itself, if it can be printed.
+    pub(crate) fn rename(&mut self, name: &str) {
+        if !name.is_empty() && name.len() <= 100 && !name.contains(char::is_control) {
+            self.name = name.into();
+        }
+    }
+
+    /// The longest that any call can take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.loaded
+            .limits
+            .deadline
+            .saturating_add(self.loaded.limits.wait)
+    }
+
+    /// Makes an instance and sets it up.
+    pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
+        let limits = &self.loaded.limits;
+        let clock = Clock::new(limits.deadline);
+        let mut store = Store::new(
+            self.loaded.host.engine(),
+            State::new(&self.name, limits, &self.loaded.grants),
+        );
+        store.limiter(|state| &mut state.memory);
+        let (watched, on_tick) = (clock.clone(), self.on_tick);
+        store.epoch_deadline_callback(move |_| match on_tick {
+            _ if watched.is_over() => Err(Overrun(watched.limit()).into()),
+            OnTick::Continue => Ok(UpdateDeadline::Continue(1)),
+            OnTick::Yield => Ok(UpdateDeadline::Yield(1)),
+        });
+        let mut setup = Call {
+            store,
+            clock,
+            plugin: self.name.to_string(),
+            memory_limit: limits.memory_bytes,
+        };
+        setup.begin(None);
+        let world = Timed::new(W::instantiate(&self.pre, &mut setup.store), setup.clock.clone()).await;
+        let world = world.map_err(|e| LoadErrorKind::Start(setup.explain(&e)))?;
+
+        setup.begin(None);
+        let described = Timed::new(world.describe(&mut setup.store), setup.clock.clone()).await;
+        let description = setup.end(described).map_err(LoadErrorKind::Call)?;
+
+        setup.begin(None);
+        let init = Timed::new(
+            world.init(&mut setup.store, &self.loaded.config),
+            setup.clock.clone(),
+        )
+        .await;
+        setup
+            .end(init)
+            .map_err(LoadErrorKind::Call)?
+            .map_err(LoadErrorKind::Config)?;
+        Ok((Instance { world, call: setup }, description))
+    }
+
+    /// Makes an instance for a call.
+    pub(crate) async fn restart(&self) -> Result<Instance<W>, CallError> {
+        let (instance, _) = self.start().await.map_err(|kind| match kind {
+            LoadErrorKind::Call(e) => e,
+            other => CallError::Crashed {
+                plugin: self.name.to_string(),
+                cause: format!("no fresh instance: {other}"),
+                said: None,
+            },
+        })?;
+        Ok(instance)
+    }
+}
+
+/// An instance that has been set up.
+pub(crate) struct Instance<W> {
+    pub(crate) world: W,
+    pub(crate) call: Call,
+}
+
+impl<W> Instance<W> {
+    /// Whether it can be called again after a call that succeeded.
+    pub(crate) fn is_reusable(&self) -> bool {
+        !self.call.store.data().memory.is_high()
+    }
+}
+
+/// What a call into an instance needs besides the instance.
+pub(crate) struct Call {
+    pub(crate) store: Store<State>,
+    pub(crate) clock: Arc<Clock>,
+    plugin: String,
+    memory_limit: u64,
+}
+
+impl Call {
+    pub(crate) fn begin(&mut self, batch: Option<&Arc<Batch>>) {
+        self.store.set_epoch_deadline(1);
+        let state = self.store.data_mut();
+        state.batch = batch.cloned();
+        state.memory.refused = false;
+        state.log.begin_call();
+    }
+
+    /// Ends a call: the batch is out of the guest's reach, whatever has happened. After an error the instance is dead.
+    pub(crate) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
+        self.store.data_mut().batch = None;
+        let said = self.store.data().log.end_call();
+        result.map_err(|e| CallError::Crashed {
+            plugin: self.plugin.clone(),
+            cause: self.explain(&e),
+            said,
+        })
+    }
+
+    fn explain(&self, error: &wasmtime::Error) -> String {
+        let mut cause = match error.downcast_ref::<Trap>() {
+            Some(trap) => trap.to_string(),
+            None => error.root_cause().to_string(),
+        };
+        if self.store.data().memory.refused {
+            let mib = self.memory_limit >> 20;
+            cause = format!("it wanted more memory than its limit, {mib} MiB ({cause})");
+        }
+        cause
+    }
+
+    pub(crate) fn refused(&self, reason: String) -> CallError {
+        CallError::Refused {
+            plugin: self.plugin.clone(),
+            reason,
+        }
+    }
+
+    pub(crate) fn invalid(&self, what: String) -> CallError {
+        CallError::Invalid {
+            plugin: self.plugin.clone(),
+            what,
+        }
+    }
+}
+
+/// A call that computed for too long.
+#[derive(Debug, Error)]
+#[error("it ran for longer than its deadline, {}", humantime::format_duration(*.0))]
+struct Overrun(Duration);
+
+/// A call that is not there yet when it first returns to the host. A filter has nothing to wait for.
+#[derive(Debug, Error)]
+#[error("it waits, which a filter must not")]
+pub(crate) struct Waits;
+
+/// Runs a call that must not wait, on this thread, whether or not an asynchronous runtime goes on here.
+pub(crate) fn run_now<F: Future>(call: F) -> Result<F::Output, Waits> {
+    // A guest that sleeps has the host make a timer, for which there must be a runtime; then the guest is given up.
+    with_ambient_tokio_runtime(
+        || match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => Err(Waits),
+        },
+    )
+}

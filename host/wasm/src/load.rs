@@ -1,0 +1,293 @@
+//! From a file to a component that is known to fit.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+use wasmtime::component::types::{ComponentExtern, ComponentItem};
+use wasmtime::component::{Component, InstancePre};
+
+use crate::call::CallError;
+use crate::host::{Host, Http};
+use crate::limits::{Grants, Limits};
+use crate::state::State;
+use crate::v0_1::{PACKAGE, VERSION};
+
+/// A plug-in was not loaded.
+#[derive(Debug, Error)]
+#[error("{}: {kind}", path.display())]
+pub struct LoadError {
+    /// Its file.
+    pub path: PathBuf,
+    /// Why.
+    pub kind: LoadErrorKind,
+}
+
+/// Why a plug-in was not loaded, and what to do about it.
+#[derive(Debug, Error)]
+pub enum LoadErrorKind {
+    /// The file cannot be read.
+    #[error("cannot read it: {0}")]
+    Read(io::Error),
+    /// It is no WebAssembly at all.
+    #[error("not a WebAssembly component; a plug-in is a binary file that begins with the bytes `\\0asm`")]
+    NotWasm,
+    /// It is WebAssembly, but a module.
+    #[error("a WebAssembly module, not a component; make one of it with `wasm-tools component new`")]
+    Module,
+    /// It is a component that cannot be compiled: damaged, cut off, or of a later kind.
+    #[error("damaged, or made for a later WebAssembly runtime; build it or copy it again ({0})")]
+    Damaged(String),
+    /// It speaks a version of the interface that this host does not know.
+    #[error(
+        "built for {PACKAGE}@{found}, and this program speaks {PACKAGE}@{VERSION}; use a plug-in or a tailweir of the other version"
+    )]
+    Version {
+        /// The version that it was built for.
+        found: String,
+    },
+    /// It is a component that is no plug-in.
+    #[error(
+        "a component, but no tailweir plug-in: it exports neither {PACKAGE}/filter nor {PACKAGE}/process"
+    )]
+    NoPlugin,
+    /// It is a plug-in of the other kind.
+    #[error("a {found}, not a {wanted}; use it where a {found} is expected")]
+    WrongKind {
+        /// What it is: `filter` or `processor`.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// It imports something that no plug-in gets.
+    #[error("it imports `{import}`, which this program does not offer to a {kind}; build it without")]
+    UnknownImport {
+        /// The import's name.
+        import: String,
+        /// What it is: `filter` or `processor`.
+        kind: &'static str,
+    },
+    /// It is a filter that imports HTTP.
+    #[error(
+        "a filter cannot send HTTP requests, and this one imports `{import}`; build it without, or make it a processor"
+    )]
+    FilterHttp {
+        /// The import's name.
+        import: String,
+    },
+    /// It is a processor that sends HTTP requests, and no origin is granted.
+    #[error(
+        "it sends HTTP requests, so it needs a grant: name the origins that it may reach, as in \
+         `grants.http = [\"https://hooks.example.com\"]`"
+    )]
+    MissingGrant,
+    /// An import or export has the right name and another shape.
+    #[error(
+        "it does not have the shape of a {PACKAGE}@{VERSION} plug-in; build it against the released interface ({0})"
+    )]
+    Shape(String),
+    /// No instance of it can be made.
+    #[error("cannot start it: {0}")]
+    Start(String),
+    /// It refuses its configuration.
+    #[error("it does not accept its configuration: {0}")]
+    Config(String),
+    /// It crashed while it was set up.
+    #[error("{0}")]
+    Call(#[source] CallError),
+}
+
+/// What a plug-in says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// What it cannot do without, such as `http`.
+    pub needs: Vec<String>,
+    /// JSON schema of its configuration, or empty.
+    pub config_schema: String,
+}
+
+/// The two kinds of plug-ins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Filter,
+    Processor,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Processor => "processor",
+        }
+    }
+
+    /// The interface that a plug-in of this kind exports.
+    fn interface(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Processor => "process",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Filter => Self::Processor,
+            Self::Processor => Self::Filter,
+        }
+    }
+}
+
+/// A component that fits, with what its instances are made with.
+pub(crate) struct Loaded {
+    pub(crate) path: PathBuf,
+    /// The host outlives its plug-ins.
+    pub(crate) host: Arc<Host>,
+    pub(crate) pre: InstancePre<State>,
+    /// The configuration as JSON text.
+    pub(crate) config: String,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) limits: Limits,
+    /// The file's name without its extension, until the plug-in has said its own.
+    pub(crate) stem: Arc<str>,
+}
+
+impl Loaded {
+    pub(crate) fn new(
+        host: &Arc<Host>,
+        path: &Path,
+        kind: Kind,
+        config: &serde_json::Value,
+        grants: Grants,
+        limits: Limits,
+    ) -> Result<Self, LoadError> {
+        let failed = |kind| LoadError {
+            path: path.to_owned(),
+            kind,
+        };
+        let bytes = fs::read(path).map_err(|e| failed(LoadErrorKind::Read(e)))?;
+        check_header(&bytes).map_err(failed)?;
+        let component = Component::from_binary(host.engine(), &bytes)
+            .map_err(|e| failed(LoadErrorKind::Damaged(e.root_cause().to_string())))?;
+        let http = check_interface(host, &component, kind).map_err(failed)?;
+        if http == Http::Granted && grants.http.is_empty() {
+            return Err(failed(LoadErrorKind::MissingGrant));
+        }
+        let pre = host.linker(http).instantiate_pre(&component);
+        Ok(Self {
+            path: path.to_owned(),
+            host: host.clone(),
+            pre: pre.map_err(|e| failed(LoadErrorKind::Shape(format!("{e:#}"))))?,
+            config: config.to_string(),
+            grants: Arc::new(grants),
+            limits,
+            stem: path.file_stem().unwrap_or_default().to_string_lossy().into(),
+        })
+    }
+
+    pub(crate) fn error(&self, kind: LoadErrorKind) -> LoadError {
+        LoadError {
+            path: self.path.clone(),
+            kind,
+        }
+    }
+}
+
+/// The first eight bytes tell components from modules, and both from anything else.
+fn check_header(bytes: &[u8]) -> Result<(), LoadErrorKind> {
+    match bytes.strip_prefix(b"\0asm") {
+        None => Err(LoadErrorKind::NotWasm),
+        Some([1, 0, 0, 0, ..]) => Err(LoadErrorKind::Module),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Checks the names of imports and exports; their types are checked when it is linked. Tells whether it imports HTTP.
+fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Http, LoadErrorKind> {
+    let engine = host.engine();
+    let ty = component.component_type();
+    let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let imports: Vec<String> = ty
+        .imports(engine)
+        .filter(|(_, import)| needs_definition(import))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    if let Some(found) = exports
+        .iter()
+        .chain(&imports)
+        .find_map(|name| other_version(name))
+    {
+        return Err(LoadErrorKind::Version { found });
+    }
+    let exports_kind = |kind: Kind| exports.iter().any(|name| is_ours(name, kind.interface()));
+    if !exports_kind(kind) {
+        return Err(match exports_kind(kind.other()) {
+            true => LoadErrorKind::WrongKind {
+                found: kind.other().name(),
+                wanted: kind.name(),
+            },
+            false => LoadErrorKind::NoPlugin,
+        });
+    }
+    let mut http = Http::Withheld;
+    for import in imports {
+        match offer(&import) {
+            Some(Offer::Always) => {}
+            Some(Offer::Http) if kind == Kind::Processor => http = Http::Granted,
+            Some(Offer::Http) => return Err(LoadErrorKind::FilterHttp { import }),
+            None => {
+                return Err(LoadErrorKind::UnknownImport {
+                    import,
+                    kind: kind.name(),
+                });
+            }
+        }
+    }
+    Ok(http)
+}
+
+/// An import that only names types asks for nothing.
+fn needs_definition(import: &ComponentExtern<'_>) -> bool {
+    !matches!(import.ty, ComponentItem::Type(_))
+}
+
+enum Offer {
+    Always,
+    Http,
+}
+
+/// On what terms an interface is offered, if it is.
+fn offer(import: &str) -> Option<Offer> {
+    if is_ours(import, "records") || is_ours(import, "log") {
+        return Some(Offer::Always);
+    }
+    let (package, rest) = import.strip_prefix("wasi:")?.split_once('/')?;
+    let (interface, version) = rest.split_once('@')?;
+    if !version.starts_with("0.2.") {
+        return None;
+    }
+    match (package, interface) {
+        ("cli" | "clocks" | "filesystem" | "io" | "random" | "sockets", _) => Some(Offer::Always),
+        ("http", "outgoing-handler" | "types") => Some(Offer::Http),
+        _ => None,
+    }
+}
+
+/// Whether `name` is this interface of our package, in a version that this host speaks.
+fn is_ours(name: &str, interface: &str) -> bool {
+    let rest = name.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/'));
+    rest.and_then(|rest| rest.split_once('@'))
+        .is_some_and(|(i, version)| i == interface && version == VERSION)
+}
+
+/// The version of our package in `name`, if it is one that this host does not speak.
+fn other_version(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+    let version = rest.split_once('@').map_or("no version", |(_, version)| version);
+    (version != VERSION).then(|| version.to_owned())
+}

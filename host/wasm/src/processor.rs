@@ -1,0 +1,234 @@
+//! Processors. A guest may compute for long and wait for the network, so each has a thread of its own with a small runtime,
+//! and whoever calls it awaits the answer.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use tailweir_core::{Batch, Failure, Outcome, ProcessFuture, Processor, json};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::call::{CallError, Timed};
+use crate::instance::{Instance, OnTick, Template};
+use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
+use crate::v0_1::{answer, handle, processor::ProcessorPlugin as World};
+
+/// A loaded processor. Each processor that it makes is an instance of its own.
+#[derive(Clone)]
+pub struct ProcessorPlugin {
+    template: Arc<Template<World>>,
+    description: Arc<Description>,
+}
+
+impl ProcessorPlugin {
+    pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
+        let mut template =
+            Template::new(loaded, OnTick::Yield).map_err(|(loaded, kind)| loaded.error(kind))?;
+        let started = thread::scope(|scope| {
+            // The caller may be in a runtime, in which another cannot run.
+            let start = scope.spawn(|| {
+                let runtime = runtime().map_err(|e| LoadErrorKind::Start(e.to_string()))?;
+                runtime
+                    .block_on(timeout(template.patience(), template.start()))
+                    .unwrap_or_else(|_| {
+                        Err(LoadErrorKind::Start(
+                            "it waits for too long while it is set up".to_owned(),
+                        ))
+                    })
+            });
+            start
+                .join()
+                .unwrap_or_else(|_| Err(LoadErrorKind::Start("its thread ended".to_owned())))
+        });
+        let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
+        template.rename(&description.name);
+        Ok(Self {
+            template: Arc::new(template),
+            description: Arc::new(description),
+        })
+    }
+
+    /// What the plug-in says about itself.
+    pub fn info(&self) -> &Description {
+        &self.description
+    }
+
+    /// Makes a processor. Its instance is made at its first batch, and anew after a crash.
+    pub fn create(&self) -> Box<dyn Processor> {
+        Box::new(WasmProcessor {
+            template: self.template.clone(),
+            jobs: None,
+        })
+    }
+}
+
+impl std::fmt::Debug for ProcessorPlugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ProcessorPlugin").field(&self.description).finish()
+    }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// The processor's end of the thread; dropped, it ends the thread.
+struct WasmProcessor {
+    template: Arc<Template<World>>,
+    /// None before the first batch, and after the thread has ended.
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+}
+
+struct Job {
+    batch: Arc<Batch>,
+    /// Closed when nobody wants the answer any more.
+    answer: oneshot::Sender<Result<Outcome, Failure>>,
+}
+
+impl Processor for WasmProcessor {
+    fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        Box::pin(async move {
+            if batch.is_empty() {
+                return Ok(Outcome::Done);
+            }
+            let (answer, awaited) = oneshot::channel();
+            let job = Job {
+                batch: batch.clone(),
+                answer,
+            };
+            let sent = self
+                .jobs()
+                .and_then(|jobs| jobs.send(job).map_err(io::Error::other));
+            let answer = match sent {
+                Ok(()) => awaited.await.map_err(io::Error::other),
+                Err(e) => Err(e),
+            };
+            answer.unwrap_or_else(|e| {
+                self.jobs = None;
+                let plugin = self.template.name();
+                Err(Failure::Crash {
+                    reason: format!("plug-in {plugin}: its thread ended: {e}"),
+                })
+            })
+        })
+    }
+}
+
+impl WasmProcessor {
+    /// Starts the thread if there is none.
+    fn jobs(&mut self) -> io::Result<&mpsc::UnboundedSender<Job>> {
+        if self.jobs.is_none() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let worker = Worker {
+                template: self.template.clone(),
+                instance: None,
+            };
+            let runtime = runtime()?;
+            let run = move || {
+                runtime.block_on(worker.run(receiver));
+                // A look-up of a host name that goes on is not waited for.
+                runtime.shutdown_background();
+            };
+            thread::Builder::new()
+                .name(format!("plugin-{}", self.template.name()))
+                .spawn(run)?;
+            self.jobs = Some(sender);
+        }
+        self.jobs.as_ref().ok_or_else(|| io::Error::other("no thread"))
+    }
+}
+
+struct Worker {
+    template: Arc<Template<World>>,
+    /// None at first, and after a call that ended the instance.
+    instance: Option<Instance<World>>,
+}
+
+impl Worker {
+    async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(Job {
+            batch,
+            answer: mut reply,
+        }) = jobs.recv().await
+        {
+            let call = timeout(self.template.patience(), self.call(&batch));
+            // A call that is given up takes its instance with it.
+            let answer = tokio::select! {
+                answer = call => answer.unwrap_or_else(|_| Err(self.crashed("it waited for too long"))),
+                () = reply.closed() => continue,
+            };
+            // Nobody who wants the answer is no error.
+            let _ = reply.send(answer);
+        }
+    }
+
+    async fn call(&mut self, batch: &Arc<Batch>) -> Result<Outcome, Failure> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.template.restart().await.map_err(crash)?,
+        };
+        let Instance { world, call } = &mut instance;
+        call.begin(Some(batch));
+        let clock = call.clock.clone();
+        let process = world
+            .tailweir_plugin_process()
+            .call_process(&mut call.store, handle());
+        let result = Timed::new(process, clock).await;
+        let answer = answer(call.end(result).map_err(crash)?);
+        let checked = check(answer, batch.len(), |what| crash(call.invalid(what)));
+        if instance.is_reusable() {
+            self.instance = Some(instance);
+        }
+        checked
+    }
+
+    fn crashed(&self, cause: &str) -> Failure {
+        let plugin = self.template.name().to_owned();
+        crash(CallError::Crashed {
+            plugin,
+            cause: cause.to_owned(),
+            said: None,
+        })
+    }
+}
+
+fn crash(error: CallError) -> Failure {
+    Failure::Crash {
+        reason: error.to_string(),
+    }
+}
+
+/// What a plug-in answers must make sense for the batch, and must not break what comes after it.
+fn check(
+    answer: Result<Outcome, Failure>,
+    len: usize,
+    invalid: impl Fn(String) -> Failure,
+) -> Result<Outcome, Failure> {
+    match &answer {
+        Err(Failure::Reject { indices, .. }) => {
+            if let Some(index) = indices.iter().find(|&&index| index as usize >= len) {
+                return Err(invalid(format!(
+                    "it rejects the record at index {index} of a batch of {len}"
+                )));
+            }
+        }
+        Ok(Outcome::Emit(records)) => {
+            for (index, record) in records.iter().enumerate() {
+                if record.contains('\n') {
+                    return Err(invalid(format!(
+                        "the record that it emits at index {index} has a line break"
+                    )));
+                }
+                if let Err(json::Invalid::Blank | json::Invalid::Malformed(_)) = json::validate(record) {
+                    return Err(invalid(format!(
+                        "the record that it emits at index {index} is no JSON text"
+                    )));
+                }
+            }
+        }
+        _ => {}
+    }
+    answer
+}

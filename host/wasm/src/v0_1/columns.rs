@@ -1,0 +1,58 @@
+//! A value's JSON text as the entry of a column. The text is that of a valid JSON value other than `null`.
+
+use tailweir_core::json::{Value, unescape};
+
+pub(super) fn string(text: &str) -> Option<String> {
+    match Value::of(text) {
+        Value::String(raw) => Some(unescape(raw).into_owned()),
+        _ => None,
+    }
+}
+
+/// Exact, so a fraction or an exponent makes it none, even where the value is whole.
+pub(super) fn integer(text: &str) -> Option<i64> {
+    match Value::of(text) {
+        Value::Number(number) => number.parse().ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn number(text: &str) -> Option<f64> {
+    match Value::of(text) {
+        Value::Number(number) => number.parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    }
+}
+
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match Value::of(text) {
+        Value::Bool(value) => Some(value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_the_type_that_was_asked_for() {
+        let check = |text: &str| (string(text), integer(text), number(text), boolean(text));
+        assert_eq!(check(r#""a\u00e9""#), (Some("aé".into()), None, None, None));
+        assert_eq!(check("-0"), (None, Some(0), Some(-0.0), None));
+        assert_eq!(
+            check("9223372036854775807"),
+            (None, Some(i64::MAX), Some(i64::MAX as f64), None)
+        );
+        assert_eq!(
+            check("9223372036854775808"),
+            (None, None, Some(9_223_372_036_854_775_808.0), None)
+        );
+        assert_eq!(check("1e3"), (None, None, Some(1000.0), None));
+        assert_eq!(check("1.0"), (None, None, Some(1.0), None));
+        assert_eq!(check("1e999"), (None, None, None, None));
+        assert_eq!(check("true"), (None, None, None, Some(true)));
+        assert_eq!(check("[1]"), (None, None, None, None));
+        assert_eq!(check("{}"), (None, None, None, None));
+    }
+}

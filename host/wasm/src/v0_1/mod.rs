@@ -1,0 +1,261 @@
+//! `tailweir:plugin@0.1`: the bindings, what the host offers to guests, and how answers become the core's.
+
+mod columns;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tailweir_core::{Batch, Failure, Outcome, Pointer, Record, Verdict};
+use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
+use wasmtime::{Error, Store, bail, format_err};
+
+use crate::instance::World;
+use crate::load::Description;
+use crate::state::{Level, State};
+
+/// Bindings of a filter, and of what all guests import.
+pub(crate) mod filter {
+    wasmtime::component::bindgen!({
+        path: "../../wit/v0.1",
+        world: "filter-plugin",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: { "tailweir:plugin/records.batch": super::CurrentBatch },
+        require_store_data_send: true,
+    });
+}
+
+/// Bindings of a processor.
+pub(crate) mod processor {
+    wasmtime::component::bindgen!({
+        path: "../../wit/v0.1",
+        world: "processor-plugin",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: {
+            "tailweir:plugin/records": super::filter::tailweir::plugin::records,
+            "tailweir:plugin/log": super::filter::tailweir::plugin::log,
+        },
+        require_store_data_send: true,
+    });
+}
+
+use filter::tailweir::plugin::{log, records};
+
+/// The package, as it stands in the names of imports and exports.
+pub(crate) const PACKAGE: &str = "tailweir:plugin";
+
+/// The version that this module speaks. Later 0.1.x only add to it.
+pub(crate) const VERSION: &str = "0.1.0";
+
+/// What a batch resource stands for: the batch of the call that is going on. A guest only ever has a borrowed handle of
+/// it, which the component model takes back when the call returns, so there is never another.
+#[expect(unreachable_pub, reason = "the bindings re-export it")]
+pub struct CurrentBatch;
+
+/// The handle that is passed to a guest.
+pub(crate) fn handle() -> Resource<CurrentBatch> {
+    Resource::new_own(0)
+}
+
+/// Adds what the host offers.
+pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    records::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
+impl State {
+    fn batch(&self) -> wasmtime::Result<&Arc<Batch>> {
+        self.batch
+            .as_ref()
+            .ok_or_else(|| Error::msg("the batch was used outside of the call that it was passed to"))
+    }
+
+    fn record(&self, index: u32) -> wasmtime::Result<Record<'_>> {
+        let batch = self.batch()?;
+        batch.get(index as usize).ok_or_else(|| {
+            format_err!(
+                "the plug-in asked for the record at index {index} of a batch of {}",
+                batch.len()
+            )
+        })
+    }
+
+    fn column<T>(&self, pointer: &str, of: impl Fn(&str) -> Option<T>) -> wasmtime::Result<Vec<Option<T>>> {
+        let pointer = Pointer::parse(pointer)?;
+        Ok(self.batch()?.column(&pointer).map(|value| of(value?)).collect())
+    }
+}
+
+impl records::Host for State {}
+
+impl records::HostBatch for State {
+    fn id(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<String> {
+        Ok(self.batch()?.id().to_string())
+    }
+
+    fn len(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<u32> {
+        Ok(u32::try_from(self.batch()?.len())?)
+    }
+
+    fn json(&mut self, _: Resource<CurrentBatch>, index: u32) -> wasmtime::Result<String> {
+        Ok(self.record(index)?.text().to_owned())
+    }
+
+    fn position(&mut self, _: Resource<CurrentBatch>, index: u32) -> wasmtime::Result<records::Position> {
+        let position = self.record(index)?.position();
+        let segment = position.segment.as_str().to_owned();
+        Ok(records::Position {
+            segment,
+            line: position.line,
+            offset: position.offset,
+        })
+    }
+
+    fn text(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<records::Joined> {
+        let batch = self.batch()?;
+        let mut joined = records::Joined {
+            bytes: Vec::with_capacity(batch.bytes()),
+            ends: Vec::with_capacity(batch.len()),
+        };
+        for record in batch.iter() {
+            joined.bytes.extend_from_slice(record.text().as_bytes());
+            match u32::try_from(joined.bytes.len()) {
+                Ok(end) => joined.ends.push(end),
+                Err(_) => bail!("the batch is longer than 4 GiB"),
+            }
+        }
+        Ok(joined)
+    }
+
+    fn strings(
+        &mut self,
+        _: Resource<CurrentBatch>,
+        pointer: String,
+    ) -> wasmtime::Result<Vec<Option<String>>> {
+        self.column(&pointer, columns::string)
+    }
+
+    fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
+        self.column(&pointer, columns::integer)
+    }
+
+    fn numbers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<f64>>> {
+        self.column(&pointer, columns::number)
+    }
+
+    fn booleans(
+        &mut self,
+        _: Resource<CurrentBatch>,
+        pointer: String,
+    ) -> wasmtime::Result<Vec<Option<bool>>> {
+        self.column(&pointer, columns::boolean)
+    }
+
+    fn values(
+        &mut self,
+        _: Resource<CurrentBatch>,
+        pointer: String,
+    ) -> wasmtime::Result<Vec<Option<String>>> {
+        self.column(&pointer, |value| Some(value.to_owned()))
+    }
+
+    fn drop(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            log::Level::Trace => Level::Trace,
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        };
+        self.log.write(level, &message);
+        Ok(())
+    }
+}
+
+macro_rules! world {
+    ($world:ty, $pre:ident, $bindings:ident) => {
+        impl World for $world {
+            type Pre = $bindings::$pre<State>;
+
+            fn prepare(pre: InstancePre<State>) -> wasmtime::Result<Self::Pre> {
+                $bindings::$pre::new(pre)
+            }
+
+            async fn instantiate(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self> {
+                pre.instantiate_async(store).await
+            }
+
+            async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
+                let description = self
+                    .tailweir_plugin_lifecycle()
+                    .call_describe(store)
+                    .await?;
+                let $bindings::exports::tailweir::plugin::lifecycle::Description {
+                    name,
+                    version,
+                    needs,
+                    config_schema,
+                } = description;
+                Ok(Description {
+                    name,
+                    version,
+                    needs,
+                    config_schema,
+                })
+            }
+
+            async fn init(
+                &self,
+                store: &mut Store<State>,
+                config: &str,
+            ) -> wasmtime::Result<Result<(), String>> {
+                self.tailweir_plugin_lifecycle()
+                    .call_init(store, config)
+                    .await
+            }
+        }
+    };
+}
+
+world!(filter::FilterPlugin, FilterPluginPre, filter);
+world!(processor::ProcessorPlugin, ProcessorPluginPre, processor);
+
+impl From<filter::exports::tailweir::plugin::filter::Verdict> for Verdict {
+    fn from(verdict: filter::exports::tailweir::plugin::filter::Verdict) -> Self {
+        use filter::exports::tailweir::plugin::filter::Verdict as Theirs;
+        match verdict {
+            Theirs::All => Self::All,
+            Theirs::None => Self::None,
+            Theirs::Keep(keep) => Self::Keep(keep),
+        }
+    }
+}
+
+/// A processor's answer in the core's words.
+pub(crate) fn answer(
+    answer: Result<
+        processor::exports::tailweir::plugin::process::Outcome,
+        processor::exports::tailweir::plugin::process::Failure,
+    >,
+) -> Result<Outcome, Failure> {
+    use processor::exports::tailweir::plugin::process as theirs;
+    match answer {
+        Ok(theirs::Outcome::Done) => Ok(Outcome::Done),
+        Ok(theirs::Outcome::Emit(records)) => Ok(Outcome::Emit(records)),
+        Err(theirs::Failure::Retry(theirs::Retry { after_ms, reason })) => Err(Failure::Retry {
+            after: after_ms.map(Duration::from_millis),
+            reason,
+        }),
+        Err(theirs::Failure::Reject(theirs::Reject { indices, reason })) => {
+            Err(Failure::Reject { indices, reason })
+        }
+        Err(theirs::Failure::Stop(reason)) => Err(Failure::Stop { reason }),
+    }
+}
