@@ -1,4 +1,4 @@
-//! What lazy records cost. `cargo bench -p tailweir-lua --bench records [-- FILE.jsonl]`
+//! What lazy records cost. `cargo bench -p tailweir-lua --bench records [-- FILE.jsonl [CASE]]`
 //!
 //! Without a file it makes records of its own, of the size and shape of KumoMTA's.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
@@ -14,7 +14,8 @@ use tailweir_lua::record::Records;
 const BATCH: usize = 1000;
 
 fn main() {
-    let file = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let (file, only) = (args.next(), args.next().unwrap_or_default());
     let text = file.map_or_else(made, |path| std::fs::read(path).unwrap());
     let batches = batches(text);
     let count: usize = batches.iter().map(|b| b.len()).sum();
@@ -25,12 +26,18 @@ fn main() {
         ("filter: no field", "return true"),
         ("filter: egress_pool (far back)", "return r.egress_pool == 'customer-a'"),
         ("filter: type (first)", "return r.type == 'Delivery'"),
-        ("filter: three fields", "return r.type == 'Delivery' and r.egress_pool ~= 'x' and r.recipient ~= ''"),
+        (
+            "filter: three fields",
+            "return r.type == 'Delivery' and r.egress_pool ~= 'x' and r.recipient ~= ''",
+        ),
         ("filter: nested response.code", "return r.response.code == 250"),
         ("filter: full pairs walk", "for k, v in pairs(r) do end return true"),
         ("filter: full walk, nested too", "walk(r) return true"),
         ("filter: one write", "r.note = 1 return true"),
     ] {
+        if !name.contains(&only) {
+            continue;
+        }
         let lua = Lua::new();
         let walk = "function walk(t) for k, v in pairs(t) do if type(v) == 'table' then walk(v) end end end";
         lua.load(walk).exec().unwrap();
@@ -49,13 +56,19 @@ fn main() {
             "return function(records) for _, r in ipairs(records) do local x = r.type, r.egress_pool, r.recipient end end",
         ),
         ("script: json_encode(records())", "return function(records) return #encode(records) end"),
-        ("script: json_encode of each", "return function(records) for i = 1, #records do encode(records[i]) end end"),
+        (
+            "script: json_encode of each",
+            "return function(records) for i = 1, #records do encode(records[i]) end end",
+        ),
         (
             "script: one write, json_encode",
             "return function(records) for _, r in ipairs(records) do r.note = 1 end return #encode(records) end",
         ),
     ];
     for (name, script) in scripts {
+        if !name.contains(&only) {
+            continue;
+        }
         let lua = Lua::new();
         let records = Records::install(&lua).unwrap();
         let serde = tailweir_lua::serde::install(&lua).unwrap();
@@ -89,7 +102,9 @@ fn batches(text: Vec<u8>) -> Vec<Arc<Batch>> {
     let block = Arc::new(Block::parse(name, identity, Point::default(), Frame::default(), text));
     let ranges = (0..block.len()).step_by(BATCH);
     ranges
-        .map(|from| Arc::new(Batch::of_block("bench".into(), block.clone(), from..(from + BATCH).min(block.len()))))
+        .map(|from| {
+            Arc::new(Batch::of_block("bench".into(), block.clone(), from..(from + BATCH).min(block.len())))
+        })
         .collect()
 }
 

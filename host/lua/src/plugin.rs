@@ -137,7 +137,9 @@ impl LuaProcessor {
         let mut answer = answer.into_iter();
         match (answer.next().unwrap_or(Value::Nil), answer.next().unwrap_or(Value::Nil)) {
             (Value::Nil | Value::Boolean(true), Value::Nil) => Ok(Ok(Outcome::Done)),
-            (Value::Table(emitted), Value::Nil) => self.emitted(&emitted).map(|texts| Ok(Outcome::Emit(texts))),
+            (Value::Table(emitted), Value::Nil) => {
+                self.emitted(&emitted).map(|texts| Ok(Outcome::Emit(texts)))
+            }
             (Value::Nil | Value::Boolean(false), Value::Table(why)) => self.failure(len, &why).map(Err),
             (Value::Nil | Value::Boolean(false), Value::String(why)) => {
                 Ok(Err(Failure::Retry { after: None, reason: why.to_string_lossy() }))
@@ -158,7 +160,9 @@ impl LuaProcessor {
         let len = emitted.len()?;
         let mut texts = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
         for n in 1..=len {
-            let bad = |e: String| mlua::Error::runtime(format!("record {n} of {len} that the processor returned: {e}"));
+            let bad = |e: String| {
+                mlua::Error::runtime(format!("record {n} of {len} that the processor returned: {e}"))
+            };
             texts.push(match emitted.get::<Value>(n)? {
                 Value::String(text) => {
                     let text = text.to_str().map_err(|e| bad(e.to_string()))?;
@@ -175,7 +179,8 @@ impl LuaProcessor {
             });
         }
         if texts.is_empty() && !self.is_empty(emitted)? {
-            let hint = "the processor returned a table that is not an array; to report a failure, return nil first";
+            let hint =
+                "the processor returned a table that is not an array; to report a failure, return nil first";
             return Err(mlua::Error::runtime(hint));
         }
         Ok(texts)
@@ -196,7 +201,8 @@ impl LuaProcessor {
             let key = key.to_string()?;
             if KNOWN.contains(&key.as_str()) { Ok(()) } else { Err(unknown(&key, &KNOWN)) }
         })?;
-        let given: Vec<&str> = KNOWN[..3].iter().copied().filter(|k| why.contains_key(*k).unwrap_or(false)).collect();
+        let given: Vec<&str> =
+            KNOWN[..3].iter().copied().filter(|k| why.contains_key(*k).unwrap_or(false)).collect();
         let [kind] = given[..] else {
             return Err(mlua::Error::runtime("a failure has exactly one of `retry`, `reject` and `stop`"));
         };
@@ -205,11 +211,17 @@ impl LuaProcessor {
         match kind {
             "retry" => {
                 let after = retry_after(&value)?;
-                Ok(Failure::Retry { after, reason: reason.unwrap_or_else(|| "the processor asks for it".to_owned()) })
+                Ok(Failure::Retry {
+                    after,
+                    reason: reason.unwrap_or_else(|| "the processor asks for it".to_owned()),
+                })
             }
             "reject" => {
                 let indices = rejected(len, &value)?;
-                Ok(Failure::Reject { indices, reason: reason.unwrap_or_else(|| "rejected by the processor".to_owned()) })
+                Ok(Failure::Reject {
+                    indices,
+                    reason: reason.unwrap_or_else(|| "rejected by the processor".to_owned()),
+                })
             }
             _ => {
                 if let Value::String(text) = &value {
@@ -229,12 +241,15 @@ fn retry_after(value: &Value) -> mlua::Result<Option<Duration>> {
         Value::Number(n) => *n,
         Value::String(text) => {
             let text = text.to_string_lossy();
-            let bad = |e| mlua::Error::runtime(format!("`retry = '{text}'` is no duration such as '2s': {e}"));
+            let bad =
+                |e| mlua::Error::runtime(format!("`retry = '{text}'` is no duration such as '2s': {e}"));
             return humantime::parse_duration(&text).map(Some).map_err(bad);
         }
         other => {
             let got = other.type_name();
-            return Err(mlua::Error::runtime(format!("`retry` is true, seconds, or a duration such as '2s'; got {got}")));
+            return Err(mlua::Error::runtime(format!(
+                "`retry` is true, seconds, or a duration such as '2s'; got {got}"
+            )));
         }
     };
     let bad = |_| mlua::Error::runtime(format!("`retry = {seconds}` is no number of seconds"));
@@ -245,7 +260,9 @@ fn retry_after(value: &Value) -> mlua::Result<Option<Duration>> {
 fn rejected(len: usize, value: &Value) -> mlua::Result<Vec<u32>> {
     let Value::Table(table) = value else {
         let got = value.type_name();
-        return Err(mlua::Error::runtime(format!("`reject` is an array of record numbers such as {{1, 3}}; got {got}")));
+        return Err(mlua::Error::runtime(format!(
+            "`reject` is an array of record numbers such as {{1, 3}}; got {got}"
+        )));
     };
     let mut indices = Vec::new();
     for n in 1..=table.len()? {
@@ -257,7 +274,9 @@ fn rejected(len: usize, value: &Value) -> mlua::Result<Vec<u32>> {
         indices.push(number as u32 - 1);
     }
     if indices.is_empty() {
-        return Err(mlua::Error::runtime("`reject` is an array of record numbers such as {1, 3}; it is empty"));
+        return Err(mlua::Error::runtime(
+            "`reject` is an array of record numbers such as {1, 3}; it is empty",
+        ));
     }
     indices.sort_unstable();
     indices.dedup();
@@ -265,7 +284,8 @@ fn rejected(len: usize, value: &Value) -> mlua::Result<Vec<u32>> {
 }
 
 fn unknown(key: &str, known: &[&str]) -> mlua::Error {
-    let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, key)).copied().unwrap_or_default();
+    let nearest =
+        known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, key)).copied().unwrap_or_default();
     mlua::Error::runtime(format!("unknown key `{key}` in the processor's answer; did you mean `{nearest}`?"))
 }
 
@@ -279,7 +299,11 @@ impl Processor for LuaProcessor {
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load_filter(path: &Path, config: &serde_json::Value, install: Install<'_>) -> Result<LuaFilter, LoadError> {
+pub fn load_filter(
+    path: &Path,
+    config: &serde_json::Value,
+    install: Install<'_>,
+) -> Result<LuaFilter, LoadError> {
     let (lua, function) = load(path, &read(path)?, config, install, "filter")?;
     LuaFilter::new(&lua, function).map_err(|source| LoadError::Run { path: path.to_owned(), source })
 }

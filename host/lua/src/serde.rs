@@ -21,31 +21,44 @@ pub fn install(lua: &Lua) -> mlua::Result<Table> {
     let module = lua.create_table()?;
     let buffer = RefCell::new(Vec::new());
     let encoder = records.clone();
-    module.set("json_encode", lua.create_function(move |lua, value: Value| {
-        let mut out = buffer.take();
-        out.clear();
-        let done = encoder.encode(lua, &value, &mut out).map_err(|e| named("json_encode", e));
-        let text = done.and_then(|()| lua.create_string(&out));
-        if out.capacity() <= KEPT_BUFFER {
-            buffer.replace(out);
-        }
-        text
-    })?)?;
-    module.set("json_encode_pretty", lua.create_function(move |lua, value: Value| {
-        let mut out = Vec::new();
-        records.encode(lua, &value, &mut out).map_err(|e| named("json_encode_pretty", e))?;
-        let mut sorted = String::with_capacity(out.len() * 2);
-        pretty(&String::from_utf8(out).map_err(mlua::Error::external)?, 0, &mut sorted);
-        lua.create_string(sorted)
-    })?)?;
-    module.set("json_parse", lua.create_function(|lua, text: mlua::LuaString| {
-        parse(lua, &text.as_bytes()).map_err(|e| named("json_parse", e))
-    })?)?;
-    module.set("json_load", lua.create_function(|lua, path: String| {
-        let text = std::fs::read(&path)
-            .map_err(|e| named("json_load", mlua::Error::runtime(format!("cannot read {path}: {e}"))))?;
-        parse(lua, &text).map_err(|e| named("json_load", mlua::Error::runtime(format!("{path}: {}", message(&e)))))
-    })?)?;
+    module.set(
+        "json_encode",
+        lua.create_function(move |lua, value: Value| {
+            let mut out = buffer.take();
+            out.clear();
+            let done = encoder.encode(lua, &value, &mut out).map_err(|e| named("json_encode", e));
+            let text = done.and_then(|()| lua.create_string(&out));
+            if out.capacity() <= KEPT_BUFFER {
+                buffer.replace(out);
+            }
+            text
+        })?,
+    )?;
+    module.set(
+        "json_encode_pretty",
+        lua.create_function(move |lua, value: Value| {
+            let mut out = Vec::new();
+            records.encode(lua, &value, &mut out).map_err(|e| named("json_encode_pretty", e))?;
+            let mut sorted = String::with_capacity(out.len() * 2);
+            pretty(&String::from_utf8(out).map_err(mlua::Error::external)?, 0, &mut sorted);
+            lua.create_string(sorted)
+        })?,
+    )?;
+    module.set(
+        "json_parse",
+        lua.create_function(|lua, text: mlua::LuaString| {
+            parse(lua, &text.as_bytes()).map_err(|e| named("json_parse", e))
+        })?,
+    )?;
+    module.set(
+        "json_load",
+        lua.create_function(|lua, path: String| {
+            let text = std::fs::read(&path)
+                .map_err(|e| named("json_load", mlua::Error::runtime(format!("cannot read {path}: {e}"))))?;
+            parse(lua, &text)
+                .map_err(|e| named("json_load", mlua::Error::runtime(format!("{path}: {}", message(&e)))))
+        })?,
+    )?;
     Ok(module)
 }
 
@@ -132,7 +145,8 @@ fn pretty(text: &str, level: usize, out: &mut String) {
     };
     match json::Value::of(text) {
         json::Value::Object(object) => {
-            let mut members: Vec<_> = json::members(object).map(|(key, value)| (json::unescape(key), key, value)).collect();
+            let mut members: Vec<_> =
+                json::members(object).map(|(key, value)| (json::unescape(key), key, value)).collect();
             // Of equal keys the last one counts: after a stable sort it is the last of its run.
             members.sort_by(|a, b| a.0.cmp(&b.0));
             let count = members.len();

@@ -139,8 +139,30 @@ fn tree() -> impl Strategy<Value = Value> {
 
 fn operation() -> impl Strategy<Value = String> {
     const NAMES: [&str; 24] = [
-        "get", "get", "descend", "descend", "descend", "set", "set", "delete", "pairs", "next", "sweep", "sweep_next",
-        "len", "ipairs", "insert", "push_front", "remove", "sort", "concat", "unpack", "encode", "raw", "meta", "gc",
+        "get",
+        "get",
+        "descend",
+        "descend",
+        "descend",
+        "set",
+        "set",
+        "delete",
+        "pairs",
+        "next",
+        "sweep",
+        "sweep_next",
+        "len",
+        "ipairs",
+        "insert",
+        "push_front",
+        "remove",
+        "sort",
+        "concat",
+        "unpack",
+        "encode",
+        "raw",
+        "meta",
+        "gc",
     ];
     let key = prop_oneof![
         proptest::sample::select(&KEYS).prop_map(|k| format!("'{k}'")),
@@ -157,7 +179,8 @@ fn answers(json: &str, script: &str) -> (Vec<String>, Vec<String>) {
     let run = |make: &str| -> Vec<String> {
         let lua = lua_with_batch(&[json]);
         lua.globals().set("text", json).unwrap();
-        let all = format!("{make}\n{PRELUDE}\n{script}\nfor _, t in ipairs(T) do op.encode(t) end return answers");
+        let all =
+            format!("{make}\n{PRELUDE}\n{script}\nfor _, t in ipairs(T) do op.encode(t) end return answers");
         lua.load(all).set_name("=script").eval().unwrap_or_else(|e| panic!("{e}\n{json}\n{script}"))
     };
     (run("records = nil"), run("records = nil r = serde.json_parse(text)"))

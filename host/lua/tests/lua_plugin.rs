@@ -36,13 +36,20 @@ fn a_filter_keeps_what_is_true_to_lua() {
     check("return function(r) if r.n > 1 then return 0 end end", [false, true, true]);
     check("return function(r) return true, false end", [true, true, true]);
     // Each record is a table of its own, also when the script keeps them.
-    check("local kept = {} return function(r) kept[r] = r.n return kept[r] == r.n and #r == 0 end", [true, true, true]);
-    check("local last return function(r) local l = last last = r return l == nil or l.n == r.n - 1 end", [true; 3]);
+    check(
+        "local kept = {} return function(r) kept[r] = r.n return kept[r] == r.n and #r == 0 end",
+        [true, true, true],
+    );
+    check(
+        "local last return function(r) local l = last last = r return l == nil or l.n == r.n - 1 end",
+        [true; 3],
+    );
 }
 
 #[test]
 fn a_filter_error_says_on_which_record() {
-    let mut filter = filter("return function(r)\n  if r.n == 2 then error('no ' .. r.n) end\n  return true\nend");
+    let mut filter =
+        filter("return function(r)\n  if r.n == 2 then error('no ' .. r.n) end\n  return true\nend");
     let error = filter.evaluate(&batch(&LINES)).unwrap_err();
     assert_eq!(error.decided, [true]);
     assert_eq!(error.located, Located::Record);
@@ -87,7 +94,10 @@ fn a_processor_answers() {
     let emitted = vec![LINES[0].to_owned(), r#"{"n":2,"p":"b","new":1}"#.to_owned(), "[1]".to_owned()];
     let script = "local r = batch:records() r[2].new = 1 return {r[1], r[2], '[1]'}";
     assert_eq!(process(script), Ok(Outcome::Emit(emitted)));
-    assert_eq!(process("return nil, {retry = '2s', reason = 'busy'}"), Err(retry(Some(Duration::from_secs(2)), "busy")));
+    assert_eq!(
+        process("return nil, {retry = '2s', reason = 'busy'}"),
+        Err(retry(Some(Duration::from_secs(2)), "busy"))
+    );
     let half = Some(Duration::from_millis(500));
     assert_eq!(process("return false, {retry = 0.5}"), Err(retry(half, "the processor asks for it")));
     assert_eq!(process("return nil, {retry = true, reason = 'x'}"), Err(retry(None, "x")));
@@ -168,7 +178,10 @@ fn files_give_filters_and_processors() {
     let mut filter = load_filter(&path, &config, &install).unwrap();
     assert_eq!(filter.evaluate(&batch(&LINES)).unwrap(), keep_a);
 
-    let path = file("t.lua", "local p return {init = function(c) p = c.pool end, filter = function(r) return r.p == p end}");
+    let path = file(
+        "t.lua",
+        "local p return {init = function(c) p = c.pool end, filter = function(r) return r.p == p end}",
+    );
     let factory = LuaFilterFactory::load(&path, config.clone(), install).unwrap();
     assert_eq!(factory.create().unwrap().evaluate(&batch(&LINES)).unwrap(), keep_a);
 

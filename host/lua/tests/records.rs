@@ -117,7 +117,10 @@ fn nested_tables_keep_their_identity() {
 fn a_parent_notices_that_a_child_was_written_to() {
     let json = r#"{"a":1.0, "o":{"x":{"y":1,"n":null}},"l":[[1,2],[]],"e":{}}"#;
     assert_eq!(encoded(json, "r.o.x.y = 2"), r#"{"a":1.0,"o":{"x":{"y":2,"n":null}},"l":[[1,2],[]],"e":{}}"#);
-    assert_eq!(encoded(json, "r.l[1][3] = 3"), r#"{"a":1.0,"o":{"x":{"y":1,"n":null}},"l":[[1,2,3],[]],"e":{}}"#);
+    assert_eq!(
+        encoded(json, "r.l[1][3] = 3"),
+        r#"{"a":1.0,"o":{"x":{"y":1,"n":null}},"l":[[1,2,3],[]],"e":{}}"#
+    );
     assert_eq!(encoded(json, "local x = r.o.x r = r.o x.y = nil"), r#"{"x":{"n":null}}"#);
     // Read only: not a byte changes.
     assert_eq!(encoded(json, "local _ = r.o.x.y, r.l[1][1]"), json);
@@ -155,7 +158,10 @@ fn a_changed_record_keeps_order_nulls_and_empty_arrays() {
         encoded(json, "r.s = 'B' r.big = nil r.n = false r.a[1] = 'x' r.o.k = {}"),
         r#"{"z":1e2,"n":false,"a":["x"],"o":{"k":{}},"s":"B","l":[null,1,null]}"#
     );
-    assert_eq!(encoded(json, "r.a.x = 1 r.o[1] = 1"), json.replace("[]", r#"{"x":1}"#).replace("{}", r#"{"1":1}"#));
+    assert_eq!(
+        encoded(json, "r.a.x = 1 r.o[1] = 1"),
+        json.replace("[]", r#"{"x":1}"#).replace("{}", r#"{"1":1}"#)
+    );
     assert_eq!(encoded(json, "r.l[2] = 2"), json.replace("[null,1,null]", "[null,2,null]"));
     assert_eq!(encoded(json, "r.l[2] = nil"), json.replace("[null,1,null]", "[null]"));
     assert_eq!(encoded(json, "r.a[1] = 1 table.remove(r.a)"), json);
@@ -171,7 +177,10 @@ fn walking_while_deleting_visits_everything_once() {
         "local k = next(r) while k do seen[#seen + 1] = k r[k] = nil k = next(r, k) end",
         "for k, v in next, r do seen[#seen + 1] = k r[k] = (k == 'b' and 'changed' or nil) end r.b = nil",
     ] {
-        check(json, &format!("local seen = {{}} {walk} assert(table.concat(seen) == 'abde' and next(r) == nil)"));
+        check(
+            json,
+            &format!("local seen = {{}} {walk} assert(table.concat(seen) == 'abde' and next(r) == nil)"),
+        );
     }
     check(
         json,
@@ -195,7 +204,10 @@ fn table_functions_work_on_lazy_arrays() {
     check(json, "local t = table.move(r.l, 1, 3, 2, {}) assert(t[2] == 3 and t[4] == 2)");
     check(json, "local l = r.l l[#l + 1] = 9 assert(#r.l == 4 and r.l == l)");
     check(json, "rawset(r, 'x', 1) assert(r.x == 1 and encode(r):find('\"x\":1', 1, true))");
-    check(json, "local mt = {__index = {d = 1}} setmetatable(r, mt) assert(r.d == 1 and getmetatable(r) == mt)");
+    check(
+        json,
+        "local mt = {__index = {d = 1}} setmetatable(r, mt) assert(r.d == 1 and getmetatable(r) == mt)",
+    );
 }
 
 #[test]

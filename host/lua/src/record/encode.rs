@@ -8,7 +8,7 @@ use mlua::ffi::{self, lua_State};
 use tailweir_core::json;
 
 use super::lazy::{self, Shared, View};
-use super::memo::Kind;
+use super::memo::{Kind, Member};
 
 /// How deeply tables may be nested. Lazy tables within them are copied whole, however deep they are.
 const MAX_DEPTH: usize = json::MAX_DEPTH;
@@ -52,7 +52,12 @@ impl<'a> Encoder<'a> {
     ///
     /// # Safety
     /// `state` is valid, in a protected call.
-    pub(super) unsafe fn value(&mut self, state: *mut lua_State, shared: &Shared, at: c_int) -> Result<(), Unencodable> {
+    pub(super) unsafe fn value(
+        &mut self,
+        state: *mut lua_State,
+        shared: &Shared,
+        at: c_int,
+    ) -> Result<(), Unencodable> {
         // SAFETY: as the caller guarantees; slots for what the functions below push are reserved here.
         unsafe {
             match ffi::lua_type(state, at) {
@@ -94,9 +99,7 @@ impl<'a> Encoder<'a> {
     /// As [`Encoder::value`], with a number at `at`.
     unsafe fn number(&mut self, state: *mut lua_State, at: c_int) -> Result<(), Unencodable> {
         // SAFETY: as the caller guarantees.
-        let (integer, float) = unsafe {
-            (ffi::lua_isinteger(state, at) != 0, ffi::lua_tonumber(state, at))
-        };
+        let (integer, float) = unsafe { (ffi::lua_isinteger(state, at) != 0, ffi::lua_tonumber(state, at)) };
         if integer {
             // SAFETY: as above.
             let n = unsafe { ffi::lua_tointeger(state, at) };
@@ -120,7 +123,10 @@ impl<'a> Encoder<'a> {
                 let _ = serde_json::to_writer(&mut *self.out, text);
                 Ok(())
             }
-            Err(e) => self.fail(format!("cannot encode a string that is not UTF-8 (byte {} of it)", e.valid_up_to() + 1)),
+            Err(e) => self.fail(format!(
+                "cannot encode a string that is not UTF-8 (byte {} of it)",
+                e.valid_up_to() + 1
+            )),
         }
     }
 
@@ -162,13 +168,13 @@ impl<'a> Encoder<'a> {
         self.out.push(open);
         let start = self.out.len();
         let mut ordinal = 0;
-        while let Some(entry) = view.get(ordinal) {
-            self.original_key(view, ordinal, start);
-            let text = view.slice(entry);
+        while let Some(member) = view.get(ordinal) {
+            self.original_key(member, start);
+            let text = member.value;
             // SAFETY: as the caller guarantees; what is pushed is popped.
             unsafe {
-                if lazy::is_container(text) && lazy::push_child(state, at, entry) == ffi::LUA_TTABLE {
-                    self.original_member(state, view, ordinal)?;
+                if lazy::is_container(text) && lazy::push_child(state, at, member) == ffi::LUA_TTABLE {
+                    self.original_member(state, view, Some(member), ordinal)?;
                 } else {
                     self.out.extend_from_slice(text.as_bytes());
                 }
@@ -186,19 +192,24 @@ impl<'a> Encoder<'a> {
     ///
     /// # Safety
     /// As [`Encoder::table`].
-    unsafe fn written_object(&mut self, state: *mut lua_State, origin: View, at: c_int) -> Result<(), Unencodable> {
+    unsafe fn written_object(
+        &mut self,
+        state: *mut lua_State,
+        origin: View,
+        at: c_int,
+    ) -> Result<(), Unencodable> {
         self.out.push(b'{');
         let start = self.out.len();
         let mut ordinal = 0;
-        while let Some(entry) = origin.get(ordinal) {
+        while let Some(member) = origin.get(ordinal) {
             // SAFETY: as the caller guarantees; what is pushed is popped.
             unsafe {
-                lazy::push_key(state, origin, Kind::Object, ordinal, entry);
+                lazy::push_key(state, origin, ordinal, member);
                 if ffi::lua_rawget(state, at) != ffi::LUA_TNIL {
-                    self.original_key(origin, ordinal, start);
-                    self.maybe_written(state, origin, ordinal)?;
-                } else if origin.slice(entry) == "null" {
-                    self.original_key(origin, ordinal, start);
+                    self.original_key(member, start);
+                    self.maybe_written(state, origin, Some(member), ordinal)?;
+                } else if member.value == "null" {
+                    self.original_key(member, start);
                     self.out.extend_from_slice(b"null");
                 }
                 ffi::lua_pop(state, 1);
@@ -230,7 +241,7 @@ impl<'a> Encoder<'a> {
             // SAFETY: as the caller guarantees; what is pushed is popped.
             unsafe {
                 ffi::lua_rawgeti(state, at, ordinal as i64 + 1);
-                self.maybe_written(state, origin, ordinal)?;
+                self.maybe_written(state, origin, origin.get(ordinal), ordinal)?;
                 ffi::lua_pop(state, 1);
             }
         }
@@ -243,8 +254,14 @@ impl<'a> Encoder<'a> {
     ///
     /// # Safety
     /// As [`Encoder::table`].
-    unsafe fn maybe_written(&mut self, state: *mut lua_State, origin: View, ordinal: usize) -> Result<(), Unencodable> {
-        let text = origin.get(ordinal).map(|entry| origin.slice(entry)).unwrap_or_default();
+    unsafe fn maybe_written(
+        &mut self,
+        state: *mut lua_State,
+        origin: View,
+        member: Option<Member>,
+        ordinal: usize,
+    ) -> Result<(), Unencodable> {
+        let text = member.map(|m| m.value).unwrap_or_default();
         // SAFETY: as the caller guarantees; what is pushed is popped.
         unsafe {
             if !text.is_empty() && !lazy::is_container(text) {
@@ -256,20 +273,26 @@ impl<'a> Encoder<'a> {
                     return Ok(());
                 }
             }
-            self.original_member(state, origin, ordinal)
+            self.original_member(state, origin, member, ordinal)
         }
     }
 
-    /// The value on the top of the stack, which is the member of `view` with this ordinal.
+    /// The value on the top of the stack, which is this member of `view`, or an element added behind the last.
     ///
     /// # Safety
     /// As [`Encoder::table`].
-    unsafe fn original_member(&mut self, state: *mut lua_State, view: View, ordinal: usize) -> Result<(), Unencodable> {
+    unsafe fn original_member(
+        &mut self,
+        state: *mut lua_State,
+        view: View,
+        member: Option<Member>,
+        ordinal: usize,
+    ) -> Result<(), Unencodable> {
         // SAFETY: as the caller guarantees.
         let done = unsafe { self.value(state, view.shared(), -1) };
         if done.is_err() {
-            self.path.push(match (view.kind(), view.get(ordinal)) {
-                (Kind::Object, Some(entry)) => format!(".{}", json::unescape(view.key(entry))),
+            self.path.push(match member {
+                Some(Member { kind: Kind::Object, key, .. }) => format!(".{}", json::unescape(key)),
                 _ => format!("[{}]", ordinal + 1),
             });
         }
@@ -278,13 +301,13 @@ impl<'a> Encoder<'a> {
 
     /// The separator before a member and, in an object, its key as it stands in the record. `start` is where the
     /// members begin.
-    fn original_key(&mut self, view: View, ordinal: usize, start: usize) {
+    fn original_key(&mut self, member: Member, start: usize) {
         if self.out.len() > start {
             self.out.push(b',');
         }
-        if let (Kind::Object, Some(entry)) = (view.kind(), view.get(ordinal)) {
+        if member.kind == Kind::Object {
             self.out.push(b'"');
-            self.out.extend_from_slice(view.key(entry).as_bytes());
+            self.out.extend_from_slice(member.key.as_bytes());
             self.out.extend_from_slice(b"\":");
         }
     }
@@ -346,7 +369,8 @@ impl<'a> Encoder<'a> {
             let key = ffi::lua_gettop(state);
             while ffi::lua_next(state, at) != 0 {
                 let known = origin.is_some_and(|origin| {
-                    ffi::lua_type(state, key) == ffi::LUA_TSTRING && origin.find(string_bytes(state, key)).is_some()
+                    ffi::lua_type(state, key) == ffi::LUA_TSTRING
+                        && origin.find(string_bytes(state, key)).is_some()
                 });
                 if !known {
                     if self.out.len() > start {
@@ -379,7 +403,8 @@ impl<'a> Encoder<'a> {
                     Ok(())
                 }
                 ffi::LUA_TBOOLEAN => {
-                    let text: &[u8] = if ffi::lua_toboolean(state, key) != 0 { b"\"true\"" } else { b"\"false\"" };
+                    let text: &[u8] =
+                        if ffi::lua_toboolean(state, key) != 0 { b"\"true\"" } else { b"\"false\"" };
                     self.out.extend_from_slice(text);
                     Ok(())
                 }
@@ -421,7 +446,9 @@ unsafe fn key_path(state: *mut lua_State, at: c_int) -> String {
     unsafe {
         match ffi::lua_type(state, at) {
             ffi::LUA_TSTRING => format!(".{}", String::from_utf8_lossy(string_bytes(state, at))),
-            ffi::LUA_TNUMBER if ffi::lua_isinteger(state, at) != 0 => format!("[{}]", ffi::lua_tointeger(state, at)),
+            ffi::LUA_TNUMBER if ffi::lua_isinteger(state, at) != 0 => {
+                format!("[{}]", ffi::lua_tointeger(state, at))
+            }
             ffi::LUA_TNUMBER => format!("[{}]", ffi::lua_tonumber(state, at)),
             _ => format!("[{}]", ffi::lua_toboolean(state, at) != 0),
         }
@@ -477,7 +504,7 @@ unsafe fn written_array_len(state: *mut lua_State, origin: View, at: c_int) -> O
     if last > origin.len().max(2 * count + 8) {
         return None;
     }
-    while origin.get(last).is_some_and(|entry| origin.slice(entry) == "null") {
+    while origin.get(last).is_some_and(|m| m.value == "null") {
         last += 1;
     }
     Some(last)

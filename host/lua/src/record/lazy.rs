@@ -17,7 +17,7 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_State};
 use tailweir_core::{Batch, json};
 
-use super::memo::{Entry, Index, Kind, Memo, Place};
+use super::memo::{Index, Kind, Member, Memo, Place};
 
 /// Registry keys, by address.
 static METATABLE: u8 = 0;
@@ -121,49 +121,36 @@ impl View {
         self.handle.text(self.place.record())
     }
 
-    /// The text of one value.
-    pub(super) fn slice(&self, entry: Entry) -> &'static str {
-        self.record().get(entry.value()).unwrap_or_default()
-    }
-
-    /// The text of one key between its quotes.
-    pub(super) fn key(&self, entry: Entry) -> &'static str {
-        self.record().get(entry.key()).unwrap_or_default()
-    }
-
-    fn with<R>(&self, f: impl FnOnce(&Index, &'static str) -> R) -> R {
-        let record = self.record();
-        f(self.shared.memo.borrow_mut().index(self.handle.owner(), self.place, record), record)
+    fn with<R>(&self, f: impl FnOnce(&Index) -> R) -> R {
+        f(self.shared.memo.borrow_mut().index(self.handle.owner(), self.place, || self.record()))
     }
 
     pub(super) fn kind(&self) -> Kind {
-        self.with(|index, _| index.kind())
+        self.with(Index::kind)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.with(|index, _| index.len())
+        self.with(Index::len)
     }
 
-    pub(super) fn get(&self, ordinal: usize) -> Option<Entry> {
-        self.with(|index, _| index.get(ordinal))
+    pub(super) fn get(&self, ordinal: usize) -> Option<Member> {
+        self.with(|index| index.get(ordinal))
     }
 
     pub(super) fn border(&self) -> usize {
-        self.with(|index, record| index.border(record))
+        self.with(Index::border)
     }
 
-    /// The ordinal of the member under a key of an object.
-    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
-        self.with(|index, record| match index.kind() {
-            Kind::Object => index.find(record, key),
-            Kind::Array => None,
-        })
+    /// The member under a key of an object, and its ordinal.
+    pub(super) fn find(&self, key: &[u8]) -> Option<(usize, Member)> {
+        self.shared.memo.borrow_mut().find(self.handle.owner(), self.place, || self.record(), key)
     }
 
-    /// The ordinal of the element that has this number, counted from 1, in an array.
-    pub(super) fn find_number(&self, number: i64) -> Option<usize> {
+    /// The element that has this number, counted from 1, in an array, and its ordinal.
+    pub(super) fn find_number(&self, number: i64) -> Option<(usize, Member)> {
         let ordinal = usize::try_from(number.checked_sub(1)?).ok()?;
-        self.with(|index, _| (index.kind() == Kind::Array && ordinal < index.len()).then_some(ordinal))
+        let member = self.get(ordinal)?;
+        (member.kind == Kind::Array).then_some((ordinal, member))
     }
 
     /// Whether any lazy table of the batch was ever written to.
@@ -179,18 +166,11 @@ impl View {
             return record;
         }
         let Some(tail) = record.get(self.place.start()..) else { return "" };
-        // As an element of an array that is never closed, the value ends where its text does.
-        let last = match self.len().checked_sub(1).and_then(|last| self.get_furthest(last)) {
-            Some(end) => end - self.place.start(),
-            None => 1,
-        };
-        let close = tail.as_bytes()[last.min(tail.len())..].iter().position(|b| matches!(b, b']' | b'}'));
+        // The closing bracket is the first one behind the last value.
+        let last = self.with(Index::end).map_or(1, |end| end - self.place.start());
+        let close =
+            tail.as_bytes().get(last..).and_then(|rest| rest.iter().position(|b| matches!(b, b']' | b'}')));
         tail.get(..last + close.unwrap_or(0) + 1).unwrap_or_default()
-    }
-
-    /// Where the last value of the text ends. With duplicate keys it need not be the last member's.
-    fn get_furthest(&self, last: usize) -> Option<usize> {
-        self.with(|index, _| (0..=last).filter_map(|n| index.get(n)).map(|e| e.value().end).max())
     }
 }
 
@@ -252,7 +232,8 @@ pub(super) unsafe fn open(state: *mut lua_State, at: c_int) -> Option<View> {
 unsafe fn handle_at(state: *mut lua_State, at: c_int) -> Option<&'static Handle> {
     // SAFETY: as the caller guarantees; size and magic number are looked at before anything else.
     unsafe {
-        if ffi::lua_type(state, at) != ffi::LUA_TUSERDATA || ffi::lua_rawlen(state, at) != size_of::<Handle>() {
+        if ffi::lua_type(state, at) != ffi::LUA_TUSERDATA || ffi::lua_rawlen(state, at) != size_of::<Handle>()
+        {
             return None;
         }
         let handle = ffi::lua_touserdata(state, at) as *const Handle;
@@ -289,7 +270,9 @@ pub(super) unsafe fn push_record(state: *mut lua_State, handle: c_int, index: us
         let Some(content) = handle_at(state, handle) else { return ffi::lua_pushnil(state) };
         let text = guarded(state, || content.text(index));
         let bytes = text.as_bytes();
-        let start = if matches!(bytes.first(), Some(b'{')) { 0 } else {
+        let start = if matches!(bytes.first(), Some(b'{')) {
+            0
+        } else {
             bytes.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\r')).unwrap_or(0)
         };
         match (bytes.get(start), u32::try_from(index), u32::try_from(start)) {
@@ -305,19 +288,25 @@ pub(super) unsafe fn push_record(state: *mut lua_State, handle: c_int, index: us
 /// # Safety
 /// As [`push_lazy`] with five free slots; the lazy table is at `parent`, its handle at `handle`, both absolute.
 #[inline]
-pub(super) unsafe fn push_member(state: *mut lua_State, view: View, parent: c_int, handle: c_int, entry: Entry) {
-    let text = view.slice(entry);
+pub(super) unsafe fn push_member(
+    state: *mut lua_State,
+    view: View,
+    parent: c_int,
+    handle: c_int,
+    member: Member,
+) {
+    let text = member.value;
     // SAFETY: as the caller guarantees.
     unsafe {
         if !is_container(text) {
             return push_scalar(state, view.shared, text);
         }
-        let key = child_key(entry.value_start);
+        let key = child_key(member.start);
         if ffi::lua_rawgetp(state, parent, key) == ffi::LUA_TTABLE {
             return;
         }
         ffi::lua_pop(state, 1);
-        push_lazy(state, handle, view.place.child(entry));
+        push_lazy(state, handle, view.place.child(member));
         ffi::lua_pushvalue(state, -1);
         ffi::lua_rawsetp(state, parent, key);
     }
@@ -332,20 +321,20 @@ pub(super) fn is_container(text: &str) -> bool {
 ///
 /// # Safety
 /// `state` is valid with a free slot; a table is at `parent`.
-pub(super) unsafe fn push_child(state: *mut lua_State, parent: c_int, entry: Entry) -> c_int {
+pub(super) unsafe fn push_child(state: *mut lua_State, parent: c_int, member: Member) -> c_int {
     // SAFETY: as the caller guarantees.
-    unsafe { ffi::lua_rawgetp(state, parent, child_key(entry.value_start)) }
+    unsafe { ffi::lua_rawgetp(state, parent, child_key(member.start)) }
 }
 
 /// Pushes the key of a member, or the number of an element.
 ///
 /// # Safety
 /// As [`push_lazy`].
-pub(super) unsafe fn push_key(state: *mut lua_State, view: View, kind: Kind, ordinal: usize, entry: Entry) {
+pub(super) unsafe fn push_key(state: *mut lua_State, view: View, ordinal: usize, member: Member) {
     // SAFETY: as the caller guarantees.
     unsafe {
-        match kind {
-            Kind::Object => push_string(state, view.shared, view.key(entry)),
+        match member.kind {
+            Kind::Object => push_string(state, view.shared, member.key),
             Kind::Array => ffi::lua_pushinteger(state, ordinal as i64 + 1),
         }
     }
@@ -433,16 +422,16 @@ unsafe fn make_plain(state: *mut lua_State, table: c_int) {
         let top = ffi::lua_gettop(state);
         let Some(view) = open(state, table) else { return };
         let handle = top + 1;
-        let (kind, len) = guarded(state, || (view.kind(), view.len()));
+        let len = guarded(state, || view.len());
         for ordinal in 0..len {
-            let Some(entry) = guarded(state, || view.get(ordinal)) else { break };
-            push_key(state, view, kind, ordinal, entry);
-            push_member(state, view, table, handle, entry);
+            let Some(member) = guarded(state, || view.get(ordinal)) else { break };
+            push_key(state, view, ordinal, member);
+            push_member(state, view, table, handle, member);
             if ffi::lua_type(state, -1) == ffi::LUA_TNIL {
                 // In an array, a place holder makes room in sequence; it is taken out below.
                 ffi::lua_pop(state, 1);
                 ffi::lua_pushboolean(state, 0);
-                if kind == Kind::Object {
+                if member.kind == Kind::Object {
                     ffi::lua_pop(state, 2);
                     continue;
                 }
@@ -451,11 +440,11 @@ unsafe fn make_plain(state: *mut lua_State, table: c_int) {
         }
         remember(state, view, table, handle);
         for ordinal in 0..len {
-            let Some(entry) = guarded(state, || view.get(ordinal)) else { break };
-            if is_container(view.slice(entry)) {
+            let Some(member) = guarded(state, || view.get(ordinal)) else { break };
+            if is_container(member.value) {
                 ffi::lua_pushnil(state);
-                ffi::lua_rawsetp(state, table, child_key(entry.value_start));
-            } else if kind == Kind::Array && view.slice(entry) == "null" {
+                ffi::lua_rawsetp(state, table, child_key(member.start));
+            } else if member.kind == Kind::Array && member.value == "null" {
                 ffi::lua_pushnil(state);
                 ffi::lua_rawseti(state, table, ordinal as i64 + 1);
             }
@@ -515,11 +504,11 @@ pub(super) unsafe fn open_origin(state: *mut lua_State, shared: &Shared, table: 
     }
 }
 
-/// The ordinal of the member under the Lua value at `key`.
+/// The member under the Lua value at `key`, and its ordinal.
 ///
 /// # Safety
 /// `state` is valid and in a protected call.
-unsafe fn find_at(state: *mut lua_State, view: View, key: c_int) -> Option<usize> {
+unsafe fn find_at(state: *mut lua_State, view: View, key: c_int) -> Option<(usize, Member)> {
     // SAFETY: a string's bytes stay where they are while it is on the stack.
     unsafe {
         match ffi::lua_type(state, key) {
@@ -547,9 +536,8 @@ unsafe fn find_at(state: *mut lua_State, view: View, key: c_int) -> Option<usize
 unsafe fn look_up(state: *mut lua_State, view: View, handle: c_int) {
     // SAFETY: as the caller guarantees.
     unsafe {
-        let entry = find_at(state, view, 2).and_then(|ordinal| guarded(state, || view.get(ordinal)));
-        match entry {
-            Some(entry) => push_member(state, view, 1, handle, entry),
+        match find_at(state, view, 2) {
+            Some((_, member)) => push_member(state, view, 1, handle, member),
             None => ffi::lua_pushnil(state),
         }
     }
@@ -639,12 +627,11 @@ unsafe fn step(state: *mut lua_State, shared: &Shared, ordinal: &mut usize) -> c
             ffi::lua_pushnil(state);
             return 1;
         };
-        let kind = guarded(state, || view.kind());
-        while let Some(entry) = guarded(state, || view.get(*ordinal)) {
-            push_key(state, view, kind, *ordinal, entry);
+        while let Some(member) = guarded(state, || view.get(*ordinal)) {
+            push_key(state, view, *ordinal, member);
             *ordinal += 1;
             if lazy.is_some() {
-                push_member(state, view, 1, handle, entry);
+                push_member(state, view, 1, handle, member);
             } else {
                 ffi::lua_pushvalue(state, -1);
                 ffi::lua_rawget(state, 1);
@@ -698,7 +685,7 @@ unsafe extern "C-unwind" fn global_next(state: *mut lua_State) -> c_int {
         let mut key_is_new = false;
         if ffi::lua_type(state, 2) != ffi::LUA_TNIL {
             match find_at(state, view, 2) {
-                Some(found) => ordinal = found + 1,
+                Some((found, _)) => ordinal = found + 1,
                 None if lazy.is_some() => return ffi::luaL_error(state, c"invalid key to 'next'".as_ptr()),
                 None => key_is_new = true,
             }
@@ -948,7 +935,8 @@ pub(super) unsafe fn push_handle(state: *mut lua_State) {
         handle.write(Handle { magic: HANDLE_MAGIC, shared, batch: None, charge: None, written });
         ffi::lua_rawgetp(state, registry, &raw const METATABLE as *const c_void);
         ffi::lua_setiuservalue(state, -2, 1);
-        if ffi::lua_rawgetp(state, registry, &raw const HANDLE_METATABLE as *const c_void) != ffi::LUA_TTABLE {
+        if ffi::lua_rawgetp(state, registry, &raw const HANDLE_METATABLE as *const c_void) != ffi::LUA_TTABLE
+        {
             ffi::lua_pop(state, 1);
             ffi::lua_createtable(state, 0, 2);
             set_function(state, c"__gc", collect_handle);

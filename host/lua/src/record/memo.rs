@@ -31,37 +31,52 @@ impl Place {
         (self.0 & 0xffff_ffff) as usize
     }
 
-    /// The place of the array or object that is the value of `entry`, a member of this one.
-    pub(super) fn child(self, entry: Entry) -> Self {
-        Self(self.0 & !0xffff_ffff | u64::from(entry.value_start))
+    /// The place of the array or object that is the value of a member of this one.
+    pub(super) fn child(self, member: Member) -> Self {
+        Self(self.0 & !0xffff_ffff | u64::from(member.start))
     }
 }
 
-/// One member of an object or element of an array, by its offsets in the record's text.
+/// One member of an object or element of an array.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct Member {
+    /// What it is a member of.
+    pub(super) kind: Kind,
+    /// The text of its key between the quotes, escapes and all; empty for an element of an array.
+    pub(super) key: &'static str,
+    /// The text of its value.
+    pub(super) value: &'static str,
+    /// Where that begins in the record's text.
+    pub(super) start: u32,
+}
+
+/// A member by its offsets in the record's text.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
     key_start: u32,
     /// Length of the key between its quotes; the top bit says that it holds escapes.
     key_len: u32,
-    pub(super) value_start: u32,
+    value_start: u32,
     value_len: u32,
 }
 
 const ESCAPED: u32 = 1 << 31;
 
 impl Entry {
-    pub(super) fn value(self) -> Range<usize> {
+    fn value(self) -> Range<usize> {
         self.value_start as usize..(self.value_start + self.value_len) as usize
     }
 
-    /// The key between its quotes, escapes and all.
-    pub(super) fn key(self) -> Range<usize> {
+    fn key(self) -> Range<usize> {
         self.key_start as usize..(self.key_start + (self.key_len & !ESCAPED)) as usize
     }
 
+    #[inline]
     fn spells(self, record: &str, key: &[u8]) -> bool {
-        let raw = record.get(self.key()).unwrap_or_default();
-        if self.key_len & ESCAPED == 0 { raw.as_bytes() == key } else { json::unescape(raw).as_bytes() == key }
+        if self.key_len & ESCAPED == 0 {
+            return self.key_len as usize == key.len() && record.as_bytes().get(self.key()) == Some(key);
+        }
+        json::unescape(record.get(self.key()).unwrap_or_default()).as_bytes() == key
     }
 }
 
@@ -77,6 +92,8 @@ pub(super) enum Kind {
 pub(super) struct Index {
     owner: usize,
     place: Place,
+    /// The owner's; emptied when the owner goes.
+    record: &'static str,
     kind: Kind,
     entries: Vec<Entry>,
     names: HashMap<Box<[u8]>, u32>,
@@ -93,7 +110,7 @@ const KEPT_CAPACITY: usize = 4096;
 impl Index {
     fn empty() -> Self {
         let (entries, names) = (Vec::new(), HashMap::new());
-        Self { owner: 0, place: Place(0), kind: Kind::Object, entries, names, used: 0 }
+        Self { owner: 0, place: Place(0), record: "", kind: Kind::Object, entries, names, used: 0 }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -104,21 +121,39 @@ impl Index {
         self.entries.len()
     }
 
-    pub(super) fn get(&self, ordinal: usize) -> Option<Entry> {
-        self.entries.get(ordinal).copied()
+    #[inline]
+    pub(super) fn get(&self, ordinal: usize) -> Option<Member> {
+        let entry = *self.entries.get(ordinal)?;
+        let text = |range| self.record.get(range).unwrap_or_default();
+        Some(Member {
+            kind: self.kind,
+            key: text(entry.key()),
+            value: text(entry.value()),
+            start: entry.value_start,
+        })
     }
 
-    /// The ordinal of the member under `key`.
-    pub(super) fn find(&self, record: &str, key: &[u8]) -> Option<usize> {
+    /// The ordinal of the member under `key`; `hint` is looked at first.
+    #[inline]
+    pub(super) fn find(&self, key: &[u8], hint: usize) -> Option<usize> {
+        if self.entries.get(hint).is_some_and(|e| e.spells(self.record, key)) {
+            return Some(hint);
+        }
         if !self.names.is_empty() {
             return self.names.get(key).map(|n| *n as usize);
         }
-        self.entries.iter().position(|e| e.spells(record, key))
+        self.entries.iter().position(|e| e.spells(self.record, key))
+    }
+
+    /// Where the last value of the text ends. With duplicate keys it need not be the last member's.
+    pub(super) fn end(&self) -> Option<usize> {
+        self.entries.iter().map(|e| e.value().end).max()
     }
 
     /// Length of the array as a table: where `#` finds a border in a table that was made with room for all elements.
-    pub(super) fn border(&self, record: &str) -> usize {
-        let empty = |n: usize| self.entries.get(n - 1).is_none_or(|e| record.get(e.value()) == Some("null"));
+    pub(super) fn border(&self) -> usize {
+        let empty =
+            |n: usize| self.entries.get(n - 1).is_none_or(|e| self.record.get(e.value()) == Some("null"));
         let n = if self.kind == Kind::Array { self.entries.len() } else { 0 };
         if n == 0 || !empty(n) {
             return n;
@@ -138,14 +173,14 @@ impl Index {
         low
     }
 
-    fn fill(&mut self, owner: usize, place: Place, record: &str) {
+    fn fill(&mut self, owner: usize, place: Place, record: &'static str) {
         if self.entries.capacity() > KEPT_CAPACITY {
             self.entries = Vec::new();
             self.names = HashMap::new();
         }
         self.entries.clear();
         self.names.clear();
-        (self.owner, self.place) = (owner, place);
+        (self.owner, self.place, self.record) = (owner, place, record);
         // The walkers stop at the closing bracket, so the text need not be cut there.
         let text = record.get(place.start()..).unwrap_or_default();
         let offset = |part: &str| (part.as_ptr() as usize - record.as_ptr() as usize) as u32;
@@ -163,19 +198,23 @@ impl Index {
         // One bit per key seen, by a cheap hash: only a key whose bit is set can be there already.
         let mut seen = [0u64; 4];
         for (key, value) in json::members(text) {
-            let escaped = if key.contains('\\') { ESCAPED } else { 0 };
+            let escaped = if key.bytes().any(|b| b == b'\\') { ESCAPED } else { 0 };
             let entry = Entry {
                 key_start: offset(key),
                 key_len: key.len() as u32 | escaped,
                 value_start: offset(value),
                 value_len: value.len() as u32,
             };
-            let known = if escaped == 0 { self.seen_before(&mut seen, record, key.as_bytes()) } else {
-                self.seen_before(&mut seen, record, json::unescape(key).as_bytes())
+            let known = match escaped {
+                0 => self.seen_before(&mut seen, key.as_bytes()),
+                _ => self.seen_before(&mut seen, json::unescape(key).as_bytes()),
             };
             match known {
                 // The last value counts, at the place of the first, as `serde_json` and so KumoMTA have it.
-                Some(ordinal) => (self.entries[ordinal].value_start, self.entries[ordinal].value_len) = (entry.value_start, entry.value_len),
+                Some(ordinal) => {
+                    let first = &mut self.entries[ordinal];
+                    (first.value_start, first.value_len) = (entry.value_start, entry.value_len);
+                }
                 None => self.entries.push(entry),
             }
         }
@@ -183,10 +222,11 @@ impl Index {
 
     /// The ordinal of the member that has the same key, if there is one; else the key is noted as seen, and the caller
     /// adds it.
-    fn seen_before(&mut self, seen: &mut [u64; 4], record: &str, key: &[u8]) -> Option<usize> {
+    #[inline]
+    fn seen_before(&mut self, seen: &mut [u64; 4], key: &[u8]) -> Option<usize> {
         if self.entries.len() == SMALL && self.names.is_empty() {
             for (ordinal, entry) in self.entries.iter().enumerate() {
-                let name = json::unescape(record.get(entry.key()).unwrap_or_default());
+                let name = json::unescape(self.record.get(entry.key()).unwrap_or_default());
                 self.names.insert(name.as_bytes().into(), ordinal as u32);
             }
         }
@@ -199,11 +239,14 @@ impl Index {
         }
         let (first, last) = (key.first().copied().unwrap_or(0), key.last().copied().unwrap_or(0));
         let middle = key.get(key.len() / 2).copied().unwrap_or(0);
-        let hash = key.len() ^ (first as usize) << 2 ^ (last as usize).wrapping_mul(7) ^ (middle as usize).wrapping_mul(29);
+        let hash = key.len()
+            ^ (first as usize) << 2
+            ^ (last as usize).wrapping_mul(7)
+            ^ (middle as usize).wrapping_mul(29);
         let (word, bit) = (hash >> 6 & 3, 1u64 << (hash & 63));
         let maybe = seen[word] & bit != 0;
         seen[word] |= bit;
-        if maybe { self.find(record, key) } else { None }
+        if maybe { self.find(key, usize::MAX) } else { None }
     }
 }
 
@@ -213,18 +256,28 @@ pub(super) struct Memo {
     slots: [Index; SLOTS],
     last: usize,
     clock: u64,
+    /// Where keys were found last, by a cheap hash of the key: the next record has it there too, as likely as not.
+    hints: [u32; HINTS],
 }
+
+const HINTS: usize = 64;
 
 impl Default for Memo {
     fn default() -> Self {
-        Self { slots: std::array::from_fn(|_| Index::empty()), last: 0, clock: 0 }
+        Self { slots: std::array::from_fn(|_| Index::empty()), last: 0, clock: 0, hints: [0; HINTS] }
     }
 }
 
 impl Memo {
-    /// The index of what is at `place` of `record`, a record of the batch that `owner` stands for.
+    /// The index of what is at `place` of a record of the batch that `owner` stands for. `record` gives that record's
+    /// text, which must remain valid until the owner is [forgotten](Self::forget).
     #[inline]
-    pub(super) fn index(&mut self, owner: usize, place: Place, record: &str) -> &Index {
+    pub(super) fn index(
+        &mut self,
+        owner: usize,
+        place: Place,
+        record: impl FnOnce() -> &'static str,
+    ) -> &Index {
         let hit = |i: &Index| i.owner == owner && i.place == place;
         if !hit(&self.slots[self.last]) {
             self.clock += 1;
@@ -232,7 +285,7 @@ impl Memo {
                 Some(slot) => slot,
                 None => {
                     let oldest = (0..SLOTS).min_by_key(|s| self.slots[*s].used).unwrap_or(0);
-                    self.slots[oldest].fill(owner, place, record);
+                    self.slots[oldest].fill(owner, place, record());
                     oldest
                 }
             };
@@ -241,11 +294,33 @@ impl Memo {
         &self.slots[self.last]
     }
 
+    /// The member under a key of an object, and its ordinal.
+    #[inline]
+    pub(super) fn find(
+        &mut self,
+        owner: usize,
+        place: Place,
+        record: impl FnOnce() -> &'static str,
+        key: &[u8],
+    ) -> Option<(usize, Member)> {
+        let hash = key.len()
+            ^ (key.first().map_or(0, |b| usize::from(*b)) << 1)
+            ^ key.last().map_or(0, |b| usize::from(*b) << 3);
+        let hint = self.hints[hash % HINTS] as usize;
+        let index = self.index(owner, place, record);
+        if index.kind == Kind::Array {
+            return None;
+        }
+        let ordinal = index.find(key, hint)?;
+        let member = index.get(ordinal)?;
+        self.hints[hash % HINTS] = ordinal as u32;
+        Some((ordinal, member))
+    }
+
     /// Forgets what belongs to `owner`, whose address may be used again.
     pub(super) fn forget(&mut self, owner: usize) {
         for slot in self.slots.iter_mut().filter(|s| s.owner == owner) {
-            slot.owner = 0;
-            slot.used = 0;
+            (slot.owner, slot.record, slot.used) = (0, "", 0);
         }
     }
 }
