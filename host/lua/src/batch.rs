@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mlua::{Lua, MetaMethod, UserData, UserDataMethods, UserDataRef};
 use tailweir_core::Batch;
 
+use crate::error::fail;
 use crate::record::{BatchHandle, Charge, Records};
 
 /// What `batch:commit()` does. It may be called again if it failed.
@@ -67,7 +68,7 @@ impl LuaBatch {
                     _ => "batch has already been committed",
                 };
                 self.commit.replace(other);
-                Err(mlua::Error::runtime(why))
+                Err(fail(why))
             }
         }
     }

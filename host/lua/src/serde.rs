@@ -7,6 +7,7 @@ use mlua::serde::SerializeOptions;
 use mlua::{Lua, LuaSerdeExt, Table, Value};
 use tailweir_core::json;
 
+use crate::error::fail;
 use crate::record::Records;
 
 /// Buffers larger than this are not kept for the next call.
@@ -63,7 +64,7 @@ pub fn install(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn named(function: &str, error: mlua::Error) -> mlua::Error {
-    mlua::Error::runtime(format!("{function}: {}", message(&error)))
+    fail(format!("kumo.serde.{function}: {}", message(&error)))
 }
 
 fn message(error: &mlua::Error) -> String {

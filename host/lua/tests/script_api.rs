@@ -25,7 +25,8 @@ fn modules_are_found_by_require() {
 fn modules_beside_the_script_come_first() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("lib")).unwrap();
-    std::fs::write(directory.path().join("lib/greet.lua"), "return function(who) return 'hello ' .. who end").unwrap();
+    std::fs::write(directory.path().join("lib/greet.lua"), "return function(who) return 'hello ' .. who end")
+        .unwrap();
     let script = directory.path().join("main.lua");
     std::fs::write(&script, "assert(require 'lib.greet' ('you') == 'hello you')").unwrap();
     run_file(&script, &[], vec![], std::future::pending()).unwrap();
@@ -53,7 +54,9 @@ fn a_script_without_main_just_runs() {
 
 #[test]
 fn errors_say_where() {
-    let error = run("local kumo = require 'kumo'\nlocal function inner()\n  error('oh no')\nend\nkumo.on('main', function()\n  inner()\nend)");
+    let error = run(
+        "local kumo = require 'kumo'\nlocal function inner()\n  error('oh no')\nend\nkumo.on('main', function()\n  inner()\nend)",
+    );
     let error = error.unwrap_err();
     let lines: Vec<_> = error.lines().collect();
     assert!(lines[0].ends_with("script.lua:3: oh no"), "{error}");
@@ -76,14 +79,21 @@ fn a_file_that_cannot_be_evaluated_is_named() {
     let error = run("x = = 1").unwrap_err();
     let (head, cause) = error.split_once('\n').unwrap();
     assert!(head.starts_with("failed to evaluate /") && head.ends_with("script.lua"), "{error}");
-    assert!(cause.starts_with("caused by: ") && cause.contains("script.lua:1: unexpected symbol near '='"), "{error}");
+    assert!(
+        cause.starts_with("caused by: ") && cause.contains("script.lua:1: unexpected symbol near '='"),
+        "{error}"
+    );
     let missing = run_file("/nonexistent/x.lua".as_ref(), &[], vec![], std::future::pending()).unwrap_err();
-    assert_eq!(missing.to_string(), "failed to read /nonexistent/x.lua: No such file or directory (os error 2)");
+    assert_eq!(
+        missing.to_string(),
+        "failed to read /nonexistent/x.lua: No such file or directory (os error 2)"
+    );
 }
 
 #[test]
 fn a_script_that_sleeps_is_abandoned_some_time_after_the_signal() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sleep.lua");
     std::fs::write(&path, "require('kumo').time.sleep(3600)").unwrap();
@@ -149,14 +159,23 @@ fn requests_carry_what_they_were_given() {
     .unwrap();
     let [get, put, form, multipart] = server.received().try_into().unwrap();
     assert_eq!((get.line.as_str(), put.line.as_str()), ("GET /x?q=1 HTTP/1.1", "PUT /x?q=1 HTTP/1.1"));
-    assert_eq!((get.header("x-one"), get.header("x-two"), get.header("user-agent")), (Some("1"), Some("2"), Some("me/1")));
+    assert_eq!(
+        (get.header("x-one"), get.header("x-two"), get.header("user-agent")),
+        (Some("1"), Some("2"), Some("me/1"))
+    );
     assert_eq!(get.header("authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
-    assert_eq!((put.header("authorization"), put.body.as_slice()), (Some("Bearer token"), b"\0\xffbytes".as_slice()));
+    assert_eq!(
+        (put.header("authorization"), put.body.as_slice()),
+        (Some("Bearer token"), b"\0\xffbytes".as_slice())
+    );
     assert_eq!(form.header("content-type"), Some("application/x-www-form-urlencoded"));
     assert_eq!(form.body, b"key=a+value");
     assert!(multipart.header("content-type").unwrap().starts_with("multipart/form-data; boundary="));
     let body = String::from_utf8_lossy(&multipart.body);
-    assert!(body.contains("name=\"text\"\r\n\r\nhéllo\r\n") && body.contains("application/octet-stream"), "{body}");
+    assert!(
+        body.contains("name=\"text\"\r\n\r\nhéllo\r\n") && body.contains("application/octet-stream"),
+        "{body}"
+    );
 }
 
 #[test]
@@ -190,15 +209,22 @@ fn responses_tell_status_headers_and_body() {
 fn mistakes_with_http_are_named() {
     let server = Server::new(&[]);
     let check = |call: &str, expected: &str| {
-        let source = format!("local http = require 'kumo.http'; local client = http.build_client {{}}; {call}");
+        let source =
+            format!("local http = require 'kumo.http'; local client = http.build_client {{}}; {call}");
         assert_eq!(first_line_of_error(&source), expected);
     };
-    check("http.build_client { timeuot = 1 }", "kumo.http.build_client: unknown option `timeuot`; did you mean `timeout`?");
+    check(
+        "http.build_client { timeuot = 1 }",
+        "kumo.http.build_client: unknown option `timeuot`; did you mean `timeout`?",
+    );
     check(
         "http.build_client { user_agent = 1 }",
         "kumo.http.build_client: option `user_agent` must be a string, got 1",
     );
-    check("http.build_client { timeout = 0 }", "kumo.http.build_client: option `timeout` must be more than zero, got 0");
+    check(
+        "http.build_client { timeout = 0 }",
+        "kumo.http.build_client: option `timeout` must be more than zero, got 0",
+    );
     check("client:get 'nowhere'", "`nowhere` is no URL: relative URL without a base");
     check("client:get 'ftp://u:p@host/x'", "`ftp://host/x` is no http or https URL");
     check("client:close(); client:get 'http://x/'", "the HTTP client has been closed");
@@ -208,7 +234,8 @@ fn mistakes_with_http_are_named() {
         &format!("local r = client:get '{}'; r:send(); r:send()", server.url("/")),
         "the request has been sent already; make a new one for each attempt",
     );
-    let source = "require('kumo.http').build_client {}:get 'http://user:secret@127.0.0.1:1/x?key=secret':send()";
+    let source =
+        "require('kumo.http').build_client {}:get 'http://user:secret@127.0.0.1:1/x?key=secret':send()";
     let error = run(source).unwrap_err();
     assert!(error.contains("GET http://127.0.0.1:1/x failed: error sending request\n"), "{error}");
     assert!(error.contains(&format!("\ncaused by: {CONNECTION_REFUSED}\nstack traceback:")), "{error}");
@@ -219,7 +246,8 @@ fn mistakes_with_http_are_named() {
 fn a_slow_server_runs_into_the_timeout() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let error = run(&format!("require('kumo.http').build_client {{ timeout = '50ms' }}:get('{url}'):send()")).unwrap_err();
+    let error = run(&format!("require('kumo.http').build_client {{ timeout = '50ms' }}:get('{url}'):send()"))
+        .unwrap_err();
     assert!(error.contains("caused by: operation timed out"), "{error}");
 }
 

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use script_support::{collector, first_line_of_error, records, run_file, run_with, segment};
-use tailweir_core::{Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, Verdict};
+use tailweir_core::{
+    Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, Verdict,
+};
 use tailweir_lua::{Extension, FilterHandle, ProcessorHandle};
 use tempfile::TempDir;
 
@@ -27,7 +29,8 @@ fn see(directory: &Path, source: &str) -> Vec<String> {
 fn see_with(directory: &Path, source: &str, mut extensions: Vec<Extension>) -> Vec<String> {
     let (extension, seen) = collector("see");
     extensions.push(extension);
-    let source = format!("local kumo = require 'kumo'\n{}", source.replace("DIR", directory.to_str().unwrap()));
+    let source =
+        format!("local kumo = require 'kumo'\n{}", source.replace("DIR", directory.to_str().unwrap()));
     if let Err(error) = run_with(&source, &[], extensions) {
         panic!("{error}\nafter {:?}", seen.borrow());
     }
@@ -172,7 +175,11 @@ fn an_error_in_the_filter_names_the_record_and_comes_after_the_good_ones() {
     );
     assert_eq!(seen[0], "3");
     let line = seen[1].lines().next().unwrap();
-    assert!(line.starts_with("the filter failed at 20260101-000000.1.zst:4: /") && line.contains("script.lua:3: "), "{line}");
+    assert!(
+        line.starts_with("the filter failed at 20260101-000000.1.zst:4: /")
+            && line.contains("script.lua:3: "),
+        "{line}"
+    );
     assert!(line.ends_with("attempt to index a nil value (field 'nothing')"), "{line}");
     assert_eq!(seen[1].matches("attempt to index").count(), 1, "{}", seen[1]);
 }
@@ -233,25 +240,58 @@ fn options_that_are_wrong_are_named() {
         let function = call.split(['{', '(', ' ']).next().unwrap();
         assert_eq!(message, format!("kumo.jsonl.{function}{expected}"));
     };
-    check("new_tailer { directory = 'DIR', checkpoint_nmae = 'x' }", ": unknown option `checkpoint_nmae`; did you mean `checkpoint_name`?");
+    check(
+        "new_tailer { directory = 'DIR', checkpoint_nmae = 'x' }",
+        ": unknown option `checkpoint_nmae`; did you mean `checkpoint_name`?",
+    );
     check("new_tailer {}", ": option `directory` is required");
-    check("new_tailer('DIR')", &format!(": expected a table of options, got '{}'", shortened(directory.path())));
+    check(
+        "new_tailer('DIR')",
+        &format!(": expected a table of options, got '{}'", shortened(directory.path())),
+    );
     check("new_tailer { directory = 1 }", ": option `directory` must be a string, got 1");
     check("new_tailer { directory = '' }", ": option `directory` must be a path, got ''");
-    check("new_tailer { directory = 'DIR', max_batch_size = 0 }", ": option `max_batch_size` must be a whole number above zero, got 0");
-    check("new_tailer { directory = 'DIR', max_batch_size = '5' }", ": option `max_batch_size` must be a whole number above zero, got '5'");
-    check("new_tailer { directory = 'DIR', max_line_size = 1.5 }", ": option `max_line_size` must be a whole number above zero, got 1.5");
-    check("new_tailer { directory = 'DIR', max_batch_bytes = -1 }", ": option `max_batch_bytes` must be a whole number above zero, got -1");
-    check("new_tailer { directory = 'DIR', max_uncommitted = {} }", ": option `max_uncommitted` must be a whole number above zero, got a table");
-    check("new_tailer { directory = 'DIR', tail = 'yes' }", ": option `tail` must be true or false, got 'yes'");
+    check(
+        "new_tailer { directory = 'DIR', max_batch_size = 0 }",
+        ": option `max_batch_size` must be a whole number above zero, got 0",
+    );
+    check(
+        "new_tailer { directory = 'DIR', max_batch_size = '5' }",
+        ": option `max_batch_size` must be a whole number above zero, got '5'",
+    );
+    check(
+        "new_tailer { directory = 'DIR', max_line_size = 1.5 }",
+        ": option `max_line_size` must be a whole number above zero, got 1.5",
+    );
+    check(
+        "new_tailer { directory = 'DIR', max_batch_bytes = -1 }",
+        ": option `max_batch_bytes` must be a whole number above zero, got -1",
+    );
+    check(
+        "new_tailer { directory = 'DIR', max_uncommitted = {} }",
+        ": option `max_uncommitted` must be a whole number above zero, got a table",
+    );
+    check(
+        "new_tailer { directory = 'DIR', tail = 'yes' }",
+        ": option `tail` must be true or false, got 'yes'",
+    );
     check("new_tailer { directory = 'DIR', follow = 0 }", ": option `follow` must be true or false, got 0");
     check(
         "new_tailer { directory = 'DIR', max_batch_latency = '1 parsec' }",
         ": option `max_batch_latency` must be a duration such as '500ms', '1s' or '2m 30s', or a number of seconds, got '1 parsec'",
     );
-    check("new_tailer { directory = 'DIR', poll_watcher = 0 }", ": option `poll_watcher` must be more than zero, got 0");
-    check("new_tailer { directory = 'DIR', ordering = 'time' }", ": option `ordering` must be 'name' or 'strict', got 'time'");
-    check("new_tailer { directory = 'DIR', on_malformed = 'drop' }", ": option `on_malformed` must be 'quarantine' or 'skip' or 'fail', got 'drop'");
+    check(
+        "new_tailer { directory = 'DIR', poll_watcher = 0 }",
+        ": option `poll_watcher` must be more than zero, got 0",
+    );
+    check(
+        "new_tailer { directory = 'DIR', ordering = 'time' }",
+        ": option `ordering` must be 'name' or 'strict', got 'time'",
+    );
+    check(
+        "new_tailer { directory = 'DIR', on_malformed = 'drop' }",
+        ": option `on_malformed` must be 'quarantine' or 'skip' or 'fail', got 'drop'",
+    );
     check(
         "new_tailer { directory = 'DIR', checkpoint_sync = 'never' }",
         ": option `checkpoint_sync` must be 'always' or a duration such as '500ms', '1s' or '2m 30s', or a number of seconds, above zero, got 'never'",
@@ -261,14 +301,26 @@ fn options_that_are_wrong_are_named() {
         ": the filter must be a function or a filter made by kumo.wasm, got 'x'",
     );
     check("new_multi_tailer { directory = 'DIR' }", ": option `consumers` is required");
-    check("new_multi_tailer { directory = 'DIR', consumers = {} }", ": option `consumers` must be an array of at least one table, got a table");
-    check("new_multi_tailer { directory = 'DIR', consumers = { {} } }", ": consumers: option `name` is required");
+    check(
+        "new_multi_tailer { directory = 'DIR', consumers = {} }",
+        ": option `consumers` must be an array of at least one table, got a table",
+    );
+    check(
+        "new_multi_tailer { directory = 'DIR', consumers = { {} } }",
+        ": consumers: option `name` is required",
+    );
     check(
         "new_multi_tailer { directory = 'DIR', consumers = { { name = 'a', filtre = print } } }",
         ": consumers: unknown option `filtre`; did you mean `filter`?",
     );
-    check("new_writer { directory = 'DIR' }", ": unknown option `directory`; the options are log_dir, max_file_size, compression_level, max_segment_duration, suffix, tz, max_record_size, frame_bytes, flush_interval");
-    check("new_writer { log_dir = 'DIR', compression_level = 23 }", ": option `compression_level` must be a whole number from 0 to 22, got 23");
+    check(
+        "new_writer { directory = 'DIR' }",
+        ": unknown option `directory`; the options are log_dir, max_file_size, compression_level, max_segment_duration, suffix, tz, max_record_size, frame_bytes, flush_interval",
+    );
+    check(
+        "new_writer { log_dir = 'DIR', compression_level = 23 }",
+        ": option `compression_level` must be a whole number from 0 to 22, got 23",
+    );
 }
 
 fn shortened(path: &Path) -> String {
@@ -281,9 +333,14 @@ fn names_of_checkpoints_stay_inside_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["a/b", "../x", ".hidden", "", "x.lock", "x.quarantine"] {
         let path = directory.path().display();
-        let call = format!("require('kumo').jsonl.new_tailer {{ directory = '{path}', checkpoint_name = '{name}' }}");
+        let call = format!(
+            "require('kumo').jsonl.new_tailer {{ directory = '{path}', checkpoint_name = '{name}' }}"
+        );
         let message = first_line_of_error(&call);
-        assert!(message.starts_with(&format!("kumo.jsonl.new_tailer: checkpoint_name `{name}` ")), "{message}");
+        assert!(
+            message.starts_with(&format!("kumo.jsonl.new_tailer: checkpoint_name `{name}` ")),
+            "{message}"
+        );
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
@@ -361,7 +418,10 @@ fn filters_and_processors_of_other_engines_are_used_like_lua_ones() {
     let engine: Extension = Box::new(|lua, kumo| {
         let wasm = lua.create_table()?;
         wasm.set("filter", lua.create_function(|_, _: mlua::Table| Ok(FilterHandle(Arc::new(Odd))))?)?;
-        wasm.set("processor", lua.create_function(|_, _: mlua::Table| Ok(ProcessorHandle::new(Box::new(Answers(0)))))?)?;
+        wasm.set(
+            "processor",
+            lua.create_function(|_, _: mlua::Table| Ok(ProcessorHandle::new(Box::new(Answers(0)))))?,
+        )?;
         kumo.set("wasm", wasm)
     });
     let seen = see_with(

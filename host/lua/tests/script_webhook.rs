@@ -38,7 +38,8 @@ fn run_webhook(logs: &Path, server: &Server, requests: usize) -> (Result<(), Str
 
 /// The `n` of the records in each request.
 fn numbers(server: &Server) -> Vec<Vec<u64>> {
-    let records = |json: serde_json::Value| json.as_array().unwrap().iter().map(|r| r["n"].as_u64().unwrap()).collect();
+    let records =
+        |json: serde_json::Value| json.as_array().unwrap().iter().map(|r| r["n"].as_u64().unwrap()).collect();
     server.received().iter().map(|request| records(request.json())).collect()
 }
 
@@ -52,7 +53,10 @@ fn every_record_is_posted_once_and_a_second_run_posts_none() {
     let first = &server.received()[0];
     assert_eq!(first.line, "POST /log HTTP/1.1");
     assert_eq!(first.header("content-type"), Some("application/json"));
-    assert_eq!(first.json()[0], serde_json::from_str::<serde_json::Value>(&records("customer-a", 0..1)[0]).unwrap());
+    assert_eq!(
+        first.json()[0],
+        serde_json::from_str::<serde_json::Value>(&records("customer-a", 0..1)[0]).unwrap()
+    );
 
     segment(logs.path(), "20260101-000002", &records("customer-a", 250..260));
     let again = Server::new(&[]);
@@ -76,7 +80,10 @@ fn five_server_errors_end_the_script_and_the_next_run_delivers_the_batch() {
     let (logs, server) = (logs(), Server::new(&["500 Internal Server Error"; 5]));
     let (result, sleeps) = run_webhook(logs.path(), &server, usize::MAX);
     let error = result.unwrap_err();
-    assert!(error.contains("webhook.lua:58: webhook post failed: 500 Internal Server Error: body"), "{error}");
+    assert!(
+        error.contains("webhook.lua:50: webhook post failed: 500 Internal Server Error: body"),
+        "{error}"
+    );
     assert!(error.contains("stack traceback:"), "{error}");
     assert_eq!(*sleeps.borrow(), [2.0, 2.0, 2.0, 2.0, 5.0]);
     assert_eq!(server.received().len(), 5);
@@ -112,7 +119,9 @@ fn each_customer_has_its_own_endpoint_filter_and_checkpoint() {
     std::thread::scope(|scope| {
         for (customer, server) in &servers {
             let script = &script;
-            scope.spawn(move || run_file(script, &[customer], vec![], server.clone().has_received(3)).unwrap());
+            scope.spawn(move || {
+                run_file(script, &[customer], vec![], server.clone().has_received(3)).unwrap()
+            });
         }
     });
     for (customer, server) in &servers {
@@ -121,16 +130,16 @@ fn each_customer_has_its_own_endpoint_filter_and_checkpoint() {
         assert!(pools.into_iter().all(|record| record["egress_pool"] == *customer));
         assert!(logs.path().join(format!(".webhook-{customer}")).is_file());
     }
-    // Errors of `assert` have no position of their own.
     let unknown = run_file(&script, &["customer-x"], vec![], std::future::pending()).unwrap_err().to_string();
-    assert!(unknown.starts_with("unknown pool 'customer-x'\nstack traceback:"), "{unknown}");
+    assert!(unknown.contains(".lua:10: unknown pool 'customer-x'\nstack traceback:"), "{unknown}");
 }
 
 #[test]
 fn one_multi_tailer_serves_all_customers_and_drops_what_one_refuses() {
     let logs = logs();
     let servers = [("customer-a", Server::new(&["400 Bad Request"])), ("customer-b", Server::new(&[]))];
-    let mut source = include_str!("scripts/multi_webhook.lua").replace("/var/log/kumomta", logs.path().to_str().unwrap());
+    let mut source =
+        include_str!("scripts/multi_webhook.lua").replace("/var/log/kumomta", logs.path().to_str().unwrap());
     for (customer, server) in &servers {
         source = source.replace(&format!("{customer}.example.com"), &server.address);
     }

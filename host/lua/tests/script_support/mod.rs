@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mlua::Value;
-use tokio::sync::watch;
 use tailweir_lua::{Extension, Hooks, Script, ScriptError};
+use tokio::sync::watch;
 
 /// Nothing that a test waits for takes so long.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -31,7 +31,9 @@ pub fn segment(directory: &Path, name: &str, lines: &[String]) -> PathBuf {
 /// Records of a pool, told apart by `n`.
 pub fn records(pool: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
     let record = |n| {
-        format!(r#"{{"type":"Delivery","id":"{pool}-{n}","n":{n},"egress_pool":"{pool}","response":{{"code":250}}}}"#)
+        format!(
+            r#"{{"type":"Delivery","id":"{pool}-{n}","n":{n},"egress_pool":"{pool}","response":{{"code":250}}}}"#
+        )
     };
     numbers.map(record).collect()
 }

@@ -1,0 +1,221 @@
+//! What scripts say about a tailer, checked and turned into what the pipeline is told.
+
+use mlua::{Lua, Value};
+use tailweir_core::Filter;
+use tailweir_pipeline::{
+    CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnMalformed, SourceOptions, StartFrom,
+};
+use tailweir_segments::{Mode, Ordering, Pattern, ReaderOptions, Watch};
+
+use crate::error::{fail, with_causes};
+use crate::kumo::Host;
+use crate::native::FilterHandle;
+use crate::options::{self, DURATION, Options, describe, userdata};
+use crate::plugin::LuaFilter;
+
+/// Everything that a tailer is opened with.
+pub(super) struct Config {
+    pub(super) function: &'static str,
+    pub(super) source: SourceOptions,
+    pub(super) consumers: Vec<ConsumerOptions>,
+}
+
+const SINGLE: &[&str] = &[
+    "directory",
+    "pattern",
+    "max_batch_size",
+    "max_batch_latency",
+    "checkpoint_name",
+    "poll_watcher",
+    "tail",
+    "follow",
+    "ordering",
+    "max_line_size",
+    "max_batch_bytes",
+    "max_uncommitted",
+    "checkpoint_sync",
+    "on_malformed",
+];
+
+const MULTI: &[&str] = &[
+    "directory",
+    "pattern",
+    "poll_watcher",
+    "tail",
+    "consumers",
+    "follow",
+    "ordering",
+    "max_line_size",
+    "max_batch_bytes",
+    "max_uncommitted",
+    "checkpoint_sync",
+    "on_malformed",
+];
+
+const CONSUMER: &[&str] = &[
+    "name",
+    "max_batch_size",
+    "max_batch_latency",
+    "checkpoint_name",
+    "filter",
+    "max_batch_bytes",
+    "max_uncommitted",
+    "checkpoint_sync",
+    "on_malformed",
+];
+
+/// The arguments of `new_tailer`.
+pub(super) fn single(lua: &Lua, options: Value, filter_value: Value, host: &Host) -> mlua::Result<Config> {
+    let function = "kumo.jsonl.new_tailer";
+    let options = Options::new(lua, function, options, SINGLE)?;
+    let source = source(&options, host)?;
+    let mut consumer = ConsumerOptions::new("default");
+    fill(&options, None, &mut consumer)?;
+    consumer.filter = filter(lua, function, &filter_value)?;
+    Ok(Config { function, source, consumers: vec![consumer] })
+}
+
+/// The argument of `new_multi_tailer`.
+pub(super) fn multi(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Config> {
+    let function = "kumo.jsonl.new_multi_tailer";
+    let options = Options::new(lua, function, options, MULTI)?;
+    let source = source(&options, host)?;
+    let value = options.value("consumers")?;
+    let table = match &value {
+        Value::Table(table) => table,
+        Value::Nil => return options.required("consumers", None),
+        _ => return Err(options.wrong("consumers", "an array of tables", &value)),
+    };
+    let mut consumers = Vec::new();
+    for (key, entry) in options::entries(lua, table)? {
+        if key.as_integer().is_none() {
+            return Err(options.wrong("consumers", "an array of tables", &key));
+        }
+        consumers.push(consumer(lua, function, &options, entry)?);
+    }
+    match consumers.is_empty() {
+        true => {
+            Err(options.wrong("consumers", "an array of at least one table", &Value::Table(table.clone())))
+        }
+        false => Ok(Config { function, source, consumers }),
+    }
+}
+
+/// One entry of `consumers`. What the whole tailer was told holds for each consumer that is not told otherwise.
+fn consumer(lua: &Lua, function: &str, all: &Options, entry: Value) -> mlua::Result<ConsumerOptions> {
+    let options = Options::new(lua, format!("{function}: consumers"), entry, CONSUMER)?;
+    let name = options.string("name")?;
+    let name = options.required("name", name)?;
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(options.wrong("name", "a name without control characters", &options.value("name")?));
+    }
+    let mut consumer = ConsumerOptions::new(name);
+    fill(&options, Some(all), &mut consumer)?;
+    consumer.filter = filter(lua, function, &options.value("filter")?)?;
+    Ok(consumer)
+}
+
+fn source(options: &Options, host: &Host) -> mlua::Result<SourceOptions> {
+    let directory = options.string("directory")?;
+    let directory = options.required("directory", directory)?;
+    if directory.is_empty() {
+        return Err(options.wrong("directory", "a path", &options.value("directory")?));
+    }
+    let mut source = SourceOptions::new(directory);
+    fill_reader(options, &mut source.reader)?;
+    source.reader.events = host.events.clone();
+    if options.boolean("tail")? == Some(true) {
+        source.start = StartFrom::Newest;
+    }
+    Ok(source)
+}
+
+fn fill_reader(options: &Options, reader: &mut ReaderOptions) -> mlua::Result<()> {
+    if let Some(pattern) = options.string("pattern")? {
+        reader.pattern = Pattern::new(&pattern).map_err(|e| options.failed(&e))?;
+    }
+    if let Some(interval) = options.interval("poll_watcher")? {
+        reader.watch = Watch::Poll(interval);
+    }
+    if options.boolean("follow")? == Some(false) {
+        reader.mode = Mode::Once;
+    }
+    if let Some(ordering) =
+        options.choice("ordering", &[("name", Ordering::Name), ("strict", Ordering::Strict)])?
+    {
+        reader.ordering = ordering;
+    }
+    if let Some(size) = options.size("max_line_size")? {
+        reader.max_line_size = size;
+    }
+    Ok(())
+}
+
+/// The options of one consumer. Those that may stand at the whole tailer too are taken from `all` where they are missing.
+fn fill(options: &Options, all: Option<&Options>, consumer: &mut ConsumerOptions) -> mlua::Result<()> {
+    let mut sync = None;
+    for options in all.into_iter().chain([options]) {
+        fill_shared(options, consumer)?;
+        sync = checkpoint_sync(options)?.or(sync);
+    }
+    if let Some(size) = options.size("max_batch_size")? {
+        consumer.max_batch_size = size;
+    }
+    if let Some(latency) = options.duration("max_batch_latency")? {
+        consumer.max_batch_latency = latency;
+    }
+    if let Some(name) = options.string("checkpoint_name")? {
+        let name = CheckpointName::new(&name).map_err(|e| options.failed(&e))?;
+        consumer.checkpoint = Some(CheckpointOptions { name, sync: sync.unwrap_or_default() });
+    }
+    Ok(())
+}
+
+/// The options that may stand at a consumer and, for all of its consumers, at a multi tailer.
+fn fill_shared(options: &Options, consumer: &mut ConsumerOptions) -> mlua::Result<()> {
+    if let Some(bytes) = options.size("max_batch_bytes")? {
+        consumer.max_batch_bytes = bytes;
+    }
+    if let Some(limit) = options.size("max_uncommitted")? {
+        consumer.max_uncommitted = limit;
+    }
+    let choices =
+        [("quarantine", OnMalformed::Quarantine), ("skip", OnMalformed::Skip), ("fail", OnMalformed::Fail)];
+    if let Some(choice) = options.choice("on_malformed", &choices)? {
+        consumer.on_malformed = choice;
+    }
+    Ok(())
+}
+
+fn checkpoint_sync(options: &Options) -> mlua::Result<Option<CheckpointSync>> {
+    let value = options.value("checkpoint_sync")?;
+    match &value {
+        Value::Nil => return Ok(None),
+        Value::String(word) if *word == "always" => return Ok(Some(CheckpointSync::Always)),
+        _ => {}
+    }
+    match options::duration(&value).filter(|interval| !interval.is_zero()) {
+        Some(interval) => Ok(Some(CheckpointSync::Interval(interval))),
+        None => Err(options.wrong("checkpoint_sync", format!("'always' or {DURATION}, above zero"), &value)),
+    }
+}
+
+/// A filter: a function of this state, or something that makes one in another engine.
+fn filter(lua: &Lua, function: &str, value: &Value) -> mlua::Result<Option<Box<dyn Filter>>> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::Function(filter) => Ok(Some(Box::new(LuaFilter::new(lua, filter.clone())?))),
+        _ => match userdata::<FilterHandle>(value) {
+            Some(handle) => {
+                let filter = handle.borrow::<FilterHandle>()?.0.create();
+                Ok(Some(filter.map_err(|e| fail(format!("{function}: {}", with_causes(&*e))))?))
+            }
+            None => {
+                let got = describe(value);
+                Err(fail(format!(
+                    "{function}: the filter must be a function or a filter made by kumo.wasm, got {got}"
+                )))
+            }
+        },
+    }
+}

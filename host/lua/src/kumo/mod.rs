@@ -1,0 +1,146 @@
+//! The `kumo` module that scripts use, one file per namespace.
+
+mod http;
+mod jsonl;
+mod log;
+mod time;
+mod unsupported;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mlua::{Function, Lua, Table, Value};
+use tailweir_core::EventSink;
+use tailweir_pipeline::Closer;
+
+use crate::record::Records;
+
+/// Adds something to the `kumo` table.
+pub type Extension = Box<dyn Fn(&Lua, &Table) -> mlua::Result<()>>;
+
+/// Changes what goes to the log, by the text of a filter; an error says what is wrong with the text.
+pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String>>;
+
+/// What the program that hosts scripts provides.
+pub struct Hooks {
+    /// What `kumo.version` says.
+    pub version: String,
+    /// Called in order with the `kumo` table once it is complete. Each table that they put into it can be required,
+    /// as `kumo.<name>`.
+    pub extensions: Vec<Extension>,
+    /// What `kumo.set_diagnostic_log_filter` does.
+    pub set_log_filter: Option<SetLogFilter>,
+    /// Receives the events of the readers and writers that scripts open.
+    pub events: Arc<dyn EventSink>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { version, extensions: Vec::new(), set_log_filter: None, events: Arc::new(()) }
+    }
+}
+
+/// What the functions of one Lua state share.
+pub(crate) struct Host {
+    set_log_filter: Option<SetLogFilter>,
+    events: Arc<dyn EventSink>,
+    handlers: RefCell<BTreeMap<String, Function>>,
+    open: RefCell<BTreeMap<u64, Closer>>,
+    opened: Cell<u64>,
+    closing: Cell<bool>,
+}
+
+impl Host {
+    /// The function that a script registered last for an event.
+    pub(crate) fn handler(&self, event: &str) -> Option<Function> {
+        self.handlers.borrow().get(event).cloned()
+    }
+
+    /// Ends the iteration of every tailer: of those that are open, and of those to come.
+    pub(crate) fn close_all(&self) {
+        self.closing.set(true);
+        self.open.borrow().values().for_each(Closer::close);
+    }
+
+    /// Drops what would keep the Lua state alive.
+    pub(crate) fn release(&self) {
+        self.handlers.borrow_mut().clear();
+    }
+
+    /// Remembers an open consumer until [`forget`](Self::forget).
+    fn remember(&self, closer: Closer) -> u64 {
+        if self.closing.get() {
+            closer.close();
+        }
+        let key = self.opened.get();
+        self.opened.set(key + 1);
+        self.open.borrow_mut().insert(key, closer);
+        key
+    }
+
+    fn forget(&self, key: u64) {
+        self.open.borrow_mut().remove(&key);
+    }
+}
+
+/// Makes the `kumo` module in a Lua state, so that `require 'kumo'` and `require 'kumo.http'` find it. No global is set.
+///
+/// # Errors
+/// If the state is out of memory, has no `package` library, or an extension fails.
+pub fn install(lua: &Lua, hooks: Hooks) -> mlua::Result<Table> {
+    Ok(build(lua, hooks)?.0)
+}
+
+pub(crate) fn build(lua: &Lua, hooks: Hooks) -> mlua::Result<(Table, Rc<Host>)> {
+    Records::install(lua)?;
+    let host = Rc::new(Host {
+        set_log_filter: hooks.set_log_filter,
+        events: hooks.events,
+        handlers: RefCell::default(),
+        open: RefCell::default(),
+        opened: Cell::new(0),
+        closing: Cell::new(false),
+    });
+    let kumo = lua.create_table()?;
+    kumo.set("version", hooks.version)?;
+    kumo.set("on", on(lua, &host)?)?;
+    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
+    kumo.set("available_parallelism", lua.create_function(move |_, ()| Ok(parallelism))?)?;
+    log::install(lua, &kumo, &host)?;
+    let (time, serde) = (time::module(lua)?, crate::serde::install(lua)?);
+    kumo.set("sleep", time.get::<Value>("sleep")?)?;
+    for name in ["json_encode", "json_encode_pretty", "json_parse", "json_load"] {
+        kumo.set(name, serde.get::<Value>(name)?)?;
+    }
+    kumo.set("time", time)?;
+    kumo.set("serde", serde)?;
+    kumo.set("http", http::module(lua)?)?;
+    kumo.set("jsonl", jsonl::module(lua, &host)?)?;
+    unsupported::install(lua, &kumo)?;
+    for extension in &hooks.extensions {
+        extension(lua, &kumo)?;
+    }
+    let loaded: Table = lua.globals().get::<Table>("package")?.get("loaded")?;
+    loaded.set("kumo", &kumo)?;
+    kumo.for_each(|name: String, value: Value| match value {
+        Value::Table(module) => loaded.set(format!("kumo.{name}"), module),
+        _ => Ok(()),
+    })?;
+    Ok((kumo, host))
+}
+
+/// `kumo.on(event, fn)`: the last function registered for an event is the one that is called.
+fn on(lua: &Lua, host: &Rc<Host>) -> mlua::Result<Function> {
+    let host = Rc::downgrade(host);
+    lua.create_function(move |_, (event, handler): (String, Function)| {
+        let Some(host) = host.upgrade() else { return Ok(()) };
+        let first = host.handlers.borrow_mut().insert(event.clone(), handler).is_none();
+        if first && event != "main" {
+            tracing::warn!(target: "lua", "kumo.on('{event}'): this event never comes here; only 'main' is called");
+        }
+        Ok(())
+    })
+}
