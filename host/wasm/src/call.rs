@@ -40,8 +40,7 @@ pub enum CallError {
 }
 
 fn what_it_said(said: &Option<String>) -> String {
-    said.as_ref()
-        .map_or_else(String::new, |said| format!("; it said: {said}"))
+    said.as_ref().map_or_else(String::new, |said| format!("; it said: {said}"))
 }
 
 /// Measures how long a call computes; the time that it waits in the host does not count.
@@ -57,12 +56,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            origin: Instant::now(),
-            limit,
-            spent: AtomicU64::new(0),
-            resumed: AtomicU64::new(0),
-        })
+        Arc::new(Self { origin: Instant::now(), limit, spent: AtomicU64::new(0), resumed: AtomicU64::new(0) })
     }
 
     /// A call begins.
@@ -104,10 +98,7 @@ pub(crate) struct Timed<F> {
 impl<F> Timed<F> {
     pub(crate) fn new(call: F, clock: Arc<Clock>) -> Self {
         clock.reset();
-        Self {
-            call: Box::pin(call),
-            clock,
-        }
+        Self { call: Box::pin(call), clock }
     }
 }
 

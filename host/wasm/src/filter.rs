@@ -25,10 +25,7 @@ impl FilterPlugin {
             run_now(template.start()).unwrap_or_else(|waits| Err(LoadErrorKind::Start(waits.to_string())));
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
-        Ok(Self {
-            template: Arc::new(template),
-            description: Arc::new(description),
-        })
+        Ok(Self { template: Arc::new(template), description: Arc::new(description) })
     }
 
     /// What the plug-in says about itself.
@@ -46,10 +43,7 @@ impl std::fmt::Debug for FilterPlugin {
 impl FilterFactory for FilterPlugin {
     fn create(&self) -> Result<Box<dyn Filter>, Box<dyn StdError + Send + Sync>> {
         let instance = restart(&self.template)?;
-        Ok(Box::new(WasmFilter {
-            template: self.template.clone(),
-            instance: Some(instance),
-        }))
+        Ok(Box::new(WasmFilter { template: self.template.clone(), instance: Some(instance) }))
     }
 }
 
@@ -58,11 +52,7 @@ fn restart(template: &Template<World>) -> Result<Instance<World>, CallError> {
 }
 
 fn crashed(template: &Template<World>, cause: &dyn StdError) -> CallError {
-    CallError::Crashed {
-        plugin: template.name().to_owned(),
-        cause: cause.to_string(),
-        said: None,
-    }
+    CallError::Crashed { plugin: template.name().to_owned(), cause: cause.to_string(), said: None }
 }
 
 struct WasmFilter {
@@ -80,9 +70,7 @@ impl WasmFilter {
         let Instance { world, call } = &mut instance;
         call.begin(Some(candidates));
         let clock = call.clock.clone();
-        let evaluate = world
-            .tailweir_plugin_filter()
-            .call_evaluate(&mut call.store, handle());
+        let evaluate = world.tailweir_plugin_filter().call_evaluate(&mut call.store, handle());
         let result = run_now(Timed::new(evaluate, clock)).unwrap_or_else(|waits| Err(waits.into()));
         let answer = match call.end(result)? {
             Ok(verdict) => check_length(verdict.into(), candidates.len()).map_err(|what| call.invalid(what)),
@@ -98,10 +86,9 @@ impl WasmFilter {
 /// A verdict of another length says nothing about any record.
 fn check_length(verdict: Verdict, len: usize) -> Result<Verdict, String> {
     match &verdict {
-        Verdict::Keep(keep) if keep.len() != len => Err(format!(
-            "its verdict has {} entries for {len} records",
-            keep.len()
-        )),
+        Verdict::Keep(keep) if keep.len() != len => {
+            Err(format!("its verdict has {} entries for {len} records", keep.len()))
+        }
         _ => Ok(verdict),
     }
 }
@@ -112,10 +99,6 @@ impl Filter for WasmFilter {
             return Ok(Verdict::All);
         }
         let located = Located::Batch;
-        self.call(candidates).map_err(|e| FilterError {
-            decided: Vec::new(),
-            located,
-            source: e.into(),
-        })
+        self.call(candidates).map_err(|e| FilterError { decided: Vec::new(), located, source: e.into() })
     }
 }

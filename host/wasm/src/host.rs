@@ -159,8 +159,6 @@ fn watch(engine: EngineWeak) -> Result<(), wasmtime::Error> {
             thread::sleep(TICK);
         }
     };
-    thread::Builder::new()
-        .name("plugin-deadlines".to_owned())
-        .spawn(tick)?;
+    thread::Builder::new().name("plugin-deadlines".to_owned()).spawn(tick)?;
     Ok(())
 }

@@ -44,10 +44,7 @@ impl WasiHttpHooks for Gate {
         };
         Box::new(async move {
             let (response, receiving) = default_send_request(request, Some(options)).await?;
-            Ok((
-                response.map(BodyExt::boxed_unsync),
-                Box::new(receiving) as Receiving,
-            ))
+            Ok((response.map(BodyExt::boxed_unsync), Box::new(receiving) as Receiving))
         })
     }
 }

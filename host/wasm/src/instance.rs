@@ -56,12 +56,7 @@ pub(crate) struct Template<W: World> {
 impl<W: World> Template<W> {
     pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, (Loaded, LoadErrorKind)> {
         match W::prepare(loaded.pre.clone()) {
-            Ok(pre) => Ok(Self {
-                pre,
-                on_tick,
-                name: loaded.stem.clone(),
-                loaded,
-            }),
+            Ok(pre) => Ok(Self { pre, on_tick, name: loaded.stem.clone(), loaded }),
             Err(e) => Err((loaded, LoadErrorKind::Shape(format!("{e:#}")))),
         }
     }
@@ -84,20 +79,15 @@ impl<W: World> Template<W> {
 
     /// The longest that any call can take.
     pub(crate) fn patience(&self) -> Duration {
-        self.loaded
-            .limits
-            .deadline
-            .saturating_add(self.loaded.limits.wait)
+        self.loaded.limits.deadline.saturating_add(self.loaded.limits.wait)
     }
 
     /// Makes an instance and sets it up.
     pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
         let limits = &self.loaded.limits;
         let clock = Clock::new(limits.deadline);
-        let mut store = Store::new(
-            self.loaded.host.engine(),
-            State::new(&self.name, limits, &self.loaded.grants),
-        );
+        let mut store =
+            Store::new(self.loaded.host.engine(), State::new(&self.name, limits, &self.loaded.grants));
         store.limiter(|state| &mut state.memory);
         let (watched, on_tick) = (clock.clone(), self.on_tick);
         store.epoch_deadline_callback(move |_| match on_tick {
@@ -105,12 +95,8 @@ impl<W: World> Template<W> {
             OnTick::Continue => Ok(UpdateDeadline::Continue(1)),
             OnTick::Yield => Ok(UpdateDeadline::Yield(1)),
         });
-        let mut setup = Call {
-            store,
-            clock,
-            plugin: self.name.to_string(),
-            memory_limit: limits.memory_bytes,
-        };
+        let mut setup =
+            Call { store, clock, plugin: self.name.to_string(), memory_limit: limits.memory_bytes };
         setup.begin(None);
         let world = Timed::new(W::instantiate(&self.pre, &mut setup.store), setup.clock.clone()).await;
         let world = world.map_err(|e| LoadErrorKind::Start(setup.explain(&e)))?;
@@ -120,15 +106,8 @@ impl<W: World> Template<W> {
         let description = setup.end(described).map_err(LoadErrorKind::Call)?;
 
         setup.begin(None);
-        let init = Timed::new(
-            world.init(&mut setup.store, &self.loaded.config),
-            setup.clock.clone(),
-        )
-        .await;
-        setup
-            .end(init)
-            .map_err(LoadErrorKind::Call)?
-            .map_err(LoadErrorKind::Config)?;
+        let init = Timed::new(world.init(&mut setup.store, &self.loaded.config), setup.clock.clone()).await;
+        setup.end(init).map_err(LoadErrorKind::Call)?.map_err(LoadErrorKind::Config)?;
         Ok((Instance { world, call: setup }, description))
     }
 
@@ -180,16 +159,13 @@ impl Call {
     pub(crate) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
         self.store.data_mut().batch = None;
         let said = self.store.data().log.end_call();
-        result.map_err(|e| CallError::Crashed {
-            plugin: self.plugin.clone(),
-            cause: self.explain(&e),
-            said,
-        })
+        result.map_err(|e| CallError::Crashed { plugin: self.plugin.clone(), cause: self.explain(&e), said })
     }
 
     fn explain(&self, error: &wasmtime::Error) -> String {
         let mut cause = match error.downcast_ref::<Trap>() {
-            Some(trap) => trap.to_string(),
+            // Not even the operator of a WebAssembly plug-in needs to read that word three times.
+            Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             None => error.root_cause().to_string(),
         };
         if self.store.data().memory.refused {
@@ -200,17 +176,11 @@ impl Call {
     }
 
     pub(crate) fn refused(&self, reason: String) -> CallError {
-        CallError::Refused {
-            plugin: self.plugin.clone(),
-            reason,
-        }
+        CallError::Refused { plugin: self.plugin.clone(), reason }
     }
 
     pub(crate) fn invalid(&self, what: String) -> CallError {
-        CallError::Invalid {
-            plugin: self.plugin.clone(),
-            what,
-        }
+        CallError::Invalid { plugin: self.plugin.clone(), what }
     }
 }
 
@@ -227,10 +197,8 @@ pub(crate) struct Waits;
 /// Runs a call that must not wait, on this thread, whether or not an asynchronous runtime goes on here.
 pub(crate) fn run_now<F: Future>(call: F) -> Result<F::Output, Waits> {
     // A guest that sleeps has the host make a timer, for which there must be a runtime; then the guest is given up.
-    with_ambient_tokio_runtime(
-        || match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => Ok(output),
-            Poll::Pending => Err(Waits),
-        },
-    )
+    with_ambient_tokio_runtime(|| match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => Err(Waits),
+    })
 }

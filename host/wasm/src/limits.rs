@@ -80,11 +80,9 @@ impl Origin {
         let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
-            (scheme @ ("http" | "https"), Some(host), Some(port)) if plain && anonymous => Ok(Self {
-                scheme: scheme.to_owned(),
-                host: host.to_lowercase(),
-                port,
-            }),
+            (scheme @ ("http" | "https"), Some(host), Some(port)) if plain && anonymous => {
+                Ok(Self { scheme: scheme.to_owned(), host: host.to_lowercase(), port })
+            }
             _ => Err(error()),
         }
     }
@@ -100,11 +98,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let standard = if self.scheme == "https" { 443 } else { 80 };
         write!(f, "{}://{}", self.scheme, self.host)?;
-        if self.port == standard {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
+        if self.port == standard { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -127,29 +121,13 @@ mod tests {
     #[test]
     fn origins() {
         let check = |text: &str| Origin::parse(text).map(|origin| origin.to_string()).ok();
-        assert_eq!(
-            check("https://Hooks.Example.com").as_deref(),
-            Some("https://hooks.example.com")
-        );
-        assert_eq!(
-            check("https://hooks.example.com:443/").as_deref(),
-            Some("https://hooks.example.com")
-        );
-        assert_eq!(
-            check("http://127.0.0.1:8080").as_deref(),
-            Some("http://127.0.0.1:8080")
-        );
+        assert_eq!(check("https://Hooks.Example.com").as_deref(), Some("https://hooks.example.com"));
+        assert_eq!(check("https://hooks.example.com:443/").as_deref(), Some("https://hooks.example.com"));
+        assert_eq!(check("http://127.0.0.1:8080").as_deref(), Some("http://127.0.0.1:8080"));
         assert_eq!(check("http://[::1]:81").as_deref(), Some("http://[::1]:81"));
-        for bad in [
-            "hooks.example.com",
-            "https://a/b",
-            "https://a?b",
-            "https://u@a",
-            "ftp://a",
-            "https://",
-            "*",
-            "",
-        ] {
+        for bad in
+            ["hooks.example.com", "https://a/b", "https://a?b", "https://u@a", "ftp://a", "https://", "*", ""]
+        {
             assert_eq!(check(bad), None, "{bad}");
         }
     }
@@ -157,14 +135,8 @@ mod tests {
     #[test]
     fn a_request_has_the_origin_that_it_connects_to() {
         let check = |uri: &str| Origin::of(&uri.parse().unwrap()).map(|origin| origin.to_string());
-        assert_eq!(
-            check("https://A.example:443/b?c").as_deref(),
-            Some("https://a.example")
-        );
-        assert_eq!(
-            check("http://a.example:443/").as_deref(),
-            Some("http://a.example:443")
-        );
+        assert_eq!(check("https://A.example:443/b?c").as_deref(), Some("https://a.example"));
+        assert_eq!(check("http://a.example:443/").as_deref(), Some("http://a.example:443"));
         assert_eq!(check("http://granted.example@evil.example/"), None);
         assert_eq!(check("/b"), None);
     }
@@ -177,12 +149,7 @@ mod tests {
         let error = |text: &str| serde_json::from_str::<Limits>(text).unwrap_err().to_string();
         assert!(error(r#"{"dedline":"1s"}"#).contains("unknown field `dedline`"));
         assert!(error(r#"{"deadline":"soon"}"#).contains("`soon` is no duration such as `10s`"));
-        let error = serde_json::from_str::<Grants>(r#"{"http":["https://a/b"]}"#)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("`https://a/b` is no origin of the form `https://host[:port]`"),
-            "{error}"
-        );
+        let error = serde_json::from_str::<Grants>(r#"{"http":["https://a/b"]}"#).unwrap_err().to_string();
+        assert!(error.contains("`https://a/b` is no origin of the form `https://host[:port]`"), "{error}");
     }
 }

@@ -166,10 +166,7 @@ impl Loaded {
         grants: Grants,
         limits: Limits,
     ) -> Result<Self, LoadError> {
-        let failed = |kind| LoadError {
-            path: path.to_owned(),
-            kind,
-        };
+        let failed = |kind| LoadError { path: path.to_owned(), kind };
         let bytes = fs::read(path).map_err(|e| failed(LoadErrorKind::Read(e)))?;
         check_header(&bytes).map_err(failed)?;
         let component = Component::from_binary(host.engine(), &bytes)
@@ -191,10 +188,7 @@ impl Loaded {
     }
 
     pub(crate) fn error(&self, kind: LoadErrorKind) -> LoadError {
-        LoadError {
-            path: self.path.clone(),
-            kind,
-        }
+        LoadError { path: self.path.clone(), kind }
     }
 }
 
@@ -217,20 +211,13 @@ fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Htt
         .filter(|(_, import)| needs_definition(import))
         .map(|(name, _)| name.to_owned())
         .collect();
-    if let Some(found) = exports
-        .iter()
-        .chain(&imports)
-        .find_map(|name| other_version(name))
-    {
+    if let Some(found) = exports.iter().chain(&imports).find_map(|name| other_version(name)) {
         return Err(LoadErrorKind::Version { found });
     }
     let exports_kind = |kind: Kind| exports.iter().any(|name| is_ours(name, kind.interface()));
     if !exports_kind(kind) {
         return Err(match exports_kind(kind.other()) {
-            true => LoadErrorKind::WrongKind {
-                found: kind.other().name(),
-                wanted: kind.name(),
-            },
+            true => LoadErrorKind::WrongKind { found: kind.other().name(), wanted: kind.name() },
             false => LoadErrorKind::NoPlugin,
         });
     }
@@ -241,10 +228,7 @@ fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Htt
             Some(Offer::Http) if kind == Kind::Processor => http = Http::Granted,
             Some(Offer::Http) => return Err(LoadErrorKind::FilterHttp { import }),
             None => {
-                return Err(LoadErrorKind::UnknownImport {
-                    import,
-                    kind: kind.name(),
-                });
+                return Err(LoadErrorKind::UnknownImport { import, kind: kind.name() });
             }
         }
     }

@@ -31,23 +31,16 @@ impl ProcessorPlugin {
             let start = scope.spawn(|| {
                 let runtime = runtime().map_err(|e| LoadErrorKind::Start(e.to_string()))?;
                 runtime
-                    .block_on(timeout(template.patience(), template.start()))
+                    .block_on(async { timeout(template.patience(), template.start()).await })
                     .unwrap_or_else(|_| {
-                        Err(LoadErrorKind::Start(
-                            "it waits for too long while it is set up".to_owned(),
-                        ))
+                        Err(LoadErrorKind::Start("it waits for too long while it is set up".to_owned()))
                     })
             });
-            start
-                .join()
-                .unwrap_or_else(|_| Err(LoadErrorKind::Start("its thread ended".to_owned())))
+            start.join().unwrap_or_else(|_| Err(LoadErrorKind::Start("its thread ended".to_owned())))
         });
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
-        Ok(Self {
-            template: Arc::new(template),
-            description: Arc::new(description),
-        })
+        Ok(Self { template: Arc::new(template), description: Arc::new(description) })
     }
 
     /// What the plug-in says about itself.
@@ -57,10 +50,7 @@ impl ProcessorPlugin {
 
     /// Makes a processor. Its instance is made at its first batch, and anew after a crash.
     pub fn create(&self) -> Box<dyn Processor> {
-        Box::new(WasmProcessor {
-            template: self.template.clone(),
-            jobs: None,
-        })
+        Box::new(WasmProcessor { template: self.template.clone(), jobs: None })
     }
 }
 
@@ -94,13 +84,8 @@ impl Processor for WasmProcessor {
                 return Ok(Outcome::Done);
             }
             let (answer, awaited) = oneshot::channel();
-            let job = Job {
-                batch: batch.clone(),
-                answer,
-            };
-            let sent = self
-                .jobs()
-                .and_then(|jobs| jobs.send(job).map_err(io::Error::other));
+            let job = Job { batch: batch.clone(), answer };
+            let sent = self.jobs().and_then(|jobs| jobs.send(job).map_err(io::Error::other));
             let answer = match sent {
                 Ok(()) => awaited.await.map_err(io::Error::other),
                 Err(e) => Err(e),
@@ -108,9 +93,7 @@ impl Processor for WasmProcessor {
             answer.unwrap_or_else(|e| {
                 self.jobs = None;
                 let plugin = self.template.name();
-                Err(Failure::Crash {
-                    reason: format!("plug-in {plugin}: its thread ended: {e}"),
-                })
+                Err(Failure::Crash { reason: format!("plug-in {plugin}: its thread ended: {e}") })
             })
         })
     }
@@ -121,19 +104,14 @@ impl WasmProcessor {
     fn jobs(&mut self) -> io::Result<&mpsc::UnboundedSender<Job>> {
         if self.jobs.is_none() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let worker = Worker {
-                template: self.template.clone(),
-                instance: None,
-            };
+            let worker = Worker { template: self.template.clone(), instance: None };
             let runtime = runtime()?;
             let run = move || {
                 runtime.block_on(worker.run(receiver));
                 // A look-up of a host name that goes on is not waited for.
                 runtime.shutdown_background();
             };
-            thread::Builder::new()
-                .name(format!("plugin-{}", self.template.name()))
-                .spawn(run)?;
+            thread::Builder::new().name(format!("plugin-{}", self.template.name())).spawn(run)?;
             self.jobs = Some(sender);
         }
         self.jobs.as_ref().ok_or_else(|| io::Error::other("no thread"))
@@ -148,11 +126,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        while let Some(Job {
-            batch,
-            answer: mut reply,
-        }) = jobs.recv().await
-        {
+        while let Some(Job { batch, answer: mut reply }) = jobs.recv().await {
             let call = timeout(self.template.patience(), self.call(&batch));
             // A call that is given up takes its instance with it.
             let answer = tokio::select! {
@@ -172,9 +146,7 @@ impl Worker {
         let Instance { world, call } = &mut instance;
         call.begin(Some(batch));
         let clock = call.clock.clone();
-        let process = world
-            .tailweir_plugin_process()
-            .call_process(&mut call.store, handle());
+        let process = world.tailweir_plugin_process().call_process(&mut call.store, handle());
         let result = Timed::new(process, clock).await;
         let answer = answer(call.end(result).map_err(crash)?);
         let checked = check(answer, batch.len(), |what| crash(call.invalid(what)));
@@ -186,18 +158,12 @@ impl Worker {
 
     fn crashed(&self, cause: &str) -> Failure {
         let plugin = self.template.name().to_owned();
-        crash(CallError::Crashed {
-            plugin,
-            cause: cause.to_owned(),
-            said: None,
-        })
+        crash(CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
     }
 }
 
 fn crash(error: CallError) -> Failure {
-    Failure::Crash {
-        reason: error.to_string(),
-    }
+    Failure::Crash { reason: error.to_string() }
 }
 
 /// What a plug-in answers must make sense for the batch, and must not break what comes after it.
@@ -209,9 +175,7 @@ fn check(
     match &answer {
         Err(Failure::Reject { indices, .. }) => {
             if let Some(index) = indices.iter().find(|&&index| index as usize >= len) {
-                return Err(invalid(format!(
-                    "it rejects the record at index {index} of a batch of {len}"
-                )));
+                return Err(invalid(format!("it rejects the record at index {index} of a batch of {len}")));
             }
         }
         Ok(Outcome::Emit(records)) => {

@@ -32,43 +32,28 @@ impl State {
         let log = Log::new(name.clone(), limits);
         let mut wasi = WasiCtx::builder();
         wasi.allow_tcp(false).allow_udp(false);
-        wasi.stdout(Lines::new(log.clone(), Level::Info))
-            .stderr(Lines::new(log.clone(), Level::Error));
+        wasi.stdout(Lines::new(log.clone(), Level::Info)).stderr(Lines::new(log.clone(), Level::Error));
         Self {
             batch: None,
-            memory: Memory {
-                limit: limits.memory_bytes,
-                used: 0,
-                refused: false,
-            },
+            memory: Memory { limit: limits.memory_bytes, used: 0, refused: false },
             log,
             table: ResourceTable::new(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            gate: Gate {
-                grants: grants.clone(),
-                timeout: limits.wait,
-            },
+            gate: Gate { grants: grants.clone(), timeout: limits.wait },
         }
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            ctx: &mut self.http,
-            table: &mut self.table,
-            hooks: &mut self.gate,
-        }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.gate }
     }
 }
 
@@ -143,14 +128,7 @@ struct LogState {
 impl Log {
     fn new(name: Arc<str>, limits: &Limits) -> Self {
         let (lines_per_call, bytes_per_line) = (limits.log_lines, limits.log_line_bytes);
-        let state = LogState {
-            name,
-            lines_per_call,
-            bytes_per_line,
-            lines: 0,
-            dropped: 0,
-            last_error: None,
-        };
+        let state = LogState { name, lines_per_call, bytes_per_line, lines: 0, dropped: 0, last_error: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -202,10 +180,7 @@ fn truncate(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;
     }
-    let end = (0..=bytes)
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }
 
@@ -222,11 +197,7 @@ const LINE_BUFFER: usize = 64 << 10;
 
 impl Lines {
     fn new(log: Log, level: Level) -> Self {
-        Self {
-            log,
-            level,
-            partial: Arc::default(),
-        }
+        Self { log, level, partial: Arc::default() }
     }
 
     fn take(&self, bytes: &[u8]) {
@@ -287,11 +258,7 @@ mod tests {
     use super::*;
 
     fn log(lines: u32) -> Log {
-        let limits = Limits {
-            log_lines: lines,
-            log_line_bytes: 4,
-            ..Limits::default()
-        };
+        let limits = Limits { log_lines: lines, log_line_bytes: 4, ..Limits::default() };
         Log::new("test".into(), &limits)
     }
 
@@ -318,11 +285,7 @@ mod tests {
 
     #[test]
     fn memories_are_counted_together() {
-        let mut memory = Memory {
-            limit: 100,
-            used: 0,
-            refused: false,
-        };
+        let mut memory = Memory { limit: 100, used: 0, refused: false };
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(!memory.memory_growing(0, 60, None).unwrap());
         assert!(memory.memory_growing(60, 90, None).unwrap());

@@ -40,14 +40,8 @@ mod tests {
         let check = |text: &str| (string(text), integer(text), number(text), boolean(text));
         assert_eq!(check(r#""a\u00e9""#), (Some("aé".into()), None, None, None));
         assert_eq!(check("-0"), (None, Some(0), Some(-0.0), None));
-        assert_eq!(
-            check("9223372036854775807"),
-            (None, Some(i64::MAX), Some(i64::MAX as f64), None)
-        );
-        assert_eq!(
-            check("9223372036854775808"),
-            (None, None, Some(9_223_372_036_854_775_808.0), None)
-        );
+        assert_eq!(check("9223372036854775807"), (None, Some(i64::MAX), Some(i64::MAX as f64), None));
+        assert_eq!(check("9223372036854775808"), (None, None, Some(9_223_372_036_854_775_808.0), None));
         assert_eq!(check("1e3"), (None, None, Some(1000.0), None));
         assert_eq!(check("1.0"), (None, None, Some(1.0), None));
         assert_eq!(check("1e999"), (None, None, None, None));

@@ -74,10 +74,7 @@ impl State {
     fn record(&self, index: u32) -> wasmtime::Result<Record<'_>> {
         let batch = self.batch()?;
         batch.get(index as usize).ok_or_else(|| {
-            format_err!(
-                "the plug-in asked for the record at index {index} of a batch of {}",
-                batch.len()
-            )
+            format_err!("the plug-in asked for the record at index {index} of a batch of {}", batch.len())
         })
     }
 
@@ -105,11 +102,7 @@ impl records::HostBatch for State {
     fn position(&mut self, _: Resource<CurrentBatch>, index: u32) -> wasmtime::Result<records::Position> {
         let position = self.record(index)?.position();
         let segment = position.segment.as_str().to_owned();
-        Ok(records::Position {
-            segment,
-            line: position.line,
-            offset: position.offset,
-        })
+        Ok(records::Position { segment, line: position.line, offset: position.offset })
     }
 
     fn text(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<records::Joined> {
@@ -193,22 +186,14 @@ macro_rules! world {
             }
 
             async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
-                let description = self
-                    .tailweir_plugin_lifecycle()
-                    .call_describe(store)
-                    .await?;
+                let description = self.tailweir_plugin_lifecycle().call_describe(store).await?;
                 let $bindings::exports::tailweir::plugin::lifecycle::Description {
                     name,
                     version,
                     needs,
                     config_schema,
                 } = description;
-                Ok(Description {
-                    name,
-                    version,
-                    needs,
-                    config_schema,
-                })
+                Ok(Description { name, version, needs, config_schema })
             }
 
             async fn init(
@@ -216,9 +201,7 @@ macro_rules! world {
                 store: &mut Store<State>,
                 config: &str,
             ) -> wasmtime::Result<Result<(), String>> {
-                self.tailweir_plugin_lifecycle()
-                    .call_init(store, config)
-                    .await
+                self.tailweir_plugin_lifecycle().call_init(store, config).await
             }
         }
     };
@@ -249,10 +232,9 @@ pub(crate) fn answer(
     match answer {
         Ok(theirs::Outcome::Done) => Ok(Outcome::Done),
         Ok(theirs::Outcome::Emit(records)) => Ok(Outcome::Emit(records)),
-        Err(theirs::Failure::Retry(theirs::Retry { after_ms, reason })) => Err(Failure::Retry {
-            after: after_ms.map(Duration::from_millis),
-            reason,
-        }),
+        Err(theirs::Failure::Retry(theirs::Retry { after_ms, reason })) => {
+            Err(Failure::Retry { after: after_ms.map(Duration::from_millis), reason })
+        }
         Err(theirs::Failure::Reject(theirs::Reject { indices, reason })) => {
             Err(Failure::Reject { indices, reason })
         }
