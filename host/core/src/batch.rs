@@ -93,6 +93,11 @@ impl Batch {
         self.bytes
     }
 
+    /// Bytes that it keeps in memory: all of the blocks that its records are in, of which it may hold a small part only.
+    pub fn footprint(&self) -> usize {
+        self.blocks.iter().map(|block| block.footprint()).sum()
+    }
+
     /// What it accounts for: one span per segment that it touches, filtered records and bad lines included.
     pub fn spans(&self) -> &[Span] {
         &self.spans

@@ -39,7 +39,7 @@ impl LuaBatch {
     /// # Errors
     /// If Lua is out of memory.
     pub fn new(lua: &Lua, batch: Arc<Batch>, commit: Option<Commit>) -> mlua::Result<Self> {
-        let charge = Records::install(lua)?.charge(lua, batch.bytes())?;
+        let charge = Records::install(lua)?.charge(lua, batch.footprint())?;
         let commit = RefCell::new(commit.map_or(CommitState::ByHost, CommitState::Possible));
         Ok(Self { batch, commit, _charge: charge })
     }

@@ -39,6 +39,7 @@ use tailweir_core::{
 use thiserror::Error;
 
 use crate::batch::LuaBatch;
+use crate::error::lua_text;
 use crate::record::Records;
 use crate::serde::to_lua;
 
@@ -126,7 +127,7 @@ impl LuaProcessor {
     }
 
     async fn run(&self, batch: &Arc<Batch>) -> Result<Outcome, Failure> {
-        let crash = |e: mlua::Error| Failure::Crash { reason: e.to_string() };
+        let crash = |e: mlua::Error| Failure::Crash { reason: lua_text(&e) };
         let object = LuaBatch::new(&self.lua, batch.clone(), None).map_err(crash)?;
         let answer: MultiValue = self.function.call_async(object).await.map_err(crash)?;
         self.outcome(batch.len(), answer).map_err(crash)?
@@ -369,12 +370,15 @@ fn load(
     }
 }
 
+/// What is to be installed in each new Lua state of a factory.
+type SharedInstall = Box<dyn Fn(&Lua) -> mlua::Result<()> + Send + Sync>;
+
 /// Makes Lua filters from one file, each in a Lua state of its own.
 pub struct LuaFilterFactory {
     path: PathBuf,
     text: Vec<u8>,
     config: serde_json::Value,
-    install: Box<dyn Fn(&Lua) -> mlua::Result<()> + Send + Sync>,
+    install: SharedInstall,
 }
 
 impl LuaFilterFactory {

@@ -92,7 +92,6 @@ impl Script {
             }
         };
         self.host.close_all();
-        self.host.release();
         result
     }
 

@@ -98,6 +98,11 @@ struct Client {
 }
 
 impl Client {
+    fn close(&mut self) -> mlua::Result<()> {
+        self.client = None;
+        Ok(())
+    }
+
     fn request(&self, method: Method, url: &str) -> mlua::Result<Request> {
         let client = self.client.as_ref().ok_or_else(|| fail("the HTTP client has been closed"))?;
         let parsed = Url::parse(url).map_err(|e| fail(format!("`{url}` is no URL: {e}")))?;
@@ -113,8 +118,8 @@ impl UserData for Client {
         methods.add_method("get", |_, this, url: String| this.request(Method::GET, &url));
         methods.add_method("post", |_, this, url: String| this.request(Method::POST, &url));
         methods.add_method("put", |_, this, url: String| this.request(Method::PUT, &url));
-        methods.add_method_mut("close", |_, this, ()| Ok(this.client = None));
-        methods.add_meta_method_mut(MetaMethod::Close, |_, this, _: Value| Ok(this.client = None));
+        methods.add_method_mut("close", |_, this, ()| this.close());
+        methods.add_meta_method_mut(MetaMethod::Close, |_, this, _: Value| this.close());
     }
 }
 

@@ -8,12 +8,11 @@ mod unsupported;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mlua::{Function, Lua, Table, Value};
 use tailweir_core::EventSink;
-use tailweir_pipeline::Closer;
 
 use crate::record::Records;
 
@@ -48,9 +47,13 @@ pub(crate) struct Host {
     set_log_filter: Option<SetLogFilter>,
     events: Arc<dyn EventSink>,
     handlers: RefCell<BTreeMap<String, Function>>,
-    open: RefCell<BTreeMap<u64, Closer>>,
-    opened: Cell<u64>,
+    open: RefCell<Vec<Weak<dyn Close>>>,
     closing: Cell<bool>,
+}
+
+/// Something that has to be closed before the Lua state goes: it may hold functions of that state, which hold the state.
+trait Close {
+    fn close(&self);
 }
 
 impl Host {
@@ -62,27 +65,18 @@ impl Host {
     /// Ends the iteration of every tailer: of those that are open, and of those to come.
     pub(crate) fn close_all(&self) {
         self.closing.set(true);
-        self.open.borrow().values().for_each(Closer::close);
+        let open = self.open.take();
+        open.iter().filter_map(Weak::upgrade).for_each(|open| open.close());
     }
 
-    /// Drops what would keep the Lua state alive.
-    pub(crate) fn release(&self) {
-        self.handlers.borrow_mut().clear();
-    }
-
-    /// Remembers an open consumer until [`forget`](Self::forget).
-    fn remember(&self, closer: Closer) -> u64 {
+    /// Sees to it that something is closed when the script has to end.
+    fn remember(&self, opened: Weak<dyn Close>) {
         if self.closing.get() {
-            closer.close();
+            return opened.upgrade().map_or((), |opened| opened.close());
         }
-        let key = self.opened.get();
-        self.opened.set(key + 1);
-        self.open.borrow_mut().insert(key, closer);
-        key
-    }
-
-    fn forget(&self, key: u64) {
-        self.open.borrow_mut().remove(&key);
+        let mut open = self.open.borrow_mut();
+        open.retain(|open| open.strong_count() > 0);
+        open.push(opened);
     }
 }
 
@@ -101,7 +95,6 @@ pub(crate) fn build(lua: &Lua, hooks: Hooks) -> mlua::Result<(Table, Rc<Host>)> 
         events: hooks.events,
         handlers: RefCell::default(),
         open: RefCell::default(),
-        opened: Cell::new(0),
         closing: Cell::new(false),
     });
     let kumo = lua.create_table()?;

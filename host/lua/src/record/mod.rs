@@ -61,7 +61,7 @@ impl Records {
     /// # Errors
     /// If Lua is out of memory, or a finalizer fails.
     pub fn batch_handle(&self, lua: &Lua, batch: Arc<Batch>) -> mlua::Result<BatchHandle> {
-        let (len, charge) = (batch.len(), self.charge(lua, batch.bytes())?);
+        let (len, charge) = (batch.len(), self.charge(lua, batch.footprint())?);
         // SAFETY: `push_handle` is made to be run this way, after `install`, without which there is no `Records`.
         let userdata = unsafe { lua.exec_raw::<AnyUserData>((), |state| lazy::push_handle(state))? };
         // SAFETY: for a userdata the pointer is that of its content, and this one was made just now.

@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use mlua::{Function, Lua, MetaMethod, UserData, UserDataMethods, Value};
+use mlua::{Function, Lua, MetaMethod, MultiValue, UserData, UserDataMethods, Value};
 use tailweir_pipeline::{Closer, Consumer, Delivery, NextError};
 
 use super::config::Config;
 use crate::batch::{CommitFuture, LuaBatch};
 use crate::error::{fail, raise, with_causes};
-use crate::kumo::Host;
+use crate::kumo::{Close, Host};
 
 /// What `kumo.jsonl.new_tailer` returns.
 pub(super) struct Tailer(Rc<Stream>);
@@ -60,8 +60,12 @@ impl UserData for MultiTailer {
 }
 
 fn add_close<T: 'static, M: UserDataMethods<T>>(methods: &mut M, stream: fn(&T) -> &Rc<Stream>) {
-    methods.add_method("close", move |_, this, ()| Ok(stream(this).close()));
-    methods.add_meta_method(MetaMethod::Close, move |_, this, _: Value| Ok(stream(this).close()));
+    let close = move |_: &Lua, this: &T, _: MultiValue| {
+        stream(this).close();
+        Ok(())
+    };
+    methods.add_method("close", close);
+    methods.add_meta_method(MetaMethod::Close, close);
 }
 
 /// A function that returns what is ready next. It ends nothing when it is dropped: the next one goes on.
@@ -71,7 +75,7 @@ fn iterator(
     answer: fn(&Lua, Vec<Delivery>) -> mlua::Result<Value>,
 ) -> mlua::Result<Function> {
     let stream = stream.clone();
-    lua.create_async_function(move |lua, _: mlua::MultiValue| {
+    lua.create_async_function(move |lua, _: MultiValue| {
         let stream = stream.clone();
         async move {
             let ready = stream.ready().await?;
@@ -107,36 +111,19 @@ struct Source {
     /// What it has failed with, while a batch of another was ready; raised by the next call.
     failed: Option<NextError>,
     ended: bool,
-    host: Rc<Host>,
-    key: u64,
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.host.forget(self.key);
-    }
 }
 
 impl Stream {
-    fn open(host: &Rc<Host>, config: Config) -> mlua::Result<Rc<Self>> {
+    fn open(host: &Host, config: Config) -> mlua::Result<Rc<Self>> {
         let consumers = tailweir_pipeline::open(config.source, config.consumers)
             .map_err(|e| fail(format!("{}: {}", config.function, with_causes(&e))))?;
         let closers = consumers.iter().map(Consumer::closer).collect();
-        let source = |consumer: Consumer| {
-            let key = host.remember(consumer.closer());
-            Source { consumer, failed: None, ended: false, host: host.clone(), key }
-        };
+        let source = |consumer| Source { consumer, failed: None, ended: false };
         let sources = RefCell::new(Place::Here(consumers.into_iter().map(source).collect()));
-        Ok(Rc::new(Self { sources, closed: Cell::new(false), closers }))
-    }
-
-    /// Ends a call that waits, and all that come. What was delivered can be committed still.
-    fn close(&self) {
-        self.closed.set(true);
-        self.closers.iter().for_each(Closer::close);
-        // Consumers that are away are dropped by the call that waits for them.
-        let place = std::mem::replace(&mut *self.sources.borrow_mut(), Place::Away);
-        drop(place);
+        let stream = Rc::new(Self { sources, closed: Cell::new(false), closers });
+        let weak = Rc::downgrade(&stream);
+        host.remember(weak);
+        Ok(stream)
     }
 
     /// Waits for a batch, and returns it with the batches of other consumers that are ready as well: one of each at most.
@@ -162,6 +149,16 @@ impl Stream {
             true => taken.failure().map_or(Ok(ready), |error| Err(explain(&error))),
             false => Ok(ready),
         }
+    }
+}
+
+impl Close for Stream {
+    /// Ends a call that waits, and all that come. What was delivered can be committed still.
+    fn close(&self) {
+        self.closed.set(true);
+        self.closers.iter().for_each(Closer::close);
+        // Consumers that are away are dropped by the call that waits for them.
+        drop(self.sources.replace(Place::Away));
     }
 }
 
