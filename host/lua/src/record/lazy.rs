@@ -141,16 +141,20 @@ impl View {
         self.with(Index::border)
     }
 
-    /// The member under a key of an object, and its ordinal.
-    pub(super) fn find(&self, key: &[u8]) -> Option<(usize, Member)> {
+    /// The member under a key of an object.
+    pub(super) fn find(&self, key: &[u8]) -> Option<Member> {
         self.shared.memo.borrow_mut().find(self.handle.owner(), self.place, || self.record(), key)
     }
 
-    /// The element that has this number, counted from 1, in an array, and its ordinal.
-    pub(super) fn find_number(&self, number: i64) -> Option<(usize, Member)> {
+    /// The ordinal of the member under a key of an object.
+    fn ordinal(&self, key: &[u8]) -> Option<usize> {
+        self.shared.memo.borrow_mut().ordinal(self.handle.owner(), self.place, || self.record(), key)
+    }
+
+    /// The element that has this number, counted from 1, in an array.
+    fn find_number(&self, number: i64) -> Option<Member> {
         let ordinal = usize::try_from(number.checked_sub(1)?).ok()?;
-        let member = self.get(ordinal)?;
-        (member.kind == Kind::Array).then_some((ordinal, member))
+        self.get(ordinal).filter(|member| member.kind == Kind::Array)
     }
 
     /// Whether any lazy table of the batch was ever written to.
@@ -349,7 +353,7 @@ unsafe fn push_string(state: *mut lua_State, shared: &Shared, raw: &str) {
     // SAFETY: as the caller guarantees. The unescaped text lies in the scratch string while Lua copies it, so nothing
     // here needs dropping if Lua is out of memory.
     unsafe {
-        let text: &str = if memchr_backslash(raw) {
+        let text: &str = if memchr::memchr(b'\\', raw.as_bytes()).is_some() {
             let (pointer, len) = guarded(state, || {
                 let mut scratch = shared.scratch.borrow_mut();
                 *scratch = json::unescape(raw).into_owned();
@@ -361,10 +365,6 @@ unsafe fn push_string(state: *mut lua_State, shared: &Shared, raw: &str) {
         };
         ffi::lua_pushlstring(state, text.as_ptr().cast(), text.len());
     }
-}
-
-fn memchr_backslash(raw: &str) -> bool {
-    raw.as_bytes().contains(&b'\\')
 }
 
 /// Pushes null (as nil), a boolean, number or string from its text.
@@ -504,26 +504,46 @@ pub(super) unsafe fn open_origin(state: *mut lua_State, shared: &Shared, table: 
     }
 }
 
-/// The member under the Lua value at `key`, and its ordinal.
+/// A key as Lua has it, as far as records have such keys.
+#[derive(Clone, Copy)]
+enum Key<'a> {
+    Name(&'a [u8]),
+    Number(i64),
+}
+
+/// The key at `key`.
 ///
 /// # Safety
-/// `state` is valid and in a protected call.
-unsafe fn find_at(state: *mut lua_State, view: View, key: c_int) -> Option<(usize, Member)> {
-    // SAFETY: a string's bytes stay where they are while it is on the stack.
+/// `state` is valid, and the value stays where it is for as long as the key is used.
+unsafe fn key_at<'a>(state: *mut lua_State, key: c_int) -> Option<Key<'a>> {
+    // SAFETY: a string's bytes stay where they are while it is on the stack; neither call converts in place.
     unsafe {
         match ffi::lua_type(state, key) {
             ffi::LUA_TSTRING => {
                 let mut len = 0;
                 let bytes = ffi::lua_tolstring(state, key, &raw mut len);
-                let key = std::slice::from_raw_parts(bytes.cast::<u8>(), len);
-                guarded(state, || view.find(key))
+                Some(Key::Name(std::slice::from_raw_parts(bytes.cast::<u8>(), len)))
             }
             ffi::LUA_TNUMBER => {
                 let mut whole = 0;
                 let number = ffi::lua_tointegerx(state, key, &raw mut whole);
-                if whole == 0 { None } else { guarded(state, || view.find_number(number)) }
+                (whole != 0).then_some(Key::Number(number))
             }
             _ => None,
+        }
+    }
+}
+
+/// The ordinal of the member under the Lua value at `key`.
+///
+/// # Safety
+/// `state` is valid and in a protected call.
+unsafe fn ordinal_at(state: *mut lua_State, view: View, key: c_int) -> Option<usize> {
+    // SAFETY: as the caller guarantees.
+    unsafe {
+        match key_at(state, key)? {
+            Key::Name(name) => guarded(state, || view.ordinal(name)),
+            Key::Number(number) => guarded(state, || view.find_number(number)).map(|_| number as usize - 1),
         }
     }
 }
@@ -536,8 +556,13 @@ unsafe fn find_at(state: *mut lua_State, view: View, key: c_int) -> Option<(usiz
 unsafe fn look_up(state: *mut lua_State, view: View, handle: c_int) {
     // SAFETY: as the caller guarantees.
     unsafe {
-        match find_at(state, view, 2) {
-            Some((_, member)) => push_member(state, view, 1, handle, member),
+        let member = match key_at(state, 2) {
+            Some(Key::Name(name)) => guarded(state, || view.find(name)),
+            Some(Key::Number(number)) => guarded(state, || view.find_number(number)),
+            None => None,
+        };
+        match member {
+            Some(member) => push_member(state, view, 1, handle, member),
             None => ffi::lua_pushnil(state),
         }
     }
@@ -684,8 +709,8 @@ unsafe extern "C-unwind" fn global_next(state: *mut lua_State) -> c_int {
         let mut ordinal = 0;
         let mut key_is_new = false;
         if ffi::lua_type(state, 2) != ffi::LUA_TNIL {
-            match find_at(state, view, 2) {
-                Some((found, _)) => ordinal = found + 1,
+            match ordinal_at(state, view, 2) {
+                Some(found) => ordinal = found + 1,
                 None if lazy.is_some() => return ffi::luaL_error(state, c"invalid key to 'next'".as_ptr()),
                 None => key_is_new = true,
             }
@@ -713,7 +738,7 @@ unsafe fn next_new(state: *mut lua_State, origin: View) -> c_int {
     unsafe {
         while ffi::lua_next(state, 1) != 0 {
             let key = ffi::lua_absindex(state, -2);
-            if find_at(state, origin, key).is_none() {
+            if ordinal_at(state, origin, key).is_none() {
                 return 2;
             }
             ffi::lua_pop(state, 1);

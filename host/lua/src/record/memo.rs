@@ -96,6 +96,8 @@ pub(super) struct Index {
     record: &'static str,
     kind: Kind,
     entries: Vec<Entry>,
+    /// Whether each key is in `entries` once. Looking for one key does not need that, and it takes time to see to.
+    unique: bool,
     names: HashMap<Box<[u8]>, u32>,
     used: u64,
 }
@@ -110,7 +112,16 @@ const KEPT_CAPACITY: usize = 4096;
 impl Index {
     fn empty() -> Self {
         let (entries, names) = (Vec::new(), HashMap::new());
-        Self { owner: 0, place: Place(0), record: "", kind: Kind::Object, entries, names, used: 0 }
+        Self {
+            owner: 0,
+            place: Place(0),
+            record: "",
+            kind: Kind::Object,
+            entries,
+            unique: true,
+            names,
+            used: 0,
+        }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -133,16 +144,13 @@ impl Index {
         })
     }
 
-    /// The ordinal of the member under `key`; `hint` is looked at first.
+    /// The member under `key`: the last one, if the key is there more than once.
     #[inline]
-    pub(super) fn find(&self, key: &[u8], hint: usize) -> Option<usize> {
-        if self.entries.get(hint).is_some_and(|e| e.spells(self.record, key)) {
-            return Some(hint);
-        }
+    fn find(&self, key: &[u8]) -> Option<usize> {
         if !self.names.is_empty() {
             return self.names.get(key).map(|n| *n as usize);
         }
-        self.entries.iter().position(|e| e.spells(self.record, key))
+        self.entries.iter().rposition(|e| e.spells(self.record, key))
     }
 
     /// Where the last value of the text ends. With duplicate keys it need not be the last member's.
@@ -185,7 +193,7 @@ impl Index {
         let text = record.get(place.start()..).unwrap_or_default();
         let offset = |part: &str| (part.as_ptr() as usize - record.as_ptr() as usize) as u32;
         if text.starts_with('[') {
-            self.kind = Kind::Array;
+            (self.kind, self.unique) = (Kind::Array, true);
             self.entries.extend(json::elements(text).map(|value| Entry {
                 key_start: 0,
                 key_len: 0,
@@ -195,58 +203,51 @@ impl Index {
             return;
         }
         self.kind = Kind::Object;
-        // One bit per key seen, by a cheap hash: only a key whose bit is set can be there already.
-        let mut seen = [0u64; 4];
-        for (key, value) in json::members(text) {
-            let escaped = if key.bytes().any(|b| b == b'\\') { ESCAPED } else { 0 };
-            let entry = Entry {
+        let escapes = memchr::memchr(b'\\', text.as_bytes()).is_some();
+        self.entries.extend(json::members(text).map(|(key, value)| {
+            let escaped = if escapes && key.bytes().any(|b| b == b'\\') { ESCAPED } else { 0 };
+            Entry {
                 key_start: offset(key),
                 key_len: key.len() as u32 | escaped,
                 value_start: offset(value),
                 value_len: value.len() as u32,
-            };
-            let known = match escaped {
-                0 => self.seen_before(&mut seen, key.as_bytes()),
-                _ => self.seen_before(&mut seen, json::unescape(key).as_bytes()),
-            };
-            match known {
-                // The last value counts, at the place of the first, as `serde_json` and so KumoMTA have it.
-                Some(ordinal) => {
-                    let first = &mut self.entries[ordinal];
-                    (first.value_start, first.value_len) = (entry.value_start, entry.value_len);
-                }
-                None => self.entries.push(entry),
             }
+        }));
+        self.unique = self.entries.len() < 2;
+        if self.entries.len() > SMALL {
+            self.make_unique();
         }
     }
 
-    /// The ordinal of the member that has the same key, if there is one; else the key is noted as seen, and the caller
-    /// adds it.
-    #[inline]
-    fn seen_before(&mut self, seen: &mut [u64; 4], key: &[u8]) -> Option<usize> {
-        if self.entries.len() == SMALL && self.names.is_empty() {
-            for (ordinal, entry) in self.entries.iter().enumerate() {
-                let name = json::unescape(self.record.get(entry.key()).unwrap_or_default());
-                self.names.insert(name.as_bytes().into(), ordinal as u32);
+    /// Sees to it that each key is there once: with its last value, at its first place, as `serde_json` and so KumoMTA
+    /// have it.
+    #[cold]
+    fn make_unique(&mut self) {
+        self.unique = true;
+        let (record, mut kept) = (self.record, 0);
+        for ordinal in 0..self.entries.len() {
+            let entry = self.entries[ordinal];
+            let name = json::unescape(record.get(entry.key()).unwrap_or_default());
+            let known = if self.entries.len() > SMALL {
+                self.names.insert(name.as_bytes().into(), kept as u32).map(|n| n as usize)
+            } else {
+                self.entries[..kept].iter().position(|e| e.spells(record, name.as_bytes()))
+            };
+            match known {
+                Some(first) => {
+                    let entry_of_key = &mut self.entries[first];
+                    (entry_of_key.value_start, entry_of_key.value_len) = (entry.value_start, entry.value_len);
+                    if let Some(n) = self.names.get_mut(name.as_bytes()) {
+                        *n = first as u32;
+                    }
+                }
+                None => {
+                    self.entries[kept] = entry;
+                    kept += 1;
+                }
             }
         }
-        if self.entries.len() >= SMALL {
-            if let Some(ordinal) = self.names.get(key) {
-                return Some(*ordinal as usize);
-            }
-            self.names.insert(key.into(), self.entries.len() as u32);
-            return None;
-        }
-        let (first, last) = (key.first().copied().unwrap_or(0), key.last().copied().unwrap_or(0));
-        let middle = key.get(key.len() / 2).copied().unwrap_or(0);
-        let hash = key.len()
-            ^ (first as usize) << 2
-            ^ (last as usize).wrapping_mul(7)
-            ^ (middle as usize).wrapping_mul(29);
-        let (word, bit) = (hash >> 6 & 3, 1u64 << (hash & 63));
-        let maybe = seen[word] & bit != 0;
-        seen[word] |= bit;
-        if maybe { self.find(key, usize::MAX) } else { None }
+        self.entries.truncate(kept);
     }
 }
 
@@ -256,15 +257,11 @@ pub(super) struct Memo {
     slots: [Index; SLOTS],
     last: usize,
     clock: u64,
-    /// Where keys were found last, by a cheap hash of the key: the next record has it there too, as likely as not.
-    hints: [u32; HINTS],
 }
-
-const HINTS: usize = 64;
 
 impl Default for Memo {
     fn default() -> Self {
-        Self { slots: std::array::from_fn(|_| Index::empty()), last: 0, clock: 0, hints: [0; HINTS] }
+        Self { slots: std::array::from_fn(|_| Index::empty()), last: 0, clock: 0 }
     }
 }
 
@@ -278,6 +275,43 @@ impl Memo {
         place: Place,
         record: impl FnOnce() -> &'static str,
     ) -> &Index {
+        let index = self.slot(owner, place, record);
+        if !index.unique {
+            index.make_unique();
+        }
+        index
+    }
+
+    /// The member under a key of an object.
+    #[inline]
+    pub(super) fn find(
+        &mut self,
+        owner: usize,
+        place: Place,
+        record: impl FnOnce() -> &'static str,
+        key: &[u8],
+    ) -> Option<Member> {
+        let index = self.slot(owner, place, record);
+        if index.kind == Kind::Array {
+            return None;
+        }
+        index.get(index.find(key)?)
+    }
+
+    /// The ordinal of the member under a key of an object.
+    pub(super) fn ordinal(
+        &mut self,
+        owner: usize,
+        place: Place,
+        record: impl FnOnce() -> &'static str,
+        key: &[u8],
+    ) -> Option<usize> {
+        let index = self.index(owner, place, record);
+        if index.kind == Kind::Array { None } else { index.find(key) }
+    }
+
+    #[inline]
+    fn slot(&mut self, owner: usize, place: Place, record: impl FnOnce() -> &'static str) -> &mut Index {
         let hit = |i: &Index| i.owner == owner && i.place == place;
         if !hit(&self.slots[self.last]) {
             self.clock += 1;
@@ -291,30 +325,7 @@ impl Memo {
             };
             self.slots[self.last].used = self.clock;
         }
-        &self.slots[self.last]
-    }
-
-    /// The member under a key of an object, and its ordinal.
-    #[inline]
-    pub(super) fn find(
-        &mut self,
-        owner: usize,
-        place: Place,
-        record: impl FnOnce() -> &'static str,
-        key: &[u8],
-    ) -> Option<(usize, Member)> {
-        let hash = key.len()
-            ^ (key.first().map_or(0, |b| usize::from(*b)) << 1)
-            ^ key.last().map_or(0, |b| usize::from(*b) << 3);
-        let hint = self.hints[hash % HINTS] as usize;
-        let index = self.index(owner, place, record);
-        if index.kind == Kind::Array {
-            return None;
-        }
-        let ordinal = index.find(key, hint)?;
-        let member = index.get(ordinal)?;
-        self.hints[hash % HINTS] = ordinal as u32;
-        Some((ordinal, member))
+        &mut self.slots[self.last]
     }
 
     /// Forgets what belongs to `owner`, whose address may be used again.
