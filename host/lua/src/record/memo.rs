@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use tailweir_core::json;
 
+use super::scan;
+
 /// A JSON object or array within a batch: the record that it is in, and the offset of its opening bracket there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u64);
@@ -189,30 +191,26 @@ impl Index {
         self.entries.clear();
         self.names.clear();
         (self.owner, self.place, self.record) = (owner, place, record);
-        // The walkers stop at the closing bracket, so the text need not be cut there.
-        let text = record.get(place.start()..).unwrap_or_default();
-        let offset = |part: &str| (part.as_ptr() as usize - record.as_ptr() as usize) as u32;
-        if text.starts_with('[') {
+        let text = record.as_bytes();
+        let span = |range: Range<usize>| (range.start as u32, (range.end - range.start) as u32);
+        let entries = &mut self.entries;
+        if text.get(place.start()) == Some(&b'[') {
             (self.kind, self.unique) = (Kind::Array, true);
-            self.entries.extend(json::elements(text).map(|value| Entry {
-                key_start: 0,
-                key_len: 0,
-                value_start: offset(value),
-                value_len: value.len() as u32,
-            }));
+            scan::split(text, place.start(), |part| {
+                if let Some((value_start, value_len)) = scan::trim(text, part).map(span) {
+                    entries.push(Entry { key_start: 0, key_len: 0, value_start, value_len });
+                }
+            });
             return;
         }
         self.kind = Kind::Object;
-        let escapes = memchr::memchr(b'\\', text.as_bytes()).is_some();
-        self.entries.extend(json::members(text).map(|(key, value)| {
-            let escaped = if escapes && key.bytes().any(|b| b == b'\\') { ESCAPED } else { 0 };
-            Entry {
-                key_start: offset(key),
-                key_len: key.len() as u32 | escaped,
-                value_start: offset(value),
-                value_len: value.len() as u32,
-            }
-        }));
+        let escapes = memchr::memchr(b'\\', text.get(place.start()..).unwrap_or_default()).is_some();
+        scan::split(text, place.start(), |part| {
+            let Some((key, value)) = scan::member(text, part) else { return };
+            let escaped = if escapes && text[key.clone()].contains(&b'\\') { ESCAPED } else { 0 };
+            let ((key_start, key_len), (value_start, value_len)) = (span(key), span(value));
+            entries.push(Entry { key_start, key_len: key_len | escaped, value_start, value_len });
+        });
         self.unique = self.entries.len() < 2;
         if self.entries.len() > SMALL {
             self.make_unique();

@@ -12,6 +12,7 @@
 mod encode;
 mod lazy;
 mod memo;
+mod scan;
 
 use std::rc::Rc;
 use std::sync::Arc;
