@@ -132,10 +132,7 @@ impl Batch {
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("id", &self.id())
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("Batch").field("id", &self.id()).field("len", &self.len()).finish()
     }
 }
 
@@ -246,10 +243,6 @@ impl sealed::Sealed for Raw {}
 
 impl Column for Raw {
     fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>> {
-        batch
-            .values(pointer)
-            .into_iter()
-            .map(|value| value.map(Raw))
-            .collect()
+        batch.values(pointer).into_iter().map(|value| value.map(Raw)).collect()
     }
 }

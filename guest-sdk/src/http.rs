@@ -38,13 +38,7 @@ impl Request {
     /// A request with this method, such as `PUT`, to a whole URL, such as `https://hooks.example.com/log?source=mta`.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(30);
-        Self {
-            method: method.into(),
-            url: url.into(),
-            headers: Vec::new(),
-            body: Vec::new(),
-            timeout,
-        }
+        Self { method: method.into(), url: url.into(), headers: Vec::new(), body: Vec::new(), timeout }
     }
 
     /// A GET request.
@@ -138,10 +132,7 @@ impl Response {
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// Why there is no response.
@@ -173,10 +164,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The parts of a URL that a request is made of.
-#[cfg_attr(
-    not(target_family = "wasm"),
-    allow(dead_code, reason = "without a host only its form is checked")
-)]
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "without a host only its form is checked"))]
 pub(crate) struct Url<'a> {
     pub(crate) scheme: &'a str,
     pub(crate) authority: &'a str,
@@ -193,16 +181,8 @@ impl<'a> Url<'a> {
         if !matches!(scheme, "http" | "https") || authority.is_empty() || authority.contains('@') || !plain {
             return Err(bad());
         }
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        };
-        Ok(Self {
-            scheme,
-            authority,
-            path,
-        })
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { scheme, authority, path })
     }
 }
 
@@ -246,22 +226,12 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let check = |url: &str| {
-            Url::parse(url)
-                .ok()
-                .map(|u| format!("{} {} {}", u.scheme, u.authority, u.path))
-        };
+        let check =
+            |url: &str| Url::parse(url).ok().map(|u| format!("{} {} {}", u.scheme, u.authority, u.path));
         assert_eq!(check("https://a.example").as_deref(), Some("https a.example /"));
         assert_eq!(check("http://a:81/b?c=d#e").as_deref(), Some("http a:81 /b?c=d"));
         assert_eq!(check("http://a?c").as_deref(), Some("http a /?c"));
-        for bad in [
-            "a.example",
-            "ftp://a",
-            "http://",
-            "http://user@a/",
-            "http://a/ b",
-            "http:/a",
-        ] {
+        for bad in ["a.example", "ftp://a", "http://", "http://user@a/", "http://a/ b", "http:/a"] {
             assert_eq!(check(bad), None, "{bad}");
         }
     }

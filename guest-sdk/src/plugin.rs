@@ -91,26 +91,17 @@ pub enum Failure {
 impl Failure {
     /// Deliver the batch again, after the consumer's back-off.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry {
-            after: None,
-            reason: reason.into(),
-        }
+        Self::Retry { after: None, reason: reason.into() }
     }
 
     /// Deliver the batch again, not before this time has passed.
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
-        Self::Retry {
-            after: Some(after),
-            reason: reason.into(),
-        }
+        Self::Retry { after: Some(after), reason: reason.into() }
     }
 
     /// Put the records at these indices in quarantine.
     pub fn reject(indices: impl IntoIterator<Item = u32>, reason: impl Into<String>) -> Self {
-        Self::Reject {
-            indices: indices.into_iter().collect(),
-            reason: reason.into(),
-        }
+        Self::Reject { indices: indices.into_iter().collect(), reason: reason.into() }
     }
 
     /// Stop the consumer.

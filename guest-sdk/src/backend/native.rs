@@ -22,16 +22,12 @@ impl Backend {
             Ok(record) => record,
             Err(e) => panic!("record {index} is no JSON text: {e}"),
         };
-        Self {
-            records: records.into_iter().enumerate().map(record).collect(),
-        }
+        Self { records: records.into_iter().enumerate().map(record).collect() }
     }
 
     pub(crate) fn id(&self) -> String {
         let mut hash = DefaultHasher::new();
-        self.records
-            .iter()
-            .for_each(|record| record.get().hash(&mut hash));
+        self.records.iter().for_each(|record| record.get().hash(&mut hash));
         format!("test:segment:1:{}:{:016x}", self.records.len(), hash.finish())
     }
 
@@ -47,11 +43,7 @@ impl Backend {
         self.record(index);
         let before = &self.records[..index as usize];
         let offset = before.iter().map(|record| record.get().len() as u64 + 1).sum();
-        Position {
-            segment: "segment".to_owned(),
-            line: u64::from(index) + 1,
-            offset,
-        }
+        Position { segment: "segment".to_owned(), line: u64::from(index) + 1, offset }
     }
 
     fn record(&self, index: u32) -> &RawValue {
@@ -62,10 +54,7 @@ impl Backend {
     }
 
     pub(crate) fn text(&self) -> Joined {
-        let mut joined = Joined {
-            text: String::new(),
-            ends: Vec::new(),
-        };
+        let mut joined = Joined { text: String::new(), ends: Vec::new() };
         for record in &self.records {
             joined.text.push_str(record.get());
             joined.ends.push(joined.text.len() as u32);
@@ -91,17 +80,12 @@ impl Backend {
     }
 
     pub(crate) fn values(&self, pointer: &str) -> Vec<Option<String>> {
-        self.column(pointer, |value| {
-            Some(value.get().to_owned()).filter(|text| text != "null")
-        })
+        self.column(pointer, |value| Some(value.get().to_owned()).filter(|text| text != "null"))
     }
 
     fn column<T>(&self, pointer: &str, of: impl Fn(&RawValue) -> Option<T>) -> Vec<Option<T>> {
         let tokens = tokens(pointer);
-        self.records
-            .iter()
-            .map(|record| of(find(record, &tokens)?))
-            .collect()
+        self.records.iter().map(|record| of(find(record, &tokens)?)).collect()
     }
 }
 
@@ -116,28 +100,22 @@ fn tokens(pointer: &str) -> Vec<String> {
         None if pointer.is_empty() => return Vec::new(),
         _ => panic!("`{pointer}` is no JSON pointer (RFC 6901)"),
     };
-    rest.split('/')
-        .map(|token| token.replace("~1", "/").replace("~0", "~"))
-        .collect()
+    rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect()
 }
 
 fn find<'a>(record: &'a RawValue, tokens: &[String]) -> Option<&'a RawValue> {
-    tokens
-        .iter()
-        .try_fold(record, |value, token| match value.get().as_bytes().first() {
-            Some(b'{') => {
-                let mut members: HashMap<String, &RawValue> = serde_json::from_str(value.get()).ok()?;
-                members.remove(token)
-            }
-            Some(b'[') => {
-                let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
-                let canonical = token == "0" || !token.starts_with(['0', '+']);
-                elements
-                    .get(token.parse::<usize>().ok().filter(|_| canonical)?)
-                    .copied()
-            }
-            _ => None,
-        })
+    tokens.iter().try_fold(record, |value, token| match value.get().as_bytes().first() {
+        Some(b'{') => {
+            let mut members: HashMap<String, &RawValue> = serde_json::from_str(value.get()).ok()?;
+            members.remove(token)
+        }
+        Some(b'[') => {
+            let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            let canonical = token == "0" || !token.starts_with(['0', '+']);
+            elements.get(token.parse::<usize>().ok().filter(|_| canonical)?).copied()
+        }
+        _ => None,
+    })
 }
 
 pub(crate) fn log(level: Level, message: &str) {

@@ -10,12 +10,7 @@ use lifecycle_world::tailweir::plugin::log as host_log;
 // crate exports may be made twice; the tool that makes the component unites them to a world of `wit/v0.1`.
 
 /// What every plug-in exports, and the log.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod lifecycle_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
@@ -30,12 +25,7 @@ pub mod lifecycle_world {
 }
 
 /// What a filter exports, and the batch.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod filter_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
@@ -49,12 +39,7 @@ pub mod filter_world {
 }
 
 /// What a processor exports.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod processor_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
@@ -72,12 +57,7 @@ pub mod processor_world {
 
 /// What a processor that sends requests imports besides.
 #[cfg(feature = "http")]
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 mod http_world {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
@@ -106,16 +86,8 @@ impl Batch {
     }
 
     pub(crate) fn position(&self, index: u32) -> Position {
-        let records::Position {
-            segment,
-            line,
-            offset,
-        } = self.0.position(index);
-        Position {
-            segment,
-            line,
-            offset,
-        }
+        let records::Position { segment, line, offset } = self.0.position(index);
+        Position { segment, line, offset }
     }
 
     pub(crate) fn text(&self) -> Joined {
@@ -216,16 +188,10 @@ pub mod export {
             Ok(Outcome::Emit(records)) => Ok(process_wit::Outcome::Emit(records)),
             Err(Failure::Retry { after, reason }) => {
                 let after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                Err(process_wit::Failure::Retry(process_wit::Retry {
-                    after_ms,
-                    reason,
-                }))
+                Err(process_wit::Failure::Retry(process_wit::Retry { after_ms, reason }))
             }
             Err(Failure::Reject { indices, reason }) => {
-                Err(process_wit::Failure::Reject(process_wit::Reject {
-                    indices,
-                    reason,
-                }))
+                Err(process_wit::Failure::Reject(process_wit::Reject { indices, reason }))
             }
             Err(Failure::Stop(reason)) => Err(process_wit::Failure::Stop(reason)),
         }
@@ -324,29 +290,15 @@ mod requests {
 
     pub(crate) fn send(request: &Request, url: &Url<'_>) -> Result<Response, Error> {
         let refused = |what: &str| Error::Request(format!("the host does not accept its {what}"));
-        let mut headers: Vec<(String, Vec<u8>)> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
-            .collect();
-        headers.push((
-            "content-length".to_owned(),
-            request.body.len().to_string().into_bytes(),
-        ));
+        let mut headers: Vec<(String, Vec<u8>)> =
+            request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
         let fields = Fields::from_list(&headers).map_err(|e| Error::Request(format!("its headers: {e}")))?;
         let outgoing = OutgoingRequest::new(fields);
-        outgoing
-            .set_method(&method(&request.method))
-            .map_err(|()| refused("method"))?;
-        outgoing
-            .set_scheme(Some(&scheme(url.scheme)))
-            .map_err(|()| refused("scheme"))?;
-        outgoing
-            .set_authority(Some(url.authority))
-            .map_err(|()| refused("host"))?;
-        outgoing
-            .set_path_with_query(Some(&url.path))
-            .map_err(|()| refused("path"))?;
+        outgoing.set_method(&method(&request.method)).map_err(|()| refused("method"))?;
+        outgoing.set_scheme(Some(&scheme(url.scheme))).map_err(|()| refused("scheme"))?;
+        outgoing.set_authority(Some(url.authority)).map_err(|()| refused("host"))?;
+        outgoing.set_path_with_query(Some(&url.path)).map_err(|()| refused("path"))?;
 
         let nanoseconds = u64::try_from(request.timeout.as_nanos()).unwrap_or(u64::MAX);
         let options = RequestOptions::new();
@@ -402,11 +354,7 @@ mod requests {
                 Err(StreamError::LastOperationFailed(e)) => return Err(lost(&e.to_debug_string())),
             }
         }
-        Ok(Response {
-            status: response.status(),
-            headers,
-            body,
-        })
+        Ok(Response { status: response.status(), headers, body })
     }
 
     fn error(code: ErrorCode, url: &Url<'_>) -> Error {

@@ -19,8 +19,7 @@ pub struct FilterPlugin {
 
 impl FilterPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
-        let mut template =
-            Template::new(loaded, OnTick::Continue).map_err(|(loaded, kind)| loaded.error(kind))?;
+        let mut template = Template::new(loaded, OnTick::Continue)?;
         let started =
             run_now(template.start()).unwrap_or_else(|waits| Err(LoadErrorKind::Start(waits.to_string())));
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;

@@ -12,7 +12,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
 use crate::call::{CallError, Clock, Timed};
-use crate::load::{Description, LoadErrorKind, Loaded};
+use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
 use crate::state::State;
 
 /// The bindings of a world: how an instance is made and set up.
@@ -54,10 +54,10 @@ pub(crate) struct Template<W: World> {
 }
 
 impl<W: World> Template<W> {
-    pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, (Loaded, LoadErrorKind)> {
+    pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, LoadError> {
         match W::prepare(loaded.pre.clone()) {
             Ok(pre) => Ok(Self { pre, on_tick, name: loaded.stem.clone(), loaded }),
-            Err(e) => Err((loaded, LoadErrorKind::Shape(format!("{e:#}")))),
+            Err(e) => Err(loaded.error(LoadErrorKind::Shape(format!("{e:#}")))),
         }
     }
 

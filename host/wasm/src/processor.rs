@@ -24,8 +24,7 @@ pub struct ProcessorPlugin {
 
 impl ProcessorPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
-        let mut template =
-            Template::new(loaded, OnTick::Yield).map_err(|(loaded, kind)| loaded.error(kind))?;
+        let mut template = Template::new(loaded, OnTick::Yield)?;
         let started = thread::scope(|scope| {
             // The caller may be in a runtime, in which another cannot run.
             let start = scope.spawn(|| {

@@ -115,17 +115,27 @@ fn a_processor_that_sends_requests_needs_a_grant() {
 
 #[test]
 fn imports_that_nobody_offers() {
-    let pool = fs::read(guest("pool-filter")).unwrap();
-    let import = |name: &str| {
-        // The sections of the small component, put before those of a plug-in: it then has one import more.
-        let extra = with_instance(0x0a, name);
-        load(&[&extra[..], &pool[8..]].concat())
+    // It imports this, and exports it again as if it were a filter.
+    let plugin = |import: &str| {
+        let export = with_instance(0x0b, "tailweir:plugin/filter@0.1.0");
+        let instances = 5;
+        // The header is there already, and the instance to export is the imported one.
+        load(&[&with_instance(0x0a, import)[..], &export[8 + instances..]].concat())
     };
-    // Putting sections in front shifts the indices of the plug-in's own, so these are refused as damaged at the latest.
-    for name in ["wasi:http/outgoing-handler@0.2.0", "acme:billing/meter@1.0.0", "wasi:nn/graph@0.2.0"] {
-        let said = import(name);
-        assert!(!said.is_empty(), "{name}: {said}");
+    let unknown = |import: &str| {
+        format!("it imports `{import}`, which this program does not offer to a filter; build it without")
+    };
+    for import in [
+        "acme:billing/meter@1.0.0",
+        "wasi:nn/graph@0.2.0",
+        "wasi:cli/environment@0.3.0",
+        "tailweir:plugin/state@0.1.0",
+    ] {
+        assert_eq!(plugin(import), unknown(import));
     }
+    let http = "a filter cannot send HTTP requests, and this one imports `wasi:http/outgoing-handler@0.2.0`; \
+                build it without, or make it a processor";
+    assert_eq!(plugin("wasi:http/outgoing-handler@0.2.0"), http);
 }
 
 #[test]

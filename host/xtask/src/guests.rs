@@ -53,37 +53,20 @@ pub(crate) fn build_all(root: &Path) -> Result<Vec<Built>> {
 /// The packages of a workspace that compile to a WebAssembly module.
 fn find(workspace: &Path) -> Result<Vec<Guest>> {
     let manifest = workspace.join("Cargo.toml");
-    let arguments = [
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-        "--manifest-path",
-    ];
+    let arguments = ["metadata", "--format-version", "1", "--no-deps", "--manifest-path"];
     let metadata = output_of(cargo().args(arguments).arg(&manifest))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let mut guests = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let targets = package["targets"].as_array().into_iter().flatten();
         let is_guest = |target: &Value| {
-            target["crate_types"]
-                .as_array()
-                .is_some_and(|types| types.iter().any(|t| t == "cdylib"))
+            target["crate_types"].as_array().is_some_and(|types| types.iter().any(|t| t == "cdylib"))
         };
-        if let (Some(name), Some(path), true) = (
-            package["name"].as_str(),
-            package["manifest_path"].as_str(),
-            targets.into_iter().any(is_guest),
-        ) {
-            let folder = Path::new(path)
-                .parent()
-                .context("a manifest lies in a folder")?
-                .to_owned();
-            guests.push(Guest {
-                name: name.to_owned(),
-                folder,
-                workspace: workspace.to_owned(),
-            });
+        if let (Some(name), Some(path), true) =
+            (package["name"].as_str(), package["manifest_path"].as_str(), targets.into_iter().any(is_guest))
+        {
+            let folder = Path::new(path).parent().context("a manifest lies in a folder")?.to_owned();
+            guests.push(Guest { name: name.to_owned(), folder, workspace: workspace.to_owned() });
         }
     }
     if guests.is_empty() {
@@ -93,47 +76,24 @@ fn find(workspace: &Path) -> Result<Vec<Guest>> {
 }
 
 fn build(root: &Path, toolchain: &Toolchain, guest: Guest) -> Result<Built> {
-    let Guest {
-        name,
-        folder,
-        workspace,
-    } = guest;
+    let Guest { name, folder, workspace } = guest;
     let target_dir = root.join("target/guests/build").join(toolchain.id());
     let mut command = cargo();
     command.current_dir(&workspace);
     // One package at a time: features are not to leak from one guest into another.
-    command.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        &name,
-        "--target",
-        TARGET,
-    ]);
+    command.args(["build", "--quiet", "--release", "--locked", "--package", &name, "--target", TARGET]);
     command.arg("--target-dir").arg(&target_dir);
     toolchain.configure(&mut command, root)?;
     run_command(&mut command).with_context(|| format!("cannot compile the guest {name}"))?;
 
-    let module = target_dir
-        .join(TARGET)
-        .join("release")
-        .join(format!("{}.wasm", name.replace('-', "_")));
+    let module = target_dir.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
     let module = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let component = componentize(&module).with_context(|| format!("cannot make a component of {name}"))?;
-    Ok(Built {
-        name,
-        folder,
-        component: note_compiler(component, toolchain.id()),
-    })
+    Ok(Built { name, folder, component: note_compiler(component, toolchain.id()) })
 }
 
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
-    ComponentEncoder::default()
-        .validate(true)
-        .module(module)?
-        .encode()
+    ComponentEncoder::default().validate(true).module(module)?.encode()
 }
 
 /// Appends a custom section that says what compiled the component.

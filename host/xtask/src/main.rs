@@ -63,12 +63,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => {
             guests::build_all(&root)?;
-            run_command(
-                cargo()
-                    .current_dir(&root)
-                    .args(["test", "--release", "--workspace"])
-                    .args(arguments),
-            )
+            run_command(cargo().current_dir(&root).args(["test", "--release", "--workspace"]).args(arguments))
         }
     }
 }
@@ -76,10 +71,7 @@ fn run(task: Task) -> Result<()> {
 /// The repository.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .expect("the crate lies two folders below the root")
-        .to_owned()
+    here.ancestors().nth(2).expect("the crate lies two folders below the root").to_owned()
 }
 
 /// The cargo that runs this.
@@ -102,11 +94,7 @@ fn output_of(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run `{name}`"))?;
     if !output.status.success() {
-        bail!(
-            "`{name}` failed ({}): {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("`{name}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8(output.stdout)?)
 }

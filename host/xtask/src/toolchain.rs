@@ -48,10 +48,7 @@ impl Toolchain {
                 Ok(()) => return Self::plain(),
                 Err(why) => why,
             };
-            eprintln!(
-                "no compiler for guests yet: unpacking Debian's into {} (once)",
-                cache.display()
-            );
+            eprintln!("no compiler for guests yet: unpacking Debian's into {} (once)", cache.display());
             debian(&cache).map_err(|e| {
                 anyhow!(
                     "there is no Rust standard library for {TARGET}: `rustup target add {TARGET}` says: {why:#}. \
@@ -65,17 +62,11 @@ impl Toolchain {
         if !linker.exists() {
             bail!("no WebAssembly linker: {} is missing", linker.display());
         }
-        Ok(Self {
-            id: version(&rustc)?,
-            private: Some(Private { rustc, linker }),
-        })
+        Ok(Self { id: version(&rustc)?, private: Some(Private { rustc, linker }) })
     }
 
     fn plain() -> Result<Self> {
-        Ok(Self {
-            id: version(Path::new("rustc"))?,
-            private: None,
-        })
+        Ok(Self { id: version(Path::new("rustc"))?, private: None })
     }
 
     /// The compiler's name and version, such as `rustc-1.95.0`.
@@ -86,30 +77,20 @@ impl Toolchain {
     /// Makes a cargo command use it, and keep this machine's paths out of what it makes: the same source then gives the
     /// same bytes in any folder.
     pub(crate) fn configure(&self, command: &mut Command, root: &Path) -> Result<()> {
-        for variable in [
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "CARGO_BUILD_TARGET",
-            "CARGO_TARGET_DIR",
-            "RUSTC",
-        ] {
+        for variable in
+            ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "RUSTC"]
+        {
             command.env_remove(variable);
         }
         let home = cargo_home()?;
         let mut flags = vec![remap(root, "/tailweir"), remap(&home, "/cargo")];
         // Where a registry is mirrored, its folder has another name. The last prefix that fits counts.
-        for registry in fs::read_dir(home.join("registry/src"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten() {
             flags.push(remap(&registry.path(), "/registry"));
         }
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags.join(" "));
         if let Some(Private { rustc, linker }) = &self.private {
-            command
-                .env("RUSTC", rustc)
-                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            command.env("RUSTC", rustc).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
         Ok(())
     }
@@ -191,12 +172,7 @@ fn unpack(work: &Path) -> Result<()> {
     let packages = work.join("debs");
     fs::create_dir_all(&packages)?;
     let names = ["rustc-web", DEBIAN_PACKAGE, &standard, &llvm, "rust-web-src"];
-    output_of(
-        apt.command("apt-get")
-            .current_dir(&packages)
-            .arg("download")
-            .args(names),
-    )?;
+    output_of(apt.command("apt-get").current_dir(&packages).arg("download").args(names))?;
     for package in fs::read_dir(&packages)? {
         output_of(Command::new("dpkg").arg("-x").arg(package?.path()).arg(work))?;
     }
@@ -206,10 +182,8 @@ fn unpack(work: &Path) -> Result<()> {
         usr=$(dirname \"$0\")/../usr\n\
         LD_LIBRARY_PATH=\"$usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\" exec \"$usr/bin/rustc\" \"$@\"\n";
     let multiarch = output_of(Command::new("dpkg-architecture").args(["-q", "DEB_HOST_MULTIARCH"]));
-    let multiarch = multiarch.map_or_else(
-        |_| format!("{}-linux-gnu", env::consts::ARCH),
-        |m| m.trim().to_owned(),
-    );
+    let multiarch =
+        multiarch.map_or_else(|_| format!("{}-linux-gnu", env::consts::ARCH), |m| m.trim().to_owned());
     let rustc = work.join("bin/rustc");
     fs::write(&rustc, script.replace("x86_64-linux-gnu", &multiarch))?;
     make_executable(&rustc)?;
@@ -249,13 +223,8 @@ fn build_std(work: &Path) -> Result<()> {
         remap(&source, "/rust"),
     ];
     let mut command = cargo();
-    command
-        .current_dir(&crate_dir)
-        .args(["build", "--quiet", "--release", "--target", TARGET]);
-    command
-        .arg("-Zbuild-std=std,panic_abort")
-        .arg("--target-dir")
-        .arg(crate_dir.join("target"));
+    command.current_dir(&crate_dir).args(["build", "--quiet", "--release", "--target", TARGET]);
+    command.arg("-Zbuild-std=std,panic_abort").arg("--target-dir").arg(crate_dir.join("target"));
     command
         .env("RUSTC", work.join("bin/rustc"))
         .env("RUSTC_BOOTSTRAP", "1")
@@ -267,11 +236,7 @@ fn build_std(work: &Path) -> Result<()> {
     fs::create_dir_all(&library)?;
     for made in fs::read_dir(crate_dir.join("target").join(TARGET).join("release/deps"))? {
         let made = made?.path();
-        let name = made
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = made.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("lib") && name.ends_with(".rlib") && !name.starts_with("libstd_build") {
             fs::copy(&made, library.join(&name))?;
         }
@@ -298,12 +263,7 @@ impl Apt {
             fs::create_dir_all(folder.join(part))?;
         }
         let option = |key: &str, part: &str| format!("-o{key}={}", folder.join(part).display());
-        let own = Self {
-            options: vec![
-                option("Dir::State::lists", "lists"),
-                option("Dir::Cache", "cache"),
-            ],
-        };
+        let own = Self { options: vec![option("Dir::State::lists", "lists"), option("Dir::Cache", "cache")] };
         output_of(own.command("apt-get").arg("update")).context("cannot fetch Debian's package lists")?;
         Ok(own)
     }
@@ -318,14 +278,8 @@ impl Apt {
     fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
         let arguments = ["depends", "--no-recommends", "--no-suggests", package];
         let depends = output_of(self.command("apt-cache").args(arguments))?;
-        let names = depends
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "));
-        let found = names
-            .map(str::trim)
-            .find(|name| name.starts_with(prefix) && *name != DEBIAN_PACKAGE);
-        Ok(found
-            .with_context(|| format!("no package `{prefix}…` that {package} depends on"))?
-            .to_owned())
+        let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let found = names.map(str::trim).find(|name| name.starts_with(prefix) && *name != DEBIAN_PACKAGE);
+        Ok(found.with_context(|| format!("no package `{prefix}…` that {package} depends on"))?.to_owned())
     }
 }

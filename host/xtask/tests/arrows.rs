@@ -1,4 +1,5 @@
 //! Which crate may depend on which: ARCHITECTURE.md's table, held.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,11 +18,7 @@ fn graph() -> Graph {
         .arg(manifest)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let array = |value: &Value| value.as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -36,14 +33,8 @@ fn graph() -> Graph {
     };
     let mut graph = Graph::new();
     for node in array(&metadata["resolve"]["nodes"]) {
-        let needs = array(&node["deps"])
-            .into_iter()
-            .filter(runs)
-            .map(|d| names[&text(&d["pkg"])].clone());
-        graph
-            .entry(names[&text(&node["id"])].clone())
-            .or_default()
-            .extend(needs);
+        let needs = array(&node["deps"]).into_iter().filter(runs).map(|d| names[&text(&d["pkg"])].clone());
+        graph.entry(names[&text(&node["id"])].clone()).or_default().extend(needs);
     }
     graph
 }
@@ -72,18 +63,13 @@ fn crates_depend_only_on_what_the_table_allows() {
         ("tailweir-core", &[]),
         ("tailweir-segments", &["tailweir-core"]),
         ("tailweir-pipeline", &["tailweir-core", "tailweir-segments"]),
-        (
-            "tailweir-lua",
-            &["tailweir-core", "tailweir-pipeline", "tailweir-segments"],
-        ),
+        ("tailweir-lua", &["tailweir-core", "tailweir-pipeline", "tailweir-segments"]),
         ("tailweir-wasm", &["tailweir-core"]),
         ("tailweir-guest", &[]),
     ];
     for (name, allowed) in table {
-        let ours: BTreeSet<_> = reach(&graph, name)
-            .into_iter()
-            .filter(|n| n.starts_with("tailweir"))
-            .collect();
+        let ours: BTreeSet<_> =
+            reach(&graph, name).into_iter().filter(|n| n.starts_with("tailweir")).collect();
         let wrong: Vec<_> = ours.iter().filter(|n| !allowed.contains(&n.as_str())).collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
     }
@@ -97,10 +83,7 @@ fn engines_and_runtimes_stay_in_their_crates() {
         let wrong: Vec<_> = forbidden.iter().filter(|f| reached.contains(**f)).collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
     };
-    check(
-        "tailweir-core",
-        &["wasmtime", "mlua", "tokio", "zstd", "notify", "anyhow"],
-    );
+    check("tailweir-core", &["wasmtime", "mlua", "tokio", "zstd", "notify", "anyhow"]);
     check("tailweir-segments", &["wasmtime", "mlua", "tokio", "anyhow"]);
     check("tailweir-pipeline", &["wasmtime", "mlua"]);
     check("tailweir-lua", &["wasmtime"]);
