@@ -268,3 +268,52 @@ fn the_log_filter_is_the_programs() {
     let error = first_line_of_error("require('kumo').set_diagnostic_log_filter('x=debug')");
     assert_eq!(error, "kumo.set_diagnostic_log_filter: the log filter of this program is fixed");
 }
+
+/// What is written to it, as text.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_scripts_log_has_level_target_file_and_line() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let source = "local kumo = require 'kumo'
+        kumo.log_debug('not this')
+        kumo.log_info('one', 2, true, nil, setmetatable({}, { __tostring = function() return 'three' end }))
+        local function inner() kumo.log_error('bad') end
+        inner()
+        kumo.log_warn()
+        kumo.on('init', print)
+        kumo.on('init', print)";
+    tracing::subscriber::with_default(subscriber, || run(source)).unwrap();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains(" lua: ")).map(str::trim).collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(
+        lines[0].starts_with("INFO lua: ") && lines[0].ends_with("script.lua:3: one 2 true nil three"),
+        "{text}"
+    );
+    assert!(lines[1].starts_with("ERROR lua: ") && lines[1].ends_with("script.lua:4: bad"), "{text}");
+    assert!(lines[2].starts_with("WARN lua: ") && lines[2].ends_with("script.lua:6:"), "{text}");
+    assert!(
+        lines[3].ends_with("kumo.on('init'): this event never comes here; only 'main' is called"),
+        "{text}"
+    );
+}

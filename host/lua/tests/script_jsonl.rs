@@ -329,6 +329,62 @@ fn shortened(path: &Path) -> String {
 }
 
 #[test]
+fn what_cannot_be_opened_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    let missing = first_line_of_error("require('kumo').jsonl.new_tailer { directory = '/nonexistent/logs' }");
+    assert!(
+        missing.starts_with("kumo.jsonl.new_tailer: ") && missing.contains("/nonexistent/logs"),
+        "{missing}"
+    );
+    let twice = format!(
+        "local open = function() return require('kumo').jsonl.new_tailer {{ directory = '{path}', checkpoint_name = 'c' }} end
+         local first = open()
+         local second = open()
+         first:close()"
+    );
+    assert_eq!(
+        first_line_of_error(&twice),
+        format!(
+            "kumo.jsonl.new_tailer: the checkpoint `c` in {path} is in use by another tailer of this process that is not \
+             closed"
+        )
+    );
+    let pattern = first_line_of_error(&format!(
+        "require('kumo').jsonl.new_tailer {{ directory = '{path}', pattern = '[' }}"
+    ));
+    assert!(pattern.starts_with("kumo.jsonl.new_tailer: ") && pattern.contains("`[`"), "{pattern}");
+    let names = first_line_of_error(&format!(
+        "require('kumo').jsonl.new_multi_tailer {{ directory = '{path}', consumers = {{ {{ name = 'a' }}, {{ name = 'a' }} }} }}"
+    ));
+    assert_eq!(names, "kumo.jsonl.new_multi_tailer: two consumers have the name `a`");
+    let tz = first_line_of_error(&format!(
+        "require('kumo').jsonl.new_writer {{ log_dir = '{path}', tz = 'Mars/X' }}"
+    ));
+    assert!(tz.starts_with("kumo.jsonl.new_writer: `tz`: `Mars/X` is not the name of a time zone"), "{tz}");
+}
+
+#[test]
+fn batches_without_commit_are_bounded() {
+    let logs = logs(5);
+    let seen = see(
+        logs.path(),
+        "local tailer = kumo.jsonl.new_tailer {
+           directory = 'DIR', checkpoint_name = 'c', max_batch_size = 1, max_uncommitted = 2, follow = false,
+         }
+         local iterator = tailer:batches()
+         local first, second = iterator(), iterator()
+         local ok, err = pcall(iterator)
+         see(tostring(err):match('[^\\n]*'))
+         second:commit()
+         first:commit()
+         see(iterator():records()[1].n)",
+    );
+    assert!(seen[0].starts_with("2 batches are not committed (max_uncommitted); the oldest is "), "{seen:?}");
+    assert_eq!(seen[1], "2");
+}
+
+#[test]
 fn names_of_checkpoints_stay_inside_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["a/b", "../x", ".hidden", "", "x.lock", "x.quarantine"] {

@@ -57,15 +57,18 @@ impl Settings {
     fn build(&self) -> reqwest::Result<reqwest::Client> {
         // An error says that the program has installed one already, which does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let with_system_roots = self.builder().build();
-        if with_system_roots.is_ok() || self.accept_invalid_certs {
-            return with_system_roots;
+        match self.builder().build() {
+            // A bare machine has no certificates of its own; then it trusts the authorities that Mozilla trusts.
+            Err(e) if !self.accept_invalid_certs => self.build_with_bundled_roots().or(Err(e)),
+            built => built,
         }
-        // A bare machine has no certificates of its own; then it trusts the authorities that Mozilla trusts.
+    }
+
+    fn build_with_bundled_roots(&self) -> reqwest::Result<reqwest::Client> {
         let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let mut tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        self.builder().tls_backend_preconfigured(tls).build().or(with_system_roots)
+        self.builder().tls_backend_preconfigured(tls).build()
     }
 
     fn builder(&self) -> reqwest::ClientBuilder {

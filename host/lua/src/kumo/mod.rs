@@ -31,7 +31,7 @@ pub struct Hooks {
     pub extensions: Vec<Extension>,
     /// What `kumo.set_diagnostic_log_filter` does.
     pub set_log_filter: Option<SetLogFilter>,
-    /// Receives the events of the readers and writers that scripts open.
+    /// Receives the events of the tailers that scripts open.
     pub events: Arc<dyn EventSink>,
 }
 

@@ -86,13 +86,16 @@ pub(super) fn multi(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Conf
         Value::Nil => return options.required("consumers", None),
         _ => return Err(options.wrong("consumers", "an array of tables", &value)),
     };
-    let mut consumers = Vec::new();
+    let mut entries = Vec::new();
     for (key, entry) in options::entries(lua, table)? {
-        if key.as_integer().is_none() {
-            return Err(options.wrong("consumers", "an array of tables", &key));
+        match key.as_integer() {
+            Some(index) => entries.push((index, entry)),
+            None => return Err(options.wrong("consumers", "an array of tables", &key)),
         }
-        consumers.push(consumer(lua, function, &options, entry)?);
     }
+    entries.sort_by_key(|(index, _)| *index);
+    let consumers = entries.into_iter().map(|(_, entry)| consumer(lua, function, &options, entry));
+    let consumers = consumers.collect::<mlua::Result<Vec<_>>>()?;
     match consumers.is_empty() {
         true => {
             Err(options.wrong("consumers", "an array of at least one table", &Value::Table(table.clone())))
