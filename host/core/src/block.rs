@@ -84,14 +84,8 @@ impl Block {
     /// # Panics
     /// If `text` is longer than `u32::MAX` bytes.
     pub fn parse(segment: SegmentName, identity: Identity, from: Point, frame: Frame, text: Vec<u8>) -> Self {
-        assert!(
-            u32::try_from(text.len()).is_ok(),
-            "a block's arena is addressed with 32 bits"
-        );
-        debug_assert!(
-            frame.decompressed <= from.offset,
-            "the frame begins behind the block"
-        );
+        assert!(u32::try_from(text.len()).is_ok(), "a block's arena is addressed with 32 bits");
+        debug_assert!(frame.decompressed <= from.offset, "the frame begins behind the block");
         let mut block = Self {
             segment,
             identity,
@@ -127,17 +121,7 @@ impl Block {
         defect: Defect,
     ) -> Self {
         let (text, slots, repaired) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            segment,
-            identity,
-            from,
-            to,
-            text,
-            slots,
-            repaired,
-            defects: vec![defect],
-            blank: 0,
-        }
+        Self { segment, identity, from, to, text, slots, repaired, defects: vec![defect], blank: 0 }
     }
 
     /// Adds the line `start..end` of `text` as a record, a defect or a blank line. `whole` is the text if all of it is
@@ -164,12 +148,7 @@ impl Block {
                 };
                 let (start, len) = (start as u32, (end - start) as u32);
                 let line = (self.to.point.line - self.from.line) as u32;
-                return self.slots.push(Slot {
-                    start,
-                    len,
-                    line,
-                    repaired,
-                });
+                return self.slots.push(Slot { start, len, line, repaired });
             }
             Err(Invalid::Blank) => return self.blank += 1,
             Err(Invalid::Null) => DefectKind::Null,
@@ -216,12 +195,7 @@ impl Block {
 
     /// The whole of it as a span.
     pub fn span(&self) -> Span {
-        Span {
-            segment: self.segment.clone(),
-            identity: self.identity,
-            from: self.from,
-            to: self.to,
-        }
+        Span { segment: self.segment.clone(), identity: self.identity, from: self.from, to: self.to }
     }
 
     /// How many records it holds.
@@ -300,19 +274,12 @@ impl Block {
         if self.text.get(end) == Some(&b'\n') {
             end += 1;
         }
-        let point = Point {
-            line: self.line(index),
-            offset: self.from.offset + end as u64,
-        };
-        Mark {
-            point,
-            frame: self.to.frame,
-        }
+        let point = Point { line: self.line(index), offset: self.from.offset + end as u64 };
+        Mark { point, frame: self.to.frame }
     }
 
     /// The index of the first record whose line is after `line`; [`len`](Self::len) if there is none.
     pub fn first_after(&self, line: u64) -> usize {
-        self.slots
-            .partition_point(|slot| self.from.line + u64::from(slot.line) <= line)
+        self.slots.partition_point(|slot| self.from.line + u64::from(slot.line) <= line)
     }
 }

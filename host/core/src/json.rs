@@ -94,27 +94,17 @@ impl<'a> Value<'a> {
 /// The members of an object's text: each key (its text between the quotes, escapes and all) and its value's text.
 /// Empty if `object` is no object.
 pub fn members(object: &str) -> Members<'_> {
-    Members {
-        text: object,
-        at: open(object, b'{'),
-    }
+    Members { text: object, at: open(object, b'{') }
 }
 
 /// The elements of an array's text. Empty if `array` is no array.
 pub fn elements(array: &str) -> Elements<'_> {
-    Elements {
-        text: array,
-        at: open(array, b'['),
-    }
+    Elements { text: array, at: open(array, b'[') }
 }
 
 fn open(text: &str, bracket: u8) -> usize {
     let at = skip_space(text.as_bytes(), 0);
-    if text.as_bytes().get(at) == Some(&bracket) {
-        at + 1
-    } else {
-        text.len()
-    }
+    if text.as_bytes().get(at) == Some(&bracket) { at + 1 } else { text.len() }
 }
 
 /// Iterator of [`members`].
@@ -138,10 +128,7 @@ impl<'a> Iterator for Members<'a> {
         let key_end = skip_string(bytes, quote);
         let value = skip_separators(bytes, key_end);
         self.at = skip_value(bytes, value);
-        Some((
-            self.text.get(quote + 1..key_end - 1)?,
-            self.text.get(value..self.at)?,
-        ))
+        Some((self.text.get(quote + 1..key_end - 1)?, self.text.get(value..self.at)?))
     }
 }
 
@@ -277,9 +264,8 @@ fn skip_value(bytes: &[u8], at: usize) -> usize {
         Some(b'[') => skip_container(bytes, at, b'[', b']'),
         Some(_) => {
             let rest = &bytes[at..];
-            let end = rest
-                .iter()
-                .position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+            let end =
+                rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
             // At least one byte is consumed, so that a walk over text that was never validated still ends.
             at + end.unwrap_or(rest.len()).max(1)
         }
@@ -332,9 +318,7 @@ impl Pointer {
     /// If `text` is not as RFC 6901, section 3 says.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
         if text.is_empty() {
-            return Ok(Self {
-                tokens: Box::default(),
-            });
+            return Ok(Self { tokens: Box::default() });
         }
         let Some(rest) = text.strip_prefix('/') else {
             return Err(PointerError::NoSlash(text.to_owned()));
@@ -346,20 +330,16 @@ impl Pointer {
             }
             Ok(t.replace("~1", "/").replace("~0", "~"))
         };
-        Ok(Self {
-            tokens: rest.split('/').map(token).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { tokens: rest.split('/').map(token).collect::<Result<_, _>>()? })
     }
 
     /// The text of the value that the pointer leads to in `json`, or `None` if there is none.
     pub fn find<'a>(&self, json: &'a str) -> Option<&'a str> {
-        self.tokens
-            .iter()
-            .try_fold(json, |value, token| match Value::of(value) {
-                Value::Object(object) => get(object, token),
-                Value::Array(array) => elements(array).nth(array_index(token)?),
-                _ => None,
-            })
+        self.tokens.iter().try_fold(json, |value, token| match Value::of(value) {
+            Value::Object(object) => get(object, token),
+            Value::Array(array) => elements(array).nth(array_index(token)?),
+            _ => None,
+        })
     }
 }
 
@@ -371,8 +351,6 @@ fn array_index(token: &str) -> Option<usize> {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tokens
-            .iter()
-            .try_for_each(|t| write!(f, "/{}", t.replace('~', "~0").replace('/', "~1")))
+        self.tokens.iter().try_for_each(|t| write!(f, "/{}", t.replace('~', "~0").replace('/', "~1")))
     }
 }

@@ -5,42 +5,18 @@
 use proptest::prelude::*;
 use tailweir_core::{Block, DefectKind, Frame, Identity, Mark, Point, SegmentName};
 
-const IDENTITY: Identity = Identity {
-    inode: 1,
-    head_len: 4,
-    head: 7,
-};
+const IDENTITY: Identity = Identity { inode: 1, head_len: 4, head: 7 };
 
 fn parse(from: Point, text: &[u8]) -> Block {
-    let frame = Frame {
-        compressed: 3,
-        decompressed: 0,
-    };
-    Block::parse(
-        SegmentName::new("s").unwrap(),
-        IDENTITY,
-        from,
-        frame,
-        text.to_vec(),
-    )
+    let frame = Frame { compressed: 3, decompressed: 0 };
+    Block::parse(SegmentName::new("s").unwrap(), IDENTITY, from, frame, text.to_vec())
 }
 
 /// What a line became.
 #[derive(Debug, Clone, PartialEq)]
 enum Line {
-    Record {
-        line: u64,
-        offset: u64,
-        end: Point,
-        bytes: Vec<u8>,
-        text: String,
-    },
-    Defect {
-        line: u64,
-        offset: u64,
-        kind: DefectKind,
-        bytes: Vec<u8>,
-    },
+    Record { line: u64, offset: u64, end: Point, bytes: Vec<u8>, text: String },
+    Defect { line: u64, offset: u64, kind: DefectKind, bytes: Vec<u8> },
 }
 
 fn lines_of(block: &Block) -> Vec<Line> {
@@ -63,10 +39,7 @@ fn lines_of(block: &Block) -> Vec<Line> {
         kind: d.kind.clone(),
         bytes: d.bytes.clone(),
     };
-    let mut lines: Vec<_> = (0..block.len())
-        .map(record)
-        .chain(block.defects().iter().map(defect))
-        .collect();
+    let mut lines: Vec<_> = (0..block.len()).map(record).chain(block.defects().iter().map(defect)).collect();
     lines.sort_by_key(|line| match line {
         Line::Record { line, .. } | Line::Defect { line, .. } => *line,
     });
@@ -78,10 +51,7 @@ fn model(stream: &[u8]) -> (Vec<Line>, u64) {
     let (mut lines, mut blank, mut start) = (Vec::new(), 0, 0);
     for (n, raw) in stream.split_inclusive(|b| *b == b'\n').enumerate() {
         let line = n as u64 + 1;
-        let end = Point {
-            line,
-            offset: (start + raw.len()) as u64,
-        };
+        let end = Point { line, offset: (start + raw.len()) as u64 };
         let mut bytes = raw.strip_suffix(b"\n").unwrap_or(raw);
         bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let mut offset = start as u64;
@@ -95,27 +65,11 @@ fn model(stream: &[u8]) -> (Vec<Line>, u64) {
         if trimmed.is_empty() {
             blank += 1;
         } else if trimmed == "null" {
-            lines.push(Line::Defect {
-                line,
-                offset,
-                kind: DefectKind::Null,
-                bytes,
-            });
+            lines.push(Line::Defect { line, offset, kind: DefectKind::Null, bytes });
         } else if serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok() {
-            lines.push(Line::Record {
-                line,
-                offset,
-                end,
-                bytes,
-                text,
-            });
+            lines.push(Line::Record { line, offset, end, bytes, text });
         } else {
-            lines.push(Line::Defect {
-                line,
-                offset,
-                kind: DefectKind::Malformed(String::new()),
-                bytes,
-            });
+            lines.push(Line::Defect { line, offset, kind: DefectKind::Malformed(String::new()), bytes });
         }
     }
     (lines, blank)
@@ -124,11 +78,7 @@ fn model(stream: &[u8]) -> (Vec<Line>, u64) {
 /// Without the words of the error.
 fn without_reason(mut lines: Vec<Line>) -> Vec<Line> {
     for line in &mut lines {
-        if let Line::Defect {
-            kind: DefectKind::Malformed(why),
-            ..
-        } = line
-        {
+        if let Line::Defect { kind: DefectKind::Malformed(why), .. } = line {
             why.clear();
         }
     }
@@ -224,25 +174,11 @@ fn a_cut_line_says_so() {
 #[test]
 fn an_oversized_line_is_a_block_of_its_own() {
     let from = Point { line: 2, offset: 10 };
-    let to = Mark {
-        point: Point {
-            line: 3,
-            offset: 1010,
-        },
-        frame: Frame::default(),
-    };
+    let to = Mark { point: Point { line: 3, offset: 1010 }, frame: Frame::default() };
     let kind = DefectKind::TooLong { len: 999, max: 100 };
-    let defect = tailweir_core::Defect {
-        line: 3,
-        offset: 10,
-        kind,
-        bytes: b"{\"a".to_vec(),
-    };
+    let defect = tailweir_core::Defect { line: 3, offset: 10, kind, bytes: b"{\"a".to_vec() };
     let block = Block::oversized(SegmentName::new("s").unwrap(), IDENTITY, from, to, defect.clone());
-    assert_eq!(
-        (block.len(), block.is_empty(), block.from(), block.to()),
-        (0, true, from, to)
-    );
+    assert_eq!((block.len(), block.is_empty(), block.from(), block.to()), (0, true, from, to));
     assert_eq!((block.defects(), block.first_after(0)), (&[defect][..], 0));
 }
 

@@ -39,11 +39,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn string() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[a-c]{0,2}",
-        "[a-z\"\\\\/~\u{8}\u{c}\n\r\t\u{0}\u{1f}é你📧]{0,20}",
-        "[a-z \"\\\\]{10,80}",
-    ]
+    prop_oneof!["[a-c]{0,2}", "[a-z\"\\\\/~\u{8}\u{c}\n\r\t\u{0}\u{1f}é你📧]{0,20}", "[a-z \"\\\\]{10,80}",]
 }
 
 fn tree() -> impl Strategy<Value = Tree> {
@@ -66,9 +62,7 @@ fn tree() -> impl Strategy<Value = Tree> {
 
 /// The same tree as text, with other white space, other escapes, and some keys twice.
 fn rewrite(tree: &Tree, out: &mut String, mut seed: u64) {
-    seed = seed
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
+    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     let space = ["", "", " ", "\t", "\r ", "\n"][(seed >> 33) as usize % 6];
     out.push_str(space);
     match tree {
@@ -106,9 +100,7 @@ fn rewrite(tree: &Tree, out: &mut String, mut seed: u64) {
 fn escape(text: &str, seed: u64) -> String {
     match (seed >> 35) % 3 {
         0 => {
-            text.encode_utf16()
-                .map(|unit| format!("\\u{unit:04X}"))
-                .fold("\"".to_owned(), |a, b| a + &b)
+            text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).fold("\"".to_owned(), |a, b| a + &b)
                 + "\""
         }
         _ => Tree::from(text).to_string(),
@@ -134,17 +126,10 @@ fn pointers(tree: &Tree, prefix: &str, out: &mut Vec<String>) {
     out.push(prefix.to_owned());
     match tree {
         Tree::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(n, item)| pointers(item, &format!("{prefix}/{n}"), out));
+            items.iter().enumerate().for_each(|(n, item)| pointers(item, &format!("{prefix}/{n}"), out));
         }
         Tree::Object(members) => members.iter().for_each(|(key, value)| {
-            pointers(
-                value,
-                &format!("{prefix}/{}", key.replace('~', "~0").replace('/', "~1")),
-                out,
-            );
+            pointers(value, &format!("{prefix}/{}", key.replace('~', "~0").replace('/', "~1")), out);
         }),
         _ => {}
     }
@@ -222,36 +207,18 @@ fn what_is_wrong_is_said() {
     check("null", Err("Null"));
     check("  {\"a\" 1}", Err("expected `:` but found '1' at byte 7"));
     check("{\"a\":1", Err("expected `,` or `}` but the line ends at byte 6"));
-    check(
-        "{\"egress_pool\":\"a\", nope",
-        Err("expected a key in quotes but found 'n' at byte 20"),
-    );
-    check(
-        "{\"a\":1,}",
-        Err("expected a key in quotes but found '}' at byte 7"),
-    );
+    check("{\"egress_pool\":\"a\", nope", Err("expected a key in quotes but found 'n' at byte 20"));
+    check("{\"a\":1,}", Err("expected a key in quotes but found '}' at byte 7"));
     check("[1,]", Err("expected a value but found ']' at byte 3"));
     check("[1 é]", Err("expected `,` or `]` but found 'é' at byte 3"));
     check("[1}", Err("expected `,` or `]` but found '}' at byte 2"));
-    check(
-        "{} {}",
-        Err("expected the end of the line but found '{' at byte 3"),
-    );
+    check("{} {}", Err("expected the end of the line but found '{' at byte 3"));
     check("NaN", Err("expected a value but found 'N' at byte 0"));
     check("01", Err("expected the end of the line but found '1' at byte 1"));
     check("-", Err("expected a digit but the line ends at byte 1"));
-    check(
-        "\"a",
-        Err("expected the end of a string but the line ends at byte 2"),
-    );
-    check(
-        "\"\\q\"",
-        Err("expected an escape that JSON has but found '\\\\' at byte 1"),
-    );
-    check(
-        "\"\\u12\"",
-        Err("expected four hexadecimal digits after `\\u` but found '\\\\' at byte 1"),
-    );
+    check("\"a", Err("expected the end of a string but the line ends at byte 2"));
+    check("\"\\q\"", Err("expected an escape that JSON has but found '\\\\' at byte 1"));
+    check("\"\\u12\"", Err("expected four hexadecimal digits after `\\u` but found '\\\\' at byte 1"));
     check(
         "\"abcdefghijklmnopqrstuvwxyz\u{1}\"",
         Err("expected no control character in a string but found '\\u{1}' at byte 27"),
@@ -278,12 +245,7 @@ fn the_last_of_equal_keys_counts() {
     assert_eq!(json::get(r#"{"a":1,"\u0061":null}"#, "a"), Some("null"));
     assert_eq!(json::get(r#"{"ab":1}"#, "a"), None);
     assert_eq!(json::get("[1]", "a"), None);
-    assert_eq!(
-        Pointer::parse("/a/b")
-            .unwrap()
-            .find(r#"{"a":{"b":1},"a":{"b":2}}"#),
-        Some("2")
-    );
+    assert_eq!(Pointer::parse("/a/b").unwrap().find(r#"{"a":{"b":1},"a":{"b":2}}"#), Some("2"));
 }
 
 #[test]

@@ -10,11 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = PathBuf::from(arguments.next().ok_or("usage: throughput DIR [WORKERS]")?);
     let workers = arguments.next().map_or(Ok(0), |n| n.parse())?;
     let begun = Instant::now();
-    let options = ReaderOptions {
-        mode: Mode::Once,
-        workers,
-        ..ReaderOptions::new(directory)
-    };
+    let options = ReaderOptions { mode: Mode::Once, workers, ..ReaderOptions::new(directory) };
     let mut reader = Reader::open(options, Cursor::default())?;
     let (mut records, mut bytes, mut defects) = (0, 0, 0);
     loop {

@@ -127,20 +127,11 @@ impl Segment {
         };
         let (skip, mut frame) = match start {
             Start::Mark(mark) if mark.point.offset > 0 => (Skip::To(mark.point), frame),
-            Start::Line(wanted) if wanted > 0 => (
-                Skip::Lines {
-                    wanted,
-                    partial: false,
-                },
-                frame,
-            ),
+            Start::Line(wanted) if wanted > 0 => (Skip::Lines { wanted, partial: false }, frame),
             _ => (Skip::Nothing, Frame::default()),
         };
         if let (Format::Plain, Skip::To(point)) = (format, &skip) {
-            frame = Frame {
-                compressed: point.offset,
-                decompressed: point.offset,
-            };
+            frame = Frame { compressed: point.offset, decompressed: point.offset };
         }
         Ok(Self {
             identity: directory::identify(&file)?,
@@ -176,10 +167,7 @@ impl Segment {
     }
 
     fn mark_at(&mut self, point: Point) -> Mark {
-        Mark {
-            point,
-            frame: self.decoder.frame_at(point.offset),
-        }
+        Mark { point, frame: self.decoder.frame_at(point.offset) }
     }
 
     /// The end of the lines that were given.
@@ -206,16 +194,10 @@ impl Segment {
         if let Some(next) = self.queue.pop_front() {
             return Ok(next);
         }
-        let Limits {
-            block_size,
-            max_line_size,
-        } = self.limits;
+        let Limits { block_size, max_line_size } = self.limits;
         if self.arena.len() == self.arena.capacity() {
-            let room = (max_line_size + block_size)
-                .saturating_sub(self.arena.len())
-                .max(1);
-            self.arena
-                .reserve_exact(self.arena.len().max(block_size).min(room));
+            let room = (max_line_size + block_size).saturating_sub(self.arena.len()).max(1);
+            self.arena.reserve_exact(self.arena.len().max(block_size).min(room));
         }
         let filled = self.decoder.fill(&self.file, &mut self.arena)?;
         match self.skip {
@@ -227,30 +209,20 @@ impl Segment {
 
     /// Queues the lines in the arena, and what follows them, and takes the first of it.
     fn carve(&mut self, filled: Filled, seal: Seal) -> Carved {
-        let nothing = if filled == Filled::Starved {
-            Carved::Starved
-        } else {
-            Carved::Working
-        };
+        let nothing = if filled == Filled::Starved { Carved::Starved } else { Carved::Working };
         match filled {
             Filled::Full => self.carve_lines(None),
             Filled::Starved if seal == Seal::Open => self.carve_lines(None),
             Filled::Damaged(reason) => {
                 self.carve_lines(Some(LastLine::Cut));
-                self.queue.push_back(Carved::Damaged {
-                    line: self.point.line,
-                    reason,
-                });
+                self.queue.push_back(Carved::Damaged { line: self.point.line, reason });
             }
             Filled::Starved => {
                 let cut = self.decoder.is_cut();
                 self.carve_lines(Some(if cut { LastLine::Cut } else { LastLine::Whole }));
                 if cut {
                     let reason = "it ends in the middle of a compressed frame".to_owned();
-                    self.queue.push_back(Carved::Damaged {
-                        line: self.point.line,
-                        reason,
-                    });
+                    self.queue.push_back(Carved::Damaged { line: self.point.line, reason });
                 }
                 let end = self.mark_at(self.point);
                 self.queue.push_back(Carved::End(end));
@@ -272,11 +244,7 @@ impl Segment {
             self.carve_oversized(last);
         }
         let line_end = memrchr(b'\n', &self.arena[self.searched..]).map(|at| self.searched + at + 1);
-        let cut = if last.is_some() {
-            Some(self.arena.len())
-        } else {
-            line_end
-        };
+        let cut = if last.is_some() { Some(self.arena.len()) } else { line_end };
         if let Some(cut @ 1..) = cut {
             self.queue_piece(cut, last.unwrap_or(LastLine::Whole));
         }
@@ -319,21 +287,10 @@ impl Segment {
             return;
         };
         let from = self.point;
-        self.point = Point {
-            line: from.line + 1,
-            offset: from.offset + len + line_break as u64,
-        };
+        self.point = Point { line: from.line + 1, offset: from.offset + len + line_break as u64 };
         let to = self.mark_at(self.point);
-        let kind = DefectKind::TooLong {
-            len,
-            max: self.limits.max_line_size as u64,
-        };
-        let defect = Defect {
-            line: self.point.line,
-            offset: from.offset,
-            kind,
-            bytes: head,
-        };
+        let kind = DefectKind::TooLong { len, max: self.limits.max_line_size as u64 };
+        let defect = Defect { line: self.point.line, offset: from.offset, kind, bytes: head };
         let block = Block::oversized(self.name.clone(), self.identity, from, to, defect);
         self.queue.push_back(Carved::Oversized(block));
     }
@@ -355,14 +312,7 @@ impl Segment {
         self.point.line += memchr_iter(b'\n', &text).count() as u64 + unended;
         self.point.offset += text.len() as u64;
         let (name, identity) = (self.name.clone(), self.identity);
-        self.queue.push_back(Carved::Piece(Piece {
-            name,
-            identity,
-            from,
-            frame,
-            text,
-            last_line,
-        }));
+        self.queue.push_back(Carved::Piece(Piece { name, identity, from, frame, text, last_line }));
     }
 
     /// Throws away what lies before `point`.
@@ -373,11 +323,7 @@ impl Segment {
         let base = produced - self.arena.len() as u64;
         if produced < point.offset {
             self.arena.clear();
-            return if filled == Filled::Starved {
-                Carved::Short
-            } else {
-                Carved::Working
-            };
+            return if filled == Filled::Starved { Carved::Short } else { Carved::Working };
         }
         self.arena.drain(..(point.offset - base) as usize);
         self.point = point;
@@ -403,10 +349,7 @@ impl Segment {
                 return self.skipped_lines(len, filled, seal);
             }
         }
-        self.skip = Skip::Lines {
-            wanted,
-            partial: partial && !ends,
-        };
+        self.skip = Skip::Lines { wanted, partial: partial && !ends };
         self.point.offset += len as u64;
         self.arena.clear();
         self.decoder.frame_at(self.point.offset);

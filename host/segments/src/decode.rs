@@ -51,17 +51,10 @@ pub(crate) fn sniff(head: &[u8]) -> Sniffed {
     if head.len() < 4 && (ZSTD_MAGIC.starts_with(head) || GZIP_MAGIC.starts_with(head)) {
         return Sniffed::Unknown;
     }
-    let text = head
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(head)
-        .trim_ascii_start();
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match text.first() {
         Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9') => Sniffed::Format(Format::Plain),
-        Some(_)
-            if [&b"true"[..], b"false", b"null"]
-                .iter()
-                .any(|word| text.starts_with(word)) =>
-        {
+        Some(_) if [&b"true"[..], b"false", b"null"].iter().any(|word| text.starts_with(word)) => {
             Sniffed::Format(Format::Plain)
         }
         Some(_) => Sniffed::Foreign("it is neither zstd nor gzip nor JSON text"),
@@ -108,10 +101,7 @@ struct Track {
 
 impl Track {
     fn frame_begins(&mut self, compressed: u64) {
-        let frame = Frame {
-            compressed,
-            decompressed: self.produced,
-        };
+        let frame = Frame { compressed, decompressed: self.produced };
         match self.frames.back_mut() {
             Some(last) if last.decompressed == frame.decompressed => *last = frame,
             _ => self.frames.push_back(frame),
@@ -122,25 +112,14 @@ impl Track {
 impl Decoder {
     /// Begins at `frame` if a frame begins there, else at the start of the file.
     pub(crate) fn new(file: &File, format: Format, frame: Frame) -> io::Result<Self> {
-        let frame = if starts_at(file, format, frame.compressed)? {
-            frame
-        } else {
-            Frame::default()
-        };
+        let frame = if starts_at(file, format, frame.compressed)? { frame } else { Frame::default() };
         let codec = match format {
             Format::Zstd => Codec::Zstd(Box::new(Zstd::new(frame)?)),
             Format::Gzip => Codec::Gzip(Box::default()),
             Format::Plain => Codec::Plain,
         };
-        let track = Track {
-            produced: frame.decompressed,
-            frames: VecDeque::from([frame]),
-        };
-        Ok(Self {
-            input: Input::new(frame.compressed),
-            codec,
-            track,
-        })
+        let track = Track { produced: frame.decompressed, frames: VecDeque::from([frame]) };
+        Ok(Self { input: Input::new(frame.compressed), codec, track })
     }
 
     /// Appends decompressed bytes to `out` until its capacity is reached or there are no more at present.
@@ -179,10 +158,7 @@ impl Decoder {
     /// call.
     pub(crate) fn frame_at(&mut self, offset: u64) -> Frame {
         if matches!(self.codec, Codec::Plain) {
-            return Frame {
-                compressed: offset,
-                decompressed: offset,
-            };
+            return Frame { compressed: offset, decompressed: offset };
         }
         let frames = &mut self.track.frames;
         while frames.get(1).is_some_and(|next| next.decompressed <= offset) {

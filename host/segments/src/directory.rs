@@ -29,11 +29,7 @@ pub enum Seal {
 
 impl Seal {
     pub(crate) fn of_mode(mode: u32) -> Self {
-        if mode & 0o222 == 0 {
-            Self::Sealed
-        } else {
-            Self::Open
-        }
+        if mode & 0o222 == 0 { Self::Sealed } else { Self::Open }
     }
 }
 
@@ -125,20 +121,10 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self {
-                path: path.to_owned(),
-                fd,
-            }),
-            Err(rustix::io::Errno::NOENT) => Err(ReadError::Missing {
-                directory: path.to_owned(),
-            }),
-            Err(rustix::io::Errno::NOTDIR) => Err(ReadError::NotADirectory {
-                directory: path.to_owned(),
-            }),
-            Err(e) => Err(ReadError::Directory {
-                directory: path.to_owned(),
-                source: e.into(),
-            }),
+            Ok(fd) => Ok(Self { path: path.to_owned(), fd }),
+            Err(rustix::io::Errno::NOENT) => Err(ReadError::Missing { directory: path.to_owned() }),
+            Err(rustix::io::Errno::NOTDIR) => Err(ReadError::NotADirectory { directory: path.to_owned() }),
+            Err(e) => Err(ReadError::Directory { directory: path.to_owned(), source: e.into() }),
         }
     }
 
@@ -158,10 +144,8 @@ impl Directory {
 
     /// Calls `each` for each name but `.` and `..`, in no order.
     pub(crate) fn scan(&self, mut each: impl FnMut(&Found<'_>)) -> Result<(), ReadError> {
-        let error = |e: rustix::io::Errno| ReadError::Directory {
-            directory: self.path.clone(),
-            source: e.into(),
-        };
+        let error =
+            |e: rustix::io::Errno| ReadError::Directory { directory: self.path.clone(), source: e.into() };
         let mut dir = Dir::read_from(&self.fd).map_err(error)?;
         while let Some(entry) = dir.read() {
             let entry = entry.map_err(error)?;
@@ -170,12 +154,7 @@ impl Directory {
                 continue;
             }
             let lossy = String::from_utf8_lossy(name.to_bytes());
-            each(&Found {
-                name: name.to_str().ok(),
-                lossy,
-                inode: entry.ino(),
-                kind: entry.file_type(),
-            });
+            each(&Found { name: name.to_str().ok(), lossy, inode: entry.ino(), kind: entry.file_type() });
         }
         Ok(())
     }
@@ -191,11 +170,7 @@ impl Directory {
             Ok(stat) => stat,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let link = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-                return Ok(if link {
-                    Opened::Other("a dangling link")
-                } else {
-                    Opened::Missing
-                });
+                return Ok(if link { Opened::Other("a dangling link") } else { Opened::Missing });
             }
             Err(e) => return Err(e),
         };
@@ -231,22 +206,14 @@ fn kind_of(kind: FileType) -> Option<&'static str> {
 
 /// Why a name is certainly no segment, as far as the directory itself tells.
 pub(crate) fn certainly_foreign(kind: FileType) -> Option<&'static str> {
-    if matches!(kind, FileType::Symlink | FileType::Unknown) {
-        None
-    } else {
-        kind_of(kind)
-    }
+    if matches!(kind, FileType::Symlink | FileType::Unknown) { None } else { kind_of(kind) }
 }
 
 /// Inode and the hash of the first bytes.
 pub(crate) fn identify(file: &File) -> io::Result<Identity> {
     let mut head = [0; HEAD];
     let len = read_head(file, &mut head)?;
-    Ok(Identity {
-        inode: file.metadata()?.ino(),
-        head_len: len as u32,
-        head: xxh3_64(&head[..len]),
-    })
+    Ok(Identity { inode: file.metadata()?.ino(), head_len: len as u32, head: xxh3_64(&head[..len]) })
 }
 
 /// Whether `file` is the one that `identity` was taken of. It may have grown.

@@ -38,25 +38,17 @@ pub fn measure(directory: &Path, pattern: &Pattern, cursor: &Cursor) -> Result<V
     let opened = Directory::open(directory)?;
     let mut remaining = Vec::new();
     let begun: &BTreeMap<_, _> = &cursor.begun;
-    for entry in entries
-        .into_iter()
-        .filter(|entry| !cursor.finished.contains(&entry.name))
-    {
+    for entry in entries.into_iter().filter(|entry| !cursor.finished.contains(&entry.name)) {
         let Ok(Opened::File(file)) = opened.open_file(entry.name.as_str()) else {
             continue;
         };
         let mut start = Start::Mark(Mark::default());
         if let Some(begun) = begun.get(&entry.name)
-            && begun
-                .identity
-                .is_none_or(|identity| directory::is_same(&file, &identity).unwrap_or(false))
+            && begun.identity.is_none_or(|identity| directory::is_same(&file, &identity).unwrap_or(false))
         {
             start = begun.start;
         }
-        let error = |source| ReadError::Segment {
-            path: directory.join(entry.name.as_str()),
-            source,
-        };
+        let error = |source| ReadError::Segment { path: directory.join(entry.name.as_str()), source };
         let measured = measure_one(&entry.name, file, start, entry.sealed).map_err(error)?;
         let skipped = match start {
             Start::Mark(mark) => mark.frame.compressed,
@@ -65,13 +57,7 @@ pub fn measure(directory: &Path, pattern: &Pattern, cursor: &Cursor) -> Result<V
         if let Some((bytes, lines)) = measured.filter(|(bytes, _)| *bytes > 0) {
             let (segment, sealed) = (entry.name, entry.sealed);
             let compressed = entry.len.saturating_sub(skipped);
-            remaining.push(Remaining {
-                segment,
-                sealed,
-                compressed,
-                bytes,
-                lines,
-            });
+            remaining.push(Remaining { segment, sealed, compressed, bytes, lines });
         }
     }
     Ok(remaining)
@@ -89,10 +75,7 @@ fn measure_one(
     let Sniffed::Format(format) = sniff(&head[..len]) else {
         return Ok(None);
     };
-    let limits = Limits {
-        block_size: 256 << 10,
-        max_line_size: 1 << 30,
-    };
+    let limits = Limits { block_size: 256 << 10, max_line_size: 1 << 30 };
     let again = file.try_clone()?;
     let mut segment = Segment::new(name.clone(), file, format, start, limits)?;
     let before = match start {

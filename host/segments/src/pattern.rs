@@ -26,21 +26,13 @@ impl Pattern {
     /// # Errors
     /// If it is malformed, or holds a `/`: segments are looked for in one directory only.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
-        let error = |reason: String| PatternError {
-            pattern: pattern.to_owned(),
-            reason,
-        };
+        let error = |reason: String| PatternError { pattern: pattern.to_owned(), reason };
         if pattern.contains('/') {
-            return Err(error(
-                "it matches bare file names, so it must not hold a `/`".to_owned(),
-            ));
+            return Err(error("it matches bare file names, so it must not hold a `/`".to_owned()));
         }
         let glob = GlobBuilder::new(pattern).backslash_escape(true).build();
         let glob = glob.map_err(|e| error(e.kind().to_string()))?;
-        Ok(Self {
-            glob: glob.compile_matcher(),
-            hidden: pattern.starts_with('.'),
-        })
+        Ok(Self { glob: glob.compile_matcher(), hidden: pattern.starts_with('.') })
     }
 
     /// Whether `name` is the name of a segment.
@@ -62,10 +54,7 @@ mod tests {
 
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
         let pattern = Pattern::new(pattern).unwrap();
-        assert!(
-            yes.iter().all(|name| pattern.matches(name)),
-            "{pattern:?} {yes:?}"
-        );
+        assert!(yes.iter().all(|name| pattern.matches(name)), "{pattern:?} {yes:?}");
         assert!(!no.iter().any(|name| pattern.matches(name)), "{pattern:?} {no:?}");
     }
 
@@ -73,11 +62,7 @@ mod tests {
     fn names_match() {
         check("*", &["a", "20250912-110801.44", "a b"], &[".hidden", ".a.lock"]);
         check("*.zst", &["a.zst"], &["a", "a.zst.tmp", ".a.zst"]);
-        check(
-            "2025*_{bounce,oob}",
-            &["20250912_bounce", "2025_oob"],
-            &["2024_oob", "2025"],
-        );
+        check("2025*_{bounce,oob}", &["20250912_bounce", "2025_oob"], &["2024_oob", "2025"]);
         check(".x*", &[".xy"], &["xy", ".y"]);
     }
 

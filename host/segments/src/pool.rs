@@ -63,6 +63,9 @@ struct State {
     unparsed: VecDeque<(Ticket, Piece)>,
     /// Bytes in outputs, and reserved for those under way.
     held: usize,
+    /// Workers that wait, and whether the reader does: nobody else need be woken.
+    idle: usize,
+    reader_waits: bool,
     stop: bool,
     /// A worker has panicked, so some output will never come.
     broken: bool,
@@ -92,22 +95,11 @@ impl Pool {
     /// is the size of a usual block.
     pub(crate) fn new(workers: usize, budget: usize, reserve: usize) -> io::Result<Self> {
         let (state, work, ready) = (Mutex::default(), Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared {
-            state,
-            work,
-            ready,
-            budget,
-            reserve,
-        });
-        let mut pool = Self {
-            shared,
-            workers: Vec::with_capacity(workers),
-        };
+        let shared = Arc::new(Shared { state, work, ready, budget, reserve });
+        let mut pool = Self { shared, workers: Vec::with_capacity(workers) };
         for n in 0..workers {
             let shared = pool.shared.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("tailweir-read-{n}"))
-                .stack_size(STACK);
+            let thread = std::thread::Builder::new().name(format!("tailweir-read-{n}")).stack_size(STACK);
             pool.workers.push(thread.spawn(move || {
                 let _alarm = Alarm(&shared);
                 shared.work();
@@ -125,14 +117,9 @@ impl Pool {
 
     /// Begins to decode a sealed segment.
     pub(crate) fn submit(&self, name: SegmentName, segment: Box<Segment>) {
-        self.shared.lock().jobs.insert(
-            name,
-            Job {
-                segment: Some(segment),
-                ..Job::default()
-            },
-        );
-        self.shared.work.notify_one();
+        let mut state = self.shared.lock();
+        state.jobs.insert(name, Job { segment: Some(segment), ..Job::default() });
+        self.shared.wake_worker(&state);
     }
 
     /// The next output of a job, as soon as there is one. `None` if there is no such job. The job is gone after its last
@@ -149,19 +136,16 @@ impl Pool {
                     state.jobs.remove(name);
                 }
                 state.held -= slot.held;
-                drop(state);
-                self.shared.work.notify_one();
+                self.shared.wake_worker(&state);
                 return slot.output;
             }
             if broken {
                 state.jobs.remove(name);
                 return Some(Output::Failed(io::Error::other("a reading thread has panicked")));
             }
-            state = self
-                .shared
-                .ready
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state.reader_waits = true;
+            state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.reader_waits = false;
         }
     }
 }
@@ -224,7 +208,21 @@ impl Shared {
                 state.held += self.reserve;
                 return Some(Task::Carve(name, segment));
             }
+            state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn wake_worker(&self, state: &State) {
+        if state.idle > 0 {
+            self.work.notify_one();
+        }
+    }
+
+    fn wake_reader(&self, state: &State) {
+        if state.reader_waits {
+            self.ready.notify_one();
         }
     }
 
@@ -278,10 +276,12 @@ impl Shared {
         } else {
             job.segment = Some(segment);
         }
+        let parsed = output.is_some();
         job.outputs.push_back(Slot { output, held });
-        drop(guard);
-        self.work.notify_one();
-        self.ready.notify_one();
+        self.wake_worker(state);
+        if parsed {
+            self.wake_reader(state);
+        }
     }
 
     fn parsed(&self, ticket: Ticket, block: Block, held_before: usize) {
@@ -292,13 +292,9 @@ impl Shared {
         };
         let held = block.footprint();
         if let Some(slot) = job.outputs.get_mut((ticket.number - job.first) as usize) {
-            *slot = Slot {
-                output: Some(Output::Block(block)),
-                held,
-            };
+            *slot = Slot { output: Some(Output::Block(block)), held };
             state.held = state.held - held_before + held;
         }
-        drop(guard);
-        self.ready.notify_one();
+        self.wake_reader(state);
     }
 }

@@ -3,14 +3,15 @@
 mod entries;
 mod options;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 
-use self::entries::{Entries, Entry, Late, State, Stored};
+use self::entries::{Entries, Entry, Held, Late, State, Stored};
 pub use self::options::{Begun, Cursor, Mode, Ordering, ReadError, ReaderOptions, Start, Watch};
 use crate::carve::{Carved, Limits, Segment};
 use crate::decode::{SNIFF, Sniffed, sniff};
@@ -35,10 +36,12 @@ pub struct Reader {
     watcher: Option<NativeWatcher>,
     pool: Pool,
     entries: Entries,
+    /// How many segments are held open.
+    following: Arc<AtomicUsize>,
     /// Names of entries to look at, in order.
     ready: BTreeSet<SegmentName>,
     /// Steps that were found along the way.
-    steps: std::collections::VecDeque<Step>,
+    steps: VecDeque<Step>,
     schedule: Schedule,
 }
 
@@ -100,13 +103,7 @@ impl Reader {
             Watch::Poll(interval) => interval.max(Duration::from_millis(1)),
         };
         let now = Instant::now();
-        let schedule = Schedule {
-            interval,
-            next: now,
-            postponed: None,
-            not_before: now,
-            failing: false,
-        };
+        let schedule = Schedule { interval, next: now, postponed: None, not_before: now, failing: false };
         let newest_only = cursor.newest_only;
         let mut reader = Self {
             entries: Entries::new(cursor),
@@ -114,8 +111,9 @@ impl Reader {
             signal,
             watcher: None,
             pool,
+            following: Arc::default(),
             ready: BTreeSet::new(),
-            steps: Default::default(),
+            steps: VecDeque::new(),
             schedule,
             options,
         };
@@ -166,11 +164,7 @@ impl Reader {
     }
 
     fn nothing(&self) -> Step {
-        if matches!(self.options.mode, Mode::Once) {
-            Step::End
-        } else {
-            Step::Idle
-        }
+        if matches!(self.options.mode, Mode::Once) { Step::End } else { Step::Idle }
     }
 
     /// Interrupts [`wait`](Self::wait) from any thread.
@@ -181,20 +175,14 @@ impl Reader {
     /// Waits until there may be something to read, a waker was used, or `at_most` has passed.
     pub fn wait(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most.min(Duration::from_secs(3600));
-        let next = self
-            .schedule
-            .postponed
-            .unwrap_or(self.schedule.next)
-            .min(self.schedule.next);
+        let next = self.schedule.postponed.unwrap_or(self.schedule.next).min(self.schedule.next);
         self.signal.wait_until(deadline.min(next));
     }
 
     /// With strict order, whether a segment before `name` is not read to its end yet.
     fn must_wait_for_another(&self, name: &SegmentName) -> bool {
-        matches!(
-            (self.options.ordering, self.options.mode),
-            (Ordering::Strict, Mode::Follow)
-        ) && self.entries.open_before(name)
+        matches!((self.options.ordering, self.options.mode), (Ordering::Strict, Mode::Follow))
+            && self.entries.open_before(name)
     }
 
     fn emit(&self, event: Event) {
@@ -236,7 +224,9 @@ impl Reader {
                 Err(e) => self.scan_failed(&e),
             }
         }
-        if scan || files {
+        if scan {
+            self.look_at_all();
+        } else if files {
             self.look_at_open_ones();
         }
     }
@@ -244,12 +234,8 @@ impl Reader {
     fn scan_failed(&mut self, error: &ReadError) {
         self.schedule.next = Instant::now() + self.schedule.interval;
         if !std::mem::replace(&mut self.schedule.failing, true) {
-            let cause = std::error::Error::source(error)
-                .map(|e| format!(": {e}"))
-                .unwrap_or_default();
-            self.emit(Event::Warning {
-                message: format!("{error}{cause}; it is tried again"),
-            });
+            let cause = std::error::Error::source(error).map(|e| format!(": {e}")).unwrap_or_default();
+            self.emit(Event::Warning { message: format!("{error}{cause}; it is tried again") });
         }
     }
 
@@ -259,8 +245,7 @@ impl Reader {
         let mut news = Vec::new();
         self.entries.begin_scan();
         let (entries, pattern) = (&mut self.entries, &self.options.pattern);
-        self.directory
-            .scan(|found| entries.found(found, pattern, &mut news))?;
+        self.directory.scan(|found| entries.found(found, pattern, &mut news))?;
         for name in self.entries.missing() {
             self.gone(&name);
         }
@@ -268,16 +253,13 @@ impl Reader {
             match stored {
                 Stored::New { name, late } => {
                     if late == Late::Yes {
-                        self.emit(Event::SegmentLate {
-                            segment: name.clone(),
-                        });
+                        self.emit(Event::SegmentLate { segment: name.clone() });
                     }
                     self.ready.insert(name);
                 }
-                Stored::Foreign { name, reason } => self.emit(Event::ForeignFile {
-                    name,
-                    reason: reason.to_owned(),
-                }),
+                Stored::Foreign { name, reason } => {
+                    self.emit(Event::ForeignFile { name, reason: reason.to_owned() })
+                }
                 Stored::FinishedOneChanged { name } => self.check_finished(&name),
                 Stored::OpenOneChanged { name } => self.check_open(&name),
             }
@@ -308,10 +290,7 @@ impl Reader {
             }
             State::Waiting | State::Unknown { .. } | State::Failed => {
                 let empty = matches!(entry.state, State::Unknown { .. }) && entry.begun.is_none();
-                self.vanished(
-                    name,
-                    (!empty).then_some("it was deleted before it was read to its end"),
-                );
+                self.vanished(name, (!empty).then_some("it was deleted before it was read to its end"));
             }
         }
     }
@@ -320,13 +299,8 @@ impl Reader {
         self.entries.remove(name);
         self.ready.remove(name);
         if let Some(reason) = gap {
-            self.emit(Event::SegmentGap {
-                segment: name.clone(),
-                reason: reason.to_owned(),
-            });
-            self.steps.push_back(Step::Vanished {
-                segment: name.clone(),
-            });
+            self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+            self.steps.push_back(Step::Vanished { segment: name.clone() });
         }
     }
 
@@ -341,10 +315,7 @@ impl Reader {
         };
         if !same {
             self.entries.revive(name);
-            self.replaced(
-                name,
-                "another file has taken its place; it is read from its start",
-            );
+            self.replaced(name, "another file has taken its place; it is read from its start");
         }
     }
 
@@ -356,9 +327,7 @@ impl Reader {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        let other = entry
-            .identity
-            .is_some_and(|identity| identity.inode != stat.st_ino);
+        let other = entry.identity.is_some_and(|identity| identity.inode != stat.st_ino);
         match &mut entry.state {
             State::Decoding => entry.replaced |= other,
             State::Following(follow) if other => {
@@ -373,13 +342,8 @@ impl Reader {
 
     /// Reads the segment from its start.
     fn replaced(&mut self, name: &SegmentName, reason: &str) {
-        self.emit(Event::SegmentGap {
-            segment: name.clone(),
-            reason: reason.to_owned(),
-        });
-        self.steps.push_back(Step::Replaced {
-            segment: name.clone(),
-        });
+        self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+        self.steps.push_back(Step::Replaced { segment: name.clone() });
         if let Some(entry) = self.entries.get_mut(name) {
             entry.begun = None;
             entry.identity = None;
@@ -389,27 +353,28 @@ impl Reader {
         }
     }
 
-    /// Takes note of which open segments may have more to read.
-    fn look_at_open_ones(&mut self) {
-        let Self {
-            entries,
-            ready,
-            directory,
-            ..
-        } = self;
+    /// Takes note of which segments may have more to read.
+    fn look_at_all(&mut self) {
+        let Self { entries, ready, directory, .. } = self;
         for (name, entry) in entries.iter() {
-            let changed = match &entry.state {
-                State::Following(_) => true,
+            let look = match &entry.state {
+                State::Following(_) | State::Failed => true,
                 State::Waiting | State::Decoding => false,
-                State::Failed => true,
-                State::Unknown { seen } | State::Parked { seen, .. } => directory
-                    .stat(name.as_str())
-                    .is_ok_and(|stat| seen.differs(&stat)),
+                State::Unknown { seen } | State::Parked { seen, .. } => {
+                    directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat))
+                }
             };
-            if changed {
+            if look {
                 ready.insert(name.clone());
             }
         }
+    }
+
+    /// The same without those that take a look at the disk each and may be many: they wait for the next scan.
+    fn look_at_open_ones(&mut self) {
+        let look = |state: &State| matches!(state, State::Following(_) | State::Unknown { .. });
+        let open = self.entries.iter().filter(|(_, entry)| look(&entry.state));
+        self.ready.extend(open.map(|(name, _)| name.clone()));
     }
 
     /// Gives the workers sealed segments to decode.
@@ -425,11 +390,7 @@ impl Reader {
             if self.must_wait_for_another(&name) {
                 return;
             }
-            if self
-                .entries
-                .get_mut(&name)
-                .is_some_and(|entry| matches!(entry.state, State::Waiting))
-            {
+            if self.entries.get_mut(&name).is_some_and(|entry| matches!(entry.state, State::Waiting)) {
                 self.begin(&name);
                 if !self.pool.has_room() {
                     return;
@@ -471,11 +432,7 @@ impl Reader {
         match self.pool.take(name) {
             Some(Output::Block(block)) => Some(self.block(block)),
             Some(Output::Damaged { line, reason }) => {
-                self.emit(Event::SegmentDamaged {
-                    segment: name.clone(),
-                    line,
-                    reason,
-                });
+                self.emit(Event::SegmentDamaged { segment: name.clone(), line, reason });
                 None
             }
             Some(Output::End(end)) => {
@@ -505,17 +462,11 @@ impl Reader {
         self.entries.note_read(block.segment());
         if let Some(entry) = self.entries.get_mut(block.segment()) {
             // Should it fail, reading goes on here.
-            entry.begun = Some(Begun {
-                start: Start::Mark(block.to()),
-                identity: Some(block.identity()),
-            });
+            entry.begun = Some(Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) });
             entry.identity = Some(block.identity());
         }
         if block.repaired() > 0 {
-            self.emit(Event::Repaired {
-                segment: block.segment().clone(),
-                records: block.repaired(),
-            });
+            self.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });
         }
         Step::Block(block)
     }
@@ -523,25 +474,14 @@ impl Reader {
     fn finished(&mut self, name: &SegmentName, identity: Identity, end: Mark) -> Step {
         let replaced = self.entries.get_mut(name).is_some_and(|entry| entry.replaced);
         if replaced {
-            self.replaced(
-                name,
-                "another file has taken its place, after what was there was read to its end",
-            );
+            self.replaced(name, "another file has taken its place, after what was there was read to its end");
             return self.steps.pop_back().unwrap_or(Step::Idle);
         }
         self.entries.finish(name, identity);
         self.ready.remove(name);
         let Mark { point, .. } = end;
-        self.emit(Event::SegmentFinished {
-            segment: name.clone(),
-            lines: point.line,
-            bytes: point.offset,
-        });
-        Step::Finished {
-            segment: name.clone(),
-            identity,
-            end,
-        }
+        self.emit(Event::SegmentFinished { segment: name.clone(), lines: point.line, bytes: point.offset });
+        Step::Finished { segment: name.clone(), identity, end }
     }
 
     /// A segment cannot be read now. It is tried again at later scans.
@@ -554,10 +494,8 @@ impl Reader {
         entry.state = State::Failed;
         if !said {
             let path = self.directory.path().join(name.as_str());
-            let message = format!(
-                "cannot read segment {} ({error}); it is tried again later",
-                path.display()
-            );
+            let message =
+                format!("cannot read segment {} ({error}); it is tried again later", path.display());
             self.emit(Event::Warning { message });
         }
     }
@@ -590,19 +528,11 @@ impl Reader {
     fn foreign(&mut self, name: &SegmentName, reason: &str) {
         let begun = self.entries.make_foreign(name);
         self.ready.remove(name);
-        self.emit(Event::ForeignFile {
-            name: name.to_string(),
-            reason: reason.to_owned(),
-        });
+        self.emit(Event::ForeignFile { name: name.to_string(), reason: reason.to_owned() });
         if begun {
             let reason = format!("another file has taken its place, and {reason}");
-            self.emit(Event::SegmentGap {
-                segment: name.clone(),
-                reason,
-            });
-            self.steps.push_back(Step::Vanished {
-                segment: name.clone(),
-            });
+            self.emit(Event::SegmentGap { segment: name.clone(), reason });
+            self.steps.push_back(Step::Vanished { segment: name.clone() });
         }
     }
 
@@ -623,17 +553,13 @@ impl Reader {
             return Ok(false);
         };
         let first = entry.identity.is_none();
-        if let Some(reason) = entry.is_replaced_by(&file, seen.len)? {
+        if let Some(reason) = entry.is_replaced_by(&file, seen.len, format)? {
             self.replaced(name, reason);
             return Ok(false);
         }
-        let start = entry
-            .begun
-            .map_or(Start::Mark(Mark::default()), |begun| begun.start);
-        let limits = Limits {
-            block_size: self.options.block_size,
-            max_line_size: self.options.max_line_size,
-        };
+        let start = entry.begun.map_or(Start::Mark(Mark::default()), |begun| begun.start);
+        let limits =
+            Limits { block_size: self.options.block_size, max_line_size: self.options.max_line_size };
         let segment = Box::new(Segment::new(name.clone(), file, format, start, limits)?);
         entry.identity = Some(segment.identity());
         entry.error_said = false;
@@ -643,14 +569,13 @@ impl Reader {
         } else {
             entry.state = State::Following(entries::Follow {
                 segment,
+                held: Held::new(&self.following),
                 detached: false,
                 checked: seen,
             });
         }
         if first {
-            self.emit(Event::SegmentOpened {
-                segment: name.clone(),
-            });
+            self.emit(Event::SegmentOpened { segment: name.clone() });
         }
         Ok(true)
     }
@@ -677,11 +602,7 @@ impl Reader {
         }
         if len > 0 {
             let reason = format!("it is sealed and holds {len} bytes, too few to be a segment");
-            self.emit(Event::SegmentDamaged {
-                segment: name.clone(),
-                line: 0,
-                reason,
-            });
+            self.emit(Event::SegmentDamaged { segment: name.clone(), line: 0, reason });
         }
         let identity = directory::identify(file)?;
         let step = self.finished(name, identity, Mark::default());
@@ -701,12 +622,7 @@ impl Reader {
     }
 
     fn try_follow(&mut self, name: &SegmentName) -> std::io::Result<Followed> {
-        let Some(Entry {
-            state: State::Following(follow),
-            identity,
-            ..
-        }) = self.entries.get_mut(name)
-        else {
+        let Some(Entry { state: State::Following(follow), identity, .. }) = self.entries.get_mut(name) else {
             return Ok(Followed::Quiet);
         };
         // The mode before the data: what is written before it is sealed is not missed.
@@ -722,21 +638,13 @@ impl Reader {
             *identity = Some(follow.segment.identity());
             follow.checked = seen;
         }
-        let seal = if follow.detached || seen.unlinked {
-            Seal::Sealed
-        } else {
-            seen.seal
-        };
+        let seal = if follow.detached || seen.unlinked { Seal::Sealed } else { seen.seal };
         let identity = follow.segment.identity();
         Ok(match follow.segment.step(seal)? {
             Carved::Piece(piece) => Followed::Step(self.block(piece.parse())),
             Carved::Oversized(block) => Followed::Step(self.block(block)),
             Carved::Damaged { line, reason } => {
-                self.emit(Event::SegmentDamaged {
-                    segment: name.clone(),
-                    line,
-                    reason,
-                });
+                self.emit(Event::SegmentDamaged { segment: name.clone(), line, reason });
                 Followed::Again
             }
             Carved::Working => Followed::Again,
@@ -757,19 +665,16 @@ impl Reader {
 
     /// Closes a segment without news if there are many of them.
     fn park(&mut self, name: &SegmentName, seen: entries::Seen) {
-        let many = self.entries.following() > KEPT_OPEN || matches!(self.options.mode, Mode::Once);
+        let once = matches!(self.options.mode, Mode::Once);
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
-        if many
-            && let State::Following(follow) = &mut entry.state
+        if let State::Following(follow) = &mut entry.state
+            && (once || follow.held.count() > KEPT_OPEN)
             && let Some(end) = follow.segment.mark()
         {
             let identity = follow.segment.identity();
-            entry.begun = Some(Begun {
-                start: Start::Mark(end),
-                identity: Some(identity),
-            });
+            entry.begun = Some(Begun { start: Start::Mark(end), identity: Some(identity) });
             entry.state = State::Parked { end, identity, seen };
         }
     }
@@ -784,10 +689,7 @@ impl Reader {
                     self.ready.remove(name);
                 }
                 if !older.is_empty() {
-                    self.emit(Event::SkippedByRequest {
-                        first: newest,
-                        segments: older.len() as u64,
-                    });
+                    self.emit(Event::SkippedByRequest { first: newest, segments: older.len() as u64 });
                 }
                 return;
             }
@@ -804,8 +706,6 @@ enum Followed {
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader")
-            .field("directory", &self.directory.path())
-            .finish_non_exhaustive()
+        f.debug_struct("Reader").field("directory", &self.directory.path()).finish_non_exhaustive()
     }
 }

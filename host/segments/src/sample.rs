@@ -22,22 +22,10 @@ const DOMAINS: [&str; 10] = [
 ];
 /// Values of `egress_pool`; each is as likely as the others, whatever the type of the record.
 pub const POOLS: [&str; 5] = ["customer-a", "customer-b", "customer-c", "pool0", "shared"];
-const CLASSES: [&str; 5] = [
-    "Uncategorized",
-    "InvalidRecipient",
-    "QuotaIssues",
-    "SpamBlock",
-    "PolicyRelated",
-];
+const CLASSES: [&str; 5] = ["Uncategorized", "InvalidRecipient", "QuotaIssues", "SpamBlock", "PolicyRelated"];
 /// As JSON text.
-const NOTES: [&str; 6] = [
-    "Grüße",
-    "你好",
-    "📧 news",
-    "plain",
-    r#"naïve \"quoted\" \\ slash"#,
-    r"tab\tnew\nline",
-];
+const NOTES: [&str; 6] =
+    ["Grüße", "你好", "📧 news", "plain", r#"naïve \"quoted\" \\ slash"#, r"tab\tnew\nline"];
 /// Types of records and how many of 1,000 are of each.
 const TYPES: [(&str, u32); 14] = [
     ("Reception", 430),
@@ -68,10 +56,7 @@ pub struct Sample {
 impl Sample {
     /// A generator.
     pub fn new(seed: u64) -> Self {
-        Self {
-            random: Rng::with_seed(seed),
-            made: 0,
-        }
+        Self { random: Rng::with_seed(seed), made: 0 }
     }
 
     /// One record, without a line break.
@@ -109,28 +94,15 @@ impl Sample {
         let incoming = matches!(kind, "Reception" | "Rejection" | "Feedback" | "OOB");
         write!(out, r#"{{"type":"{kind}","id":"{:032x}","#, random.u128(..))?;
         let sender = random.u32(0..100_000_000);
-        write!(
-            out,
-            r#""sender":"bounce+{sender}@mail.tenant{tenant}.example.com","#
-        )?;
-        write!(
-            out,
-            r#""recipient":"user{}@{domain}","#,
-            random.u32(0..10_000_000)
-        )?;
+        write!(out, r#""sender":"bounce+{sender}@mail.tenant{tenant}.example.com","#)?;
+        write!(out, r#""recipient":"user{}@{domain}","#, random.u32(0..10_000_000))?;
         match kind {
             "Rejection" => out.push_str(r#""queue":"","site":"","#),
             _ => {
-                write!(
-                    out,
-                    r#""queue":"campaign{campaign}:tenant{tenant}@{domain}","site":""#
-                )?;
+                write!(out, r#""queue":"campaign{campaign}:tenant{tenant}@{domain}","site":""#)?;
                 if !incoming {
                     let source = random.u8(0..8);
-                    write!(
-                        out,
-                        "{pool}-src{source}->(alt1|alt2|alt3|alt4)?.{domain}-smtp-in.l.{domain}."
-                    )?;
+                    write!(out, "{pool}-src{source}->(alt1|alt2|alt3|alt4)?.{domain}-smtp-in.l.{domain}.")?;
                 }
                 out.push_str("\",");
             }
@@ -138,21 +110,10 @@ impl Sample {
         write!(out, r#""size":{},"response":"#, random.u32(800..90_000))?;
         write_response(out, random, kind, domain)?;
         let (mx, c, d) = (random.u8(0..9), random.u8(..), random.u8(..));
-        write!(
-            out,
-            r#","peer_address":{{"name":"mx{mx}.{domain}.","addr":"142.251.{c}.{d}"}},"#
-        )?;
-        write!(
-            out,
-            r#""timestamp":{at},"event_time":"{}","#,
-            Stamp(at, random.u32(0..1_000_000_000))
-        )?;
+        write!(out, r#","peer_address":{{"name":"mx{mx}.{domain}.","addr":"142.251.{c}.{d}"}},"#)?;
+        write!(out, r#""timestamp":{at},"event_time":"{}","#, Stamp(at, random.u32(0..1_000_000_000)))?;
         let created = at - random.u64(0..300);
-        write!(
-            out,
-            r#""created":{created},"created_time":"{}","#,
-            Stamp(created, 1)
-        )?;
+        write!(out, r#""created":{created},"created_time":"{}","#, Stamp(created, 1))?;
         let failed = matches!(kind, "TransientFailure" | "Bounce" | "Expiration" | "Delayed");
         let attempts = if failed { random.u16(1..12) } else { 0 };
         let class = if matches!(kind, "Bounce" | "TransientFailure" | "OOB") {
@@ -160,20 +121,10 @@ impl Sample {
         } else {
             CLASSES[0]
         };
-        write!(
-            out,
-            r#""num_attempts":{attempts},"bounce_classification":"{class}","#
-        )?;
-        write!(
-            out,
-            r#""egress_pool":"{pool}","egress_source":"{pool}-src{}","#,
-            random.u8(0..8)
-        )?;
+        write!(out, r#""num_attempts":{attempts},"bounce_classification":"{class}","#)?;
+        write!(out, r#""egress_pool":"{pool}","egress_source":"{pool}-src{}","#, random.u8(0..8))?;
         let (c, d, port) = (random.u8(..), random.u8(..), random.u16(1024..));
-        write!(
-            out,
-            r#""source_address":{{"address":"10.0.{c}.{d}:{port}"}},"feedback_report":"#
-        )?;
+        write!(out, r#""source_address":{{"address":"10.0.{c}.{d}:{port}"}},"feedback_report":"#)?;
         match kind {
             "Feedback" => write_feedback(out, random, tenant, domain)?,
             _ => out.push_str("null"),
@@ -185,23 +136,13 @@ impl Sample {
         )?;
         let (note, number) = (pick(random, &NOTES), random.u32(0..1000));
         write!(out, r#""headers":{{"Subject":"{note} {number}","#)?;
-        write!(
-            out,
-            r#""Message-ID":"<{:x}@mail.tenant{tenant}.example.com>"}},"#,
-            random.u128(..) >> 32
-        )?;
+        write!(out, r#""Message-ID":"<{:x}@mail.tenant{tenant}.example.com>"}},"#, random.u128(..) >> 32)?;
         let delivery = if incoming { "null" } else { r#""ESMTP""# };
         let reception = if random.f32() < 0.7 { "ESMTP" } else { "HTTP" };
-        write!(
-            out,
-            r#""delivery_protocol":{delivery},"reception_protocol":"{reception}","#
-        )?;
+        write!(out, r#""delivery_protocol":{delivery},"reception_protocol":"{reception}","#)?;
         out.push_str(r#""nodeid":"557f3ad4-2c8c-11ee-976e-782d7e12e173","#);
         if kind == "Delivery" {
-            write!(
-                out,
-                r#""tls_cipher":"TLS_AES_256_GCM_SHA384","tls_protocol_version":"TLSv1.3","#
-            )?;
+            write!(out, r#""tls_cipher":"TLS_AES_256_GCM_SHA384","tls_protocol_version":"TLSv1.3","#)?;
             write!(out, r#""provider_name":"{domain}","#)?;
         }
         write!(out, r#""session_id":"{}"}}"#, Uuid(random.u128(..)))
@@ -229,17 +170,10 @@ fn write_response(out: &mut String, random: &mut Rng, kind: &str, domain: &str) 
         write!(out, r#""content":"OK ids={:032x}","#, random.u128(..))?;
     } else {
         let (number, class) = (random.u32(0..1_000_000), pick(random, &CLASSES));
-        write!(
-            out,
-            r#""content":"{domain} said: mailbox unavailable ({number}) "#
-        )?;
+        write!(out, r#""content":"{domain} said: mailbox unavailable ({number}) "#)?;
         write!(out, r#"see https://support.{domain}/mail/?p={class}","#)?;
     }
-    out.push_str(if kind == "Delivery" {
-        r#""command":"."}"#
-    } else {
-        r#""command":null}"#
-    });
+    out.push_str(if kind == "Delivery" { r#""command":"."}"# } else { r#""command":null}"# });
     Ok(())
 }
 
@@ -250,15 +184,8 @@ fn write_feedback(out: &mut String, random: &mut Rng, tenant: u32, domain: &str)
         r#""reporting_mta":{{"mta_type":"dns","name":"mx.{domain}"}},"source_ip":"10.0.0.{}","#,
         random.u8(..)
     )?;
-    write!(
-        out,
-        r#""original_rcpto_to":["user{}@{domain}"],"#,
-        random.u32(0..10_000_000)
-    )?;
-    write!(
-        out,
-        r#""reported_domain":["tenant{tenant}.example.com"],"extensions":{{}},"#
-    )?;
+    write!(out, r#""original_rcpto_to":["user{}@{domain}"],"#, random.u32(0..10_000_000))?;
+    write!(out, r#""reported_domain":["tenant{tenant}.example.com"],"extensions":{{}},"#)?;
     out.push_str(r#""original_message":"From: <news@example.com>\r\nSubject: hi\r\n\r\nHello\r\n","supplemental_trace":null}"#);
     Ok(())
 }
@@ -272,10 +199,7 @@ impl std::fmt::Display for Stamp {
         let (second, minute, hour) = (at % 60, at / 60 % 60, at / 3600 % 24);
         // A calendar is of no use here: days count from the epoch of the sample.
         let day = 1 + (at / 86_400 - EPOCH / 86_400 + 25) % 28;
-        write!(
-            f,
-            "2026-11-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z"
-        )
+        write!(f, "2026-11-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
     }
 }
 
@@ -284,15 +208,7 @@ struct Uuid(u128);
 impl std::fmt::Display for Uuid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hex = format!("{:032x}", self.0);
-        write!(
-            f,
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 }
 
@@ -363,21 +279,13 @@ pub enum Becomes {
 
 /// One of each kind.
 pub fn traps() -> Vec<Trap> {
-    let trap = |name, line: &[u8], becomes| Trap {
-        name,
-        line: line.to_vec(),
-        becomes,
-    };
+    let trap = |name, line: &[u8], becomes| Trap { name, line: line.to_vec(), becomes };
     let long = |name, len: usize| {
         let line = format!(
             r#"{{"type":"Feedback","feedback_report":{{"original_message":"{}"}}}}"#,
             "x".repeat(len)
         );
-        Trap {
-            name,
-            line: line.into_bytes(),
-            becomes: Becomes::Record,
-        }
+        Trap { name, line: line.into_bytes(), becomes: Becomes::Record }
     };
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     use Becomes::{Blank, Defect, Record, RecordWithoutReturn};
@@ -387,40 +295,16 @@ pub fn traps() -> Vec<Trap> {
             br#"{"type":"Delivery","recipient":["a@example.com","b@example.com"]}"#,
             Record,
         ),
-        trap(
-            "quotes and backslashes",
-            br#"{"response":{"content":"5.1.1 \"no\" \\ such\/user"}}"#,
-            Record,
-        ),
-        trap(
-            "not ASCII",
-            r#"{"recipient":"grüße@例え.jp","note":"📧"}"#.as_bytes(),
-            Record,
-        ),
+        trap("quotes and backslashes", br#"{"response":{"content":"5.1.1 \"no\" \\ such\/user"}}"#, Record),
+        trap("not ASCII", r#"{"recipient":"grüße@例え.jp","note":"📧"}"#.as_bytes(), Record),
         trap("escaped NUL", br#"{"response":{"content":"a\u0000b"}}"#, Record),
         trap("surrogate pair", br#"{"note":"\ud83d\udce7"}"#, Record),
         trap("no fraction", br#"{"event_time":"2026-11-01T00:00:00Z"}"#, Record),
-        trap(
-            "fraction of three",
-            br#"{"event_time":"2026-11-01T00:00:00.123Z"}"#,
-            Record,
-        ),
-        trap(
-            "large integers",
-            br#"{"meta":{"n":9007199254740993,"m":-9223372036854775808}}"#,
-            Record,
-        ),
-        trap(
-            "deep meta",
-            br#"{"meta":{"a":{"b":{"c":[{"d":[1,[2,[3]]]}]}}}}"#,
-            Record,
-        ),
+        trap("fraction of three", br#"{"event_time":"2026-11-01T00:00:00.123Z"}"#, Record),
+        trap("large integers", br#"{"meta":{"n":9007199254740993,"m":-9223372036854775808}}"#, Record),
+        trap("deep meta", br#"{"meta":{"a":{"b":{"c":[{"d":[1,[2,[3]]]}]}}}}"#, Record),
         trap("null member", br#"{"egress_pool":null,"meta":{}}"#, Record),
-        trap(
-            "duplicate keys",
-            br#"{"egress_pool":"first","egress_pool":"customer-a"}"#,
-            Record,
-        ),
+        trap("duplicate keys", br#"{"egress_pool":"first","egress_pool":"customer-a"}"#, Record),
         trap("spaces", br#"  { "egress_pool" : "customer-a" }  "#, Record),
         trap("no object", b"42", Record),
         trap("CRLF", b"{\"a\":1}\r", RecordWithoutReturn),
@@ -433,11 +317,7 @@ pub fn traps() -> Vec<Trap> {
         trap("NaN", br#"{"a":NaN}"#, Defect),
         trap("cut", br#"{"type":"Delivery","id":"8f"#, Defect),
         trap("two values", br#"{"a":1}{"b":2}"#, Defect),
-        trap(
-            "valid up to the looked-up key",
-            br#"{"egress_pool":"customer-a", nope"#,
-            Defect,
-        ),
+        trap("valid up to the looked-up key", br#"{"egress_pool":"customer-a", nope"#, Defect),
         trap("control character", b"{\"a\":\"\x01\"}", Defect),
         trap("as deep as allowed", nested(128).as_bytes(), Record),
         trap("too deep", nested(129).as_bytes(), Defect),

@@ -54,11 +54,7 @@ impl Signal {
             if left.is_zero() {
                 return;
             }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.woken = false;
     }
@@ -90,10 +86,7 @@ impl NativeWatcher {
             let changes = match event {
                 Ok(event) => changes_of(&event),
                 // Overflow and other losses: everything may have changed.
-                Err(_) => Changes {
-                    names: true,
-                    files: true,
-                },
+                Err(_) => Changes { names: true, files: true },
             };
             if changes != Changes::default() {
                 signal.changed(changes);
@@ -106,28 +99,20 @@ impl NativeWatcher {
 
 fn changes_of(event: &notify::Event) -> Changes {
     if event.need_rescan() {
-        return Changes {
-            names: true,
-            files: true,
-        };
+        return Changes { names: true, files: true };
     }
     // Checkpoints and other hidden files change often, and by our own doing.
     let hidden = |path: &std::path::PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
     };
     if !event.paths.is_empty() && event.paths.iter().all(hidden) {
         return Changes::default();
     }
     match event.kind {
         EventKind::Access(_) => Changes::default(),
-        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => Changes {
-            names: false,
-            files: true,
-        },
-        _ => Changes {
-            names: true,
-            files: true,
-        },
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+            Changes { names: false, files: true }
+        }
+        _ => Changes { names: true, files: true },
     }
 }

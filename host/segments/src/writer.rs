@@ -119,28 +119,14 @@ impl Writer {
     /// If an option has a value that it cannot have, or the directory cannot be made.
     pub fn new(options: WriterOptions) -> Result<Self, WriteError> {
         let tz = check(&options)?;
-        let io = |source| WriteError::Io {
-            path: options.directory.clone(),
-            source,
-        };
+        let io = |source| WriteError::Io { path: options.directory.clone(), source };
         std::fs::create_dir_all(&options.directory).map_err(io)?;
         let timed = options.flush_interval.is_some() || options.max_segment_duration.is_some();
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared {
-            options,
-            tz,
-            state,
-            changed,
-        });
-        let mut writer = Self {
-            shared: shared.clone(),
-            thread: None,
-        };
+        let shared = Arc::new(Shared { options, tz, state, changed });
+        let mut writer = Self { shared: shared.clone(), thread: None };
         if timed {
-            let io = |source| WriteError::Io {
-                path: shared.options.directory.clone(),
-                source,
-            };
+            let io = |source| WriteError::Io { path: shared.options.directory.clone(), source };
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name("tailweir-write".to_owned());
             writer.thread = Some(thread.spawn(move || shared.keep_deadlines()).map_err(io)?);
@@ -212,10 +198,7 @@ fn check(options: &WriterOptions) -> Result<Tz, WriteError> {
     }
     if !(0..=22).contains(&options.compression_level) {
         let level = options.compression_level;
-        return Err(error(
-            "compression_level",
-            format!("{level} is not between 0 and 22"),
-        ));
+        return Err(error("compression_level", format!("{level} is not between 0 and 22")));
     }
     if options.max_file_size == 0 {
         return Err(error("max_file_size", "it must not be zero".to_owned()));
@@ -223,10 +206,7 @@ fn check(options: &WriterOptions) -> Result<Tz, WriteError> {
     match &options.tz {
         None => Ok(Tz::UTC),
         Some(name) => name.parse().map_err(|_| {
-            error(
-                "tz",
-                format!("`{name}` is not the name of a time zone, such as Europe/Berlin"),
-            )
+            error("tz", format!("`{name}` is not the name of a time zone, such as Europe/Berlin"))
         }),
     }
 }
@@ -234,11 +214,7 @@ fn check(options: &WriterOptions) -> Result<Tz, WriteError> {
 /// The name of a segment that is begun at `time`.
 fn name_at(time: DateTime<Utc>, tz: Tz, suffix: Option<&str>) -> String {
     let time = time.with_timezone(&tz);
-    format!(
-        "{}{}",
-        time.format("%Y%m%d-%H%M%S%.f"),
-        suffix.unwrap_or_default()
-    )
+    format!("{}{}", time.format("%Y%m%d-%H%M%S%.f"), suffix.unwrap_or_default())
 }
 
 impl Shared {
@@ -248,19 +224,13 @@ impl Shared {
 
     fn write(&self, state: &mut State, record: &[u8]) -> Result<(), WriteError> {
         let now = Instant::now();
-        let full = state
-            .output
-            .as_ref()
-            .is_some_and(|output| output.bytes() >= self.options.max_file_size);
+        let full = state.output.as_ref().is_some_and(|output| output.bytes() >= self.options.max_file_size);
         if full || state.finish_at.is_some_and(|at| at <= now) {
             self.finish(state)?;
         }
         if state.output.is_none() {
             state.output = Some(self.begin()?);
-            state.finish_at = self
-                .options
-                .max_segment_duration
-                .and_then(|limit| now.checked_add(limit));
+            state.finish_at = self.options.max_segment_duration.and_then(|limit| now.checked_add(limit));
             self.changed.notify_all();
         }
         let Some(output) = &mut state.output else {
@@ -287,9 +257,7 @@ impl Shared {
         let Self { options, tz, .. } = self;
         let mut time = Utc::now();
         loop {
-            let path = options
-                .directory
-                .join(name_at(time, *tz, options.suffix.as_deref()));
+            let path = options.directory.join(name_at(time, *tz, options.suffix.as_deref()));
             match Output::create(path.clone(), options.compression_level) {
                 Ok(output) => return Ok(output),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -338,10 +306,7 @@ impl Shared {
             state = match next {
                 Some(at) => {
                     let left = at.saturating_duration_since(Instant::now());
-                    self.changed
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
@@ -360,18 +325,8 @@ mod tests {
 
     #[test]
     fn names_are_kumomtas() {
-        check_name(
-            "2025-09-12T11:08:01.440526026Z",
-            "UTC",
-            None,
-            "20250912-110801.440526026",
-        );
-        check_name(
-            "2025-09-12T11:08:01.440526Z",
-            "UTC",
-            Some("_bounce"),
-            "20250912-110801.440526_bounce",
-        );
+        check_name("2025-09-12T11:08:01.440526026Z", "UTC", None, "20250912-110801.440526026");
+        check_name("2025-09-12T11:08:01.440526Z", "UTC", Some("_bounce"), "20250912-110801.440526_bounce");
         check_name("2025-09-12T11:08:01.440Z", "UTC", None, "20250912-110801.440");
         check_name("2025-09-12T11:08:01Z", "UTC", None, "20250912-110801");
         check_name("2025-09-12T11:08:01Z", "Europe/Berlin", None, "20250912-130801");

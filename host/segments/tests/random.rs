@@ -46,20 +46,9 @@ impl World {
         rig.options.block_size = random.usize(16..2000);
         rig.options.read_ahead_bytes = random.usize(0..5000);
         rig.options.workers = random.usize(1..4);
-        rig.options.ordering = if random.bool() {
-            Ordering::Name
-        } else {
-            Ordering::Strict
-        };
+        rig.options.ordering = if random.bool() { Ordering::Name } else { Ordering::Strict };
         rig.open();
-        Self {
-            rig,
-            random,
-            models: BTreeMap::new(),
-            made: 0,
-            last: 0,
-            seed,
-        }
+        Self { rig, random, models: BTreeMap::new(), made: 0, last: 0, seed }
     }
 
     fn act(&mut self) {
@@ -87,9 +76,7 @@ impl World {
         let mut model = Model::default();
         if self.random.bool() {
             // It is sealed already, and renamed into the directory.
-            let text: String = (0..self.random.usize(0..50))
-                .map(|_| self.line(&mut model) + "\n")
-                .collect();
+            let text: String = (0..self.random.usize(0..50)).map(|_| self.line(&mut model) + "\n").collect();
             model.visible = model.written.len();
             let bytes = match self.random.u8(0..3) {
                 0 => zst(text.as_bytes()),
@@ -109,11 +96,7 @@ impl World {
 
     fn line(&mut self, model: &mut Model) -> String {
         self.last += 1;
-        let line = format!(
-            "{{\"n\":{},\"pad\":\"{}\"}}",
-            self.last,
-            "x".repeat(self.random.usize(0..100))
-        );
+        let line = format!("{{\"n\":{},\"pad\":\"{}\"}}", self.last, "x".repeat(self.random.usize(0..100)));
         model.written.push(line.clone());
         line
     }
@@ -134,9 +117,7 @@ impl World {
         let Some((name, mut model)) = self.pick_open() else {
             return;
         };
-        let text: String = (0..self.random.usize(1..30))
-            .map(|_| self.line(&mut model) + "\n")
-            .collect();
+        let text: String = (0..self.random.usize(1..30)).map(|_| self.line(&mut model) + "\n").collect();
         match model.file.as_mut().unwrap() {
             File::Zstd(kumo) => {
                 kumo.write(text.as_bytes());
@@ -179,10 +160,7 @@ impl World {
 
     /// Deletes a segment that is sealed: operators do that.
     fn delete(&mut self) {
-        let sealed = self
-            .models
-            .iter()
-            .filter(|(_, model)| model.file.is_none() && !model.deleted);
+        let sealed = self.models.iter().filter(|(_, model)| model.file.is_none() && !model.deleted);
         let names: Vec<_> = sealed.map(|(name, _)| name.clone()).collect();
         if let Some(name) = self.random.choice(names) {
             self.rig.remove(&name);
@@ -241,28 +219,11 @@ impl World {
     fn take(&mut self, block: &Block) {
         let (segment, seed) = (block.segment().as_str(), self.seed);
         let model = self.models.get_mut(segment).unwrap();
-        assert!(
-            block.defects().is_empty(),
-            "{segment} {:?}, seed {seed}",
-            block.defects()
-        );
-        assert_eq!(
-            block.from().line,
-            model.came.len() as u64,
-            "{segment}, seed {seed}"
-        );
-        model
-            .came
-            .extend((0..block.len()).map(|i| block.text(i).to_owned()));
-        assert_eq!(
-            model.came[..],
-            model.written[..model.came.len()],
-            "{segment}, seed {seed}"
-        );
-        model.begun = Some(Begun {
-            start: Start::Mark(block.to()),
-            identity: Some(block.identity()),
-        });
+        assert!(block.defects().is_empty(), "{segment} {:?}, seed {seed}", block.defects());
+        assert_eq!(block.from().line, model.came.len() as u64, "{segment}, seed {seed}");
+        model.came.extend((0..block.len()).map(|i| block.text(i).to_owned()));
+        assert_eq!(model.came[..], model.written[..model.came.len()], "{segment}, seed {seed}");
+        model.begun = Some(Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) });
     }
 
     fn is_done(&self) -> bool {
@@ -272,12 +233,7 @@ impl World {
     /// With order by name, everything that can be seen comes without anything being sealed.
     fn see_all_visible(&mut self) {
         if self.rig.options.ordering == Ordering::Name {
-            self.read_until(|world| {
-                world
-                    .models
-                    .values()
-                    .all(|m| m.came.len() >= m.visible || m.deleted)
-            });
+            self.read_until(|world| world.models.values().all(|m| m.came.len() >= m.visible || m.deleted));
         }
     }
 
@@ -321,17 +277,73 @@ fn each_record_comes_once_and_in_order() {
         }
         world.see_all_visible();
         world.finish_all();
-        let missing = world
-            .models
-            .values()
-            .filter(|m| !m.deleted && !m.finished)
-            .count();
+        let missing = world.models.values().filter(|m| !m.deleted && !m.finished).count();
         assert!(missing == 0 || world.is_done(), "seed {seed}");
         let events = world.rig.log.take();
-        let odd: Vec<_> = events
-            .iter()
-            .filter(|e| !e.starts_with("gap ") && !e.starts_with("late "))
-            .collect();
+        let odd: Vec<_> =
+            events.iter().filter(|e| !e.starts_with("gap ") && !e.starts_with("late ")).collect();
         assert!(odd.is_empty(), "{odd:?}, seed {seed}");
+    }
+}
+
+/// Whatever the bytes are, reading ends, lines are counted without a gap, and reading on behind any block gives the rest.
+#[test]
+fn any_bytes_are_read_to_their_end() {
+    let seed = fastrand::u64(..);
+    let mut random = Rng::with_seed(seed);
+    let magic = [0x28, 0xb5, 0x2f, 0xfd];
+    for _ in 0..300 {
+        let text = lines(1, random.u64(0..400));
+        let mut bytes = match random.u8(0..4) {
+            0 => text,
+            1 => gz(&text),
+            2 => zst_checked(&text),
+            _ => text.chunks(random.usize(1..2000)).flat_map(zst).collect(),
+        };
+        for _ in 0..random.usize(0..6) {
+            let at = random.usize(0..=bytes.len());
+            let to = (at + random.usize(0..8)).min(bytes.len());
+            let with: Vec<u8> = match random.u8(0..4) {
+                0 => magic.to_vec(),
+                1 => vec![0; random.usize(0..100)],
+                _ => (0..random.usize(0..8)).map(|_| random.u8(..)).collect(),
+            };
+            bytes.splice(at..to, with);
+        }
+        let mut rig = Rig::once();
+        rig.options.block_size = random.usize(16..3000);
+        rig.put_sealed("a", &bytes);
+        rig.open();
+        let (blocks, end) = blocks(&mut rig, seed);
+        for (from, to) in blocks.windows(2).map(|pair| (pair[0].to(), pair[1].from())) {
+            assert_eq!(from.point, to, "seed {seed}");
+        }
+        assert_eq!(blocks.last().map_or(0, |b| b.to().point.line), end.unwrap_or_default(), "seed {seed}");
+        let Some(block) = random.choice(&blocks) else { continue };
+        let begun = Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) };
+        rig.open_at(Cursor { begun: [(name("a"), begun)].into(), ..Cursor::default() });
+        let (rest, again) = self::blocks(&mut rig, seed);
+        assert_eq!(again, end, "seed {seed}");
+        let text = |blocks: &[Block]| {
+            let records =
+                |block: &Block| (0..block.len()).map(|i| block.text(i).to_owned()).collect::<Vec<_>>();
+            blocks.iter().flat_map(records).collect::<Vec<_>>()
+        };
+        let before = text(&blocks).len() - text(&rest).len();
+        assert_eq!(text(&rest), text(&blocks)[before..], "seed {seed}");
+        assert!(rest.first().is_none_or(|b| b.from() == block.to().point), "seed {seed}");
+    }
+}
+
+/// All blocks, and the number of lines, if the file is a segment.
+fn blocks(rig: &mut Rig, seed: u64) -> (Vec<Block>, Option<u64>) {
+    let (mut blocks, mut end) = (Vec::new(), None);
+    loop {
+        match rig.reader.as_mut().unwrap().next().unwrap() {
+            Step::Block(block) => blocks.push(block),
+            Step::Finished { end: mark, .. } => end = Some(mark.point.line),
+            Step::End => return (blocks, end),
+            other => panic!("{other:?}, seed {seed}"),
+        }
     }
 }

@@ -14,10 +14,7 @@ use tailweir_segments::{Pattern, Seal, WriteError, Writer, WriterOptions, list};
 
 fn segments(rig: &Rig) -> Vec<PathBuf> {
     let entries = list(&rig.options.directory, &Pattern::default()).unwrap();
-    entries
-        .iter()
-        .map(|entry| rig.path(entry.name.as_str()))
-        .collect()
+    entries.iter().map(|entry| rig.path(entry.name.as_str())).collect()
 }
 
 fn texts(rig: &Rig) -> Vec<String> {
@@ -43,9 +40,7 @@ fn what_is_written_is_read() {
     let mut sample = Sample::new(1);
     let records: Vec<_> = (0..1000).map(|_| sample.next_record()).collect();
     assert!(segments(&rig).is_empty());
-    records
-        .iter()
-        .for_each(|record| writer.write_line(record.as_bytes()).unwrap());
+    records.iter().for_each(|record| writer.write_line(record.as_bytes()).unwrap());
     writer.close().unwrap();
     let texts = texts(&rig);
     assert!(texts.len() >= 3);
@@ -57,34 +52,22 @@ fn what_is_written_is_read() {
         let magic = b"\x28\xb5\x2f\xfd";
         let bytes = std::fs::read(path).unwrap();
         let frames = bytes.windows(4).filter(|window| window == magic).count();
-        assert!(
-            frames >= text.len() / 55_000,
-            "{frames} frames for {} bytes",
-            text.len()
-        );
+        assert!(frames >= text.len() / 55_000, "{frames} frames for {} bytes", text.len());
     }
 }
 
 #[test]
 fn a_reader_of_a_live_segment_sees_records_soon() {
     let mut rig = Rig::new();
-    let writer = Writer::new(WriterOptions {
-        flush_interval: Some(Duration::from_millis(20)),
-        ..options(&rig)
-    })
-    .unwrap();
+    let writer =
+        Writer::new(WriterOptions { flush_interval: Some(Duration::from_millis(20)), ..options(&rig) })
+            .unwrap();
     rig.open();
     let mut first = None;
     for n in 1..=5u64 {
         writer.write_line(format!("{{\"n\":{n}}}").as_bytes()).unwrap();
-        let name = first.get_or_insert_with(|| {
-            segments(&rig)[0]
-                .file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
-        });
+        let name =
+            first.get_or_insert_with(|| segments(&rig)[0].file_name().unwrap().to_str().unwrap().to_owned());
         rig.expect(&format!("{name}:{n}"));
     }
     let name = first.unwrap();
@@ -97,20 +80,12 @@ fn a_reader_of_a_live_segment_sees_records_soon() {
 fn an_idle_segment_is_finished_on_time() {
     let mut rig = Rig::new();
     let limit = Some(Duration::from_millis(20));
-    let writer = Writer::new(WriterOptions {
-        max_segment_duration: limit,
-        flush_interval: None,
-        ..options(&rig)
-    })
-    .unwrap();
+    let writer =
+        Writer::new(WriterOptions { max_segment_duration: limit, flush_interval: None, ..options(&rig) })
+            .unwrap();
     writer.write_line(b"{}").unwrap();
     rig.open();
-    let name = segments(&rig)[0]
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let name = segments(&rig)[0].file_name().unwrap().to_str().unwrap().to_owned();
     rig.expect(&format!("{name}:1 {name}$"));
     writer.write_line(b"{}").unwrap();
     assert_eq!(segments(&rig).len(), 2);
@@ -119,21 +94,12 @@ fn an_idle_segment_is_finished_on_time() {
 #[test]
 fn without_an_interval_flush_does_it() {
     let mut rig = Rig::new();
-    let writer = Writer::new(WriterOptions {
-        flush_interval: None,
-        ..options(&rig)
-    })
-    .unwrap();
+    let writer = Writer::new(WriterOptions { flush_interval: None, ..options(&rig) }).unwrap();
     writer.write_line(b"{}").unwrap();
     rig.open();
     assert_eq!(rig.all(), "");
     writer.flush().unwrap();
-    let name = segments(&rig)[0]
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let name = segments(&rig)[0].file_name().unwrap().to_str().unwrap().to_owned();
     rig.expect(&format!("{name}:1"));
 }
 
@@ -153,16 +119,11 @@ fn writers_side_by_side_never_share_a_segment() {
     let rig = Rig::new();
     std::thread::scope(|scope| {
         for writer in 0..4 {
-            let options = WriterOptions {
-                max_file_size: 1,
-                ..options(&rig)
-            };
+            let options = WriterOptions { max_file_size: 1, ..options(&rig) };
             scope.spawn(move || {
                 let writer_of = Writer::new(options).unwrap();
                 (0..50).for_each(|n| {
-                    writer_of
-                        .write_line(format!("{{\"w\":{writer},\"n\":{n}}}").as_bytes())
-                        .unwrap()
+                    writer_of.write_line(format!("{{\"w\":{writer},\"n\":{n}}}").as_bytes()).unwrap()
                 });
             });
         }
@@ -178,12 +139,7 @@ fn what_cannot_be_written_is_an_error_that_names_the_file() {
     let writer = Writer::new(options(&rig)).unwrap();
     std::fs::remove_dir(&rig.options.directory).unwrap();
     let error = writer.write_line(b"{}").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains(rig.options.directory.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(rig.options.directory.to_str().unwrap()), "{error}");
     // It succeeds once the directory is there.
     std::fs::create_dir(&rig.options.directory).unwrap();
     writer.write_line(b"{}").unwrap();
@@ -203,39 +159,22 @@ fn samples_are_valid_and_the_same_for_a_seed() {
     for line in text.lines() {
         assert_eq!(line, again.next_record());
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        *pools
-            .entry(value["egress_pool"].as_str().unwrap().to_owned())
-            .or_default() += 1;
+        *pools.entry(value["egress_pool"].as_str().unwrap().to_owned()).or_default() += 1;
     }
-    assert!(
-        pools.keys().eq(sample::POOLS) && pools.values().all(|n| (800..1200).contains(n)),
-        "{pools:?}"
-    );
-    assert!(
-        (1000..1300).contains(&(text.len() / 5000)),
-        "{} bytes per record",
-        text.len() / 5000
-    );
+    assert!(pools.keys().eq(sample::POOLS) && pools.values().all(|n| (800..1200).contains(n)), "{pools:?}");
+    assert!((1000..1300).contains(&(text.len() / 5000)), "{} bytes per record", text.len() / 5000);
     rig.open();
     assert_eq!(rig.all().split(' ').filter(|text| text.contains('!')).count(), 0);
-    assert!(
-        list(&directory, &Pattern::default())
-            .unwrap()
-            .iter()
-            .all(|entry| entry.sealed == Seal::Sealed)
-    );
+    assert!(list(&directory, &Pattern::default()).unwrap().iter().all(|entry| entry.sealed == Seal::Sealed));
 }
 
 #[test]
 fn writing_is_quick_to_stop() {
     let rig = Rig::new();
     let hour = Some(Duration::from_secs(3600));
-    let writer = Writer::new(WriterOptions {
-        flush_interval: hour,
-        max_segment_duration: hour,
-        ..options(&rig)
-    })
-    .unwrap();
+    let writer =
+        Writer::new(WriterOptions { flush_interval: hour, max_segment_duration: hour, ..options(&rig) })
+            .unwrap();
     writer.write_line(b"{}").unwrap();
     let begun = Instant::now();
     writer.close().unwrap();

@@ -15,12 +15,7 @@ pub(super) enum Fault {
 
 /// Checks that `text` is one JSON text with nothing but white space around it.
 pub(super) fn check(text: &str) -> Result<(), Fault> {
-    let mut scanner = Scanner {
-        text: text.as_bytes(),
-        at: 0,
-        depth: 0,
-        objects: 0,
-    };
+    let mut scanner = Scanner { text: text.as_bytes(), at: 0, depth: 0, objects: 0 };
     loop {
         if scanner.value()? == Begun::Container {
             continue;
@@ -28,11 +23,7 @@ pub(super) fn check(text: &str) -> Result<(), Fault> {
         loop {
             let byte = scanner.next_token();
             if scanner.depth == 0 {
-                return if byte.is_none() {
-                    Ok(())
-                } else {
-                    scanner.expected("the end of the line")
-                };
+                return if byte.is_none() { Ok(()) } else { scanner.expected("the end of the line") };
             }
             match (byte, scanner.in_object()) {
                 (Some(b','), in_object) => {
@@ -188,11 +179,7 @@ impl Scanner<'_> {
         while self.text.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
         }
-        if self.at == first {
-            self.expected("a digit")
-        } else {
-            Ok(())
-        }
+        if self.at == first { self.expected("a digit") } else { Ok(()) }
     }
 
     /// Passes a string, at whose opening quote the scanner is.

@@ -27,11 +27,7 @@ enum State {
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self {
-            inflate: Decompress::new(false),
-            crc: Crc::new(),
-            state: State::Header,
-        }
+        Self { inflate: Decompress::new(false), crc: Crc::new(), state: State::Header }
     }
 }
 
@@ -103,9 +99,7 @@ impl Gzip {
         out: &mut Vec<u8>,
     ) -> io::Result<Progress> {
         let (read, written, before) = (self.inflate.total_in(), self.inflate.total_out(), out.len());
-        let result = self
-            .inflate
-            .decompress_vec(input.bytes(), out, FlushDecompress::None);
+        let result = self.inflate.decompress_vec(input.bytes(), out, FlushDecompress::None);
         let read = self.inflate.total_in() - read;
         input.consume(read as usize);
         let written = self.inflate.total_out() - written;
@@ -177,9 +171,5 @@ fn header_len(bytes: &[u8]) -> Header {
     if flags & CRC != 0 {
         at += 2;
     }
-    if bytes.len() < at {
-        Header::Short
-    } else {
-        Header::Ends(at)
-    }
+    if bytes.len() < at { Header::Short } else { Header::Ends(at) }
 }

@@ -20,12 +20,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(offset: u64) -> Self {
-        Self {
-            buffer: Vec::new(),
-            start: 0,
-            filled: 0,
-            end: offset,
-        }
+        Self { buffer: Vec::new(), start: 0, filled: 0, end: offset }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -51,7 +46,11 @@ impl Input {
     }
 
     pub(super) fn seek(&mut self, offset: u64) {
-        (self.start, self.filled, self.end) = (0, 0, offset);
+        let back = self.end.checked_sub(offset).and_then(|back| usize::try_from(back).ok());
+        match back.and_then(|back| self.filled.checked_sub(back)) {
+            Some(start) => self.start = start,
+            None => (self.start, self.filled, self.end) = (0, 0, offset),
+        }
     }
 
     /// Reads more bytes behind those that are there. Returns how many; none at the present end of the file.

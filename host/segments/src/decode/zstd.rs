@@ -40,18 +40,9 @@ enum State {
 impl Zstd {
     pub(super) fn new(frame: Frame) -> io::Result<Self> {
         let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-        context
-            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
-            .map_err(to_io)?;
+        context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(to_io)?;
         let (state, hint) = (State::Fast, 0);
-        Ok(Self {
-            context,
-            frame,
-            state,
-            hint,
-            holds_output: false,
-            after_damage: false,
-        })
+        Ok(Self { context, frame, state, hint, holds_output: false, after_damage: false })
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -93,9 +84,7 @@ impl Zstd {
     fn decode(&mut self, input: &mut Input, track: &mut Track, out: &mut Vec<u8>) -> Result<(), usize> {
         let before = out.len();
         let mut source = InBuffer::around(input.bytes());
-        let result = self
-            .context
-            .decompress_stream(&mut OutBuffer::around_pos(out, before), &mut source);
+        let result = self.context.decompress_stream(&mut OutBuffer::around_pos(out, before), &mut source);
         let consumed = source.pos();
         match result {
             Ok(hint) => {
@@ -122,15 +111,11 @@ impl Zstd {
         // Between frames any five bytes will do: the shortest header.
         let wanted = if self.hint == 0 { 5 } else { self.hint };
         let mut source = InBuffer::around(&input.bytes()[..wanted.min(input.available())]);
-        let hint = self
-            .context
-            .decompress_stream(&mut OutBuffer::around(&mut block), &mut source)?;
+        let hint = self.context.decompress_stream(&mut OutBuffer::around(&mut block), &mut source)?;
         let consumed = source.pos();
         let known = delivered.min(block.len() as u64);
         out.extend_from_slice(&block[known as usize..]);
-        self.state = State::Careful {
-            delivered: delivered - known,
-        };
+        self.state = State::Careful { delivered: delivered - known };
         self.holds_output = block.len() == BLOCK;
         self.advance(input, track, consumed, block.len() as u64 - known, hint);
         Ok(())
@@ -152,10 +137,7 @@ impl Zstd {
 
     fn begin(&mut self, compressed: u64, track: &mut Track) {
         track.frame_begins(compressed);
-        self.frame = Frame {
-            compressed,
-            decompressed: track.produced,
-        };
+        self.frame = Frame { compressed, decompressed: track.produced };
     }
 
     /// Prepares to go on after an error. Returns what to say about it if it has not been said.
@@ -165,9 +147,7 @@ impl Zstd {
         (self.hint, self.holds_output) = (0, false);
         if matches!(self.state, State::Fast) {
             input.seek(self.frame.compressed);
-            self.state = State::Careful {
-                delivered: track.produced - self.frame.decompressed,
-            };
+            self.state = State::Careful { delivered: track.produced - self.frame.decompressed };
             return None;
         }
         let at = input.position().max(self.frame.compressed + 1);

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rustix::fs::Stat;
 use tailweir_core::{Identity, Mark, SegmentName};
 
 use super::{Begun, Cursor, Start};
 use crate::carve::Segment;
+use crate::decode::Format;
 use crate::directory::{self, Found};
 use crate::{Pattern, Seal};
 
@@ -36,11 +39,7 @@ pub(super) enum State {
     /// It is open, and read as it grows.
     Following(Follow),
     /// It was read as far as it went, and closed.
-    Parked {
-        end: Mark,
-        identity: Identity,
-        seen: Seen,
-    },
+    Parked { end: Mark, identity: Identity, seen: Seen },
     /// It has too few bytes to tell what it is.
     Unknown { seen: Seen },
     /// It could not be read.
@@ -49,10 +48,33 @@ pub(super) enum State {
 
 pub(super) struct Follow {
     pub segment: Box<Segment>,
+    /// Counts the segments that are held open.
+    pub held: Held,
     /// The name is gone, or another file's: what is there is all there will be.
     pub detached: bool,
     /// The file when it was last seen to be the same.
     pub checked: Seen,
+}
+
+/// One of the segments that are held open to be read as they grow.
+pub(super) struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A file's state, to notice changes.
@@ -103,21 +125,24 @@ impl Entry {
     }
 
     /// Why `file` is not the one that was begun, if so.
-    pub(super) fn is_replaced_by(&self, file: &File, len: u64) -> io::Result<Option<&'static str>> {
+    pub(super) fn is_replaced_by(
+        &self,
+        file: &File,
+        len: u64,
+        format: Format,
+    ) -> io::Result<Option<&'static str>> {
         let Some(begun) = &self.begun else { return Ok(None) };
         if let Some(identity) = &begun.identity
             && !directory::is_same(file, identity)?
         {
-            return Ok(Some(
-                "another file has taken its place; it is read from its start",
-            ));
+            return Ok(Some("another file has taken its place; it is read from its start"));
         }
-        match begun.start {
-            Start::Mark(mark) if mark.frame.compressed > len => {
-                Ok(Some("it has shrunk; it is read from its start"))
-            }
-            _ => Ok(None),
-        }
+        let reached = match begun.start {
+            Start::Mark(mark) if format == Format::Plain => mark.point.offset,
+            Start::Mark(mark) => mark.frame.compressed,
+            Start::Line(_) => 0,
+        };
+        Ok((reached > len).then_some("it has shrunk; it is read from its start"))
     }
 }
 
@@ -181,14 +206,8 @@ impl Entries {
         let Cursor { begun, finished, .. } = cursor;
         let highest = begun.keys().chain(&finished).max().cloned();
         Self {
-            unfinished: begun
-                .into_iter()
-                .map(|(name, begun)| (name, Entry::new(Some(begun))))
-                .collect(),
-            finished: finished
-                .into_iter()
-                .map(|name| (name, Finished::default()))
-                .collect(),
+            unfinished: begun.into_iter().map(|(name, begun)| (name, Entry::new(Some(begun)))).collect(),
+            finished: finished.into_iter().map(|name| (name, Finished::default())).collect(),
             highest,
             ..Self::default()
         }
@@ -240,30 +259,17 @@ impl Entries {
             return self.found_foreign(found, reason, news);
         }
         self.foreign.remove(text);
-        let late = if self.highest.as_ref().is_some_and(|highest| name < *highest) {
-            Late::Yes
-        } else {
-            Late::No
-        };
-        let entry = Entry {
-            inode: found.inode,
-            scan,
-            ..Entry::new(None)
-        };
+        let late =
+            if self.highest.as_ref().is_some_and(|highest| name < *highest) { Late::Yes } else { Late::No };
+        let entry = Entry { inode: found.inode, scan, ..Entry::new(None) };
         self.unfinished.insert(name.clone(), entry);
         news.push(Stored::New { name, late });
     }
 
     fn found_foreign(&mut self, found: &Found<'_>, reason: &'static str, news: &mut Vec<Stored>) {
-        let foreign = Foreign {
-            inode: found.inode,
-            scan: self.scan,
-        };
+        let foreign = Foreign { inode: found.inode, scan: self.scan };
         if self.foreign.insert(found.lossy.to_string(), foreign).is_none() {
-            news.push(Stored::Foreign {
-                name: found.lossy.to_string(),
-                reason,
-            });
+            news.push(Stored::Foreign { name: found.lossy.to_string(), reason });
         }
     }
 
@@ -271,11 +277,7 @@ impl Entries {
     pub(super) fn missing(&mut self) -> Vec<SegmentName> {
         let scan = self.scan;
         self.foreign.retain(|_, foreign| foreign.scan == scan);
-        self.unfinished
-            .iter()
-            .filter(|(_, entry)| entry.scan != scan)
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.unfinished.iter().filter(|(_, entry)| entry.scan != scan).map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn get_mut(&mut self, name: &SegmentName) -> Option<&mut Entry> {
@@ -286,21 +288,10 @@ impl Entries {
         self.unfinished.iter()
     }
 
-    /// How many segments are held open to be read as they grow.
-    pub(super) fn following(&self) -> usize {
-        self.unfinished
-            .values()
-            .filter(|entry| matches!(entry.state, State::Following(_)))
-            .count()
-    }
-
     /// Whether a segment before `name` may still grow.
     pub(super) fn open_before(&self, name: &SegmentName) -> bool {
         self.unfinished.range(..name.clone()).any(|(_, entry)| {
-            matches!(
-                entry.state,
-                State::Following(_) | State::Parked { .. } | State::Unknown { .. }
-            )
+            matches!(entry.state, State::Following(_) | State::Parked { .. } | State::Unknown { .. })
         })
     }
 
@@ -319,24 +310,13 @@ impl Entries {
         self.note_read(name);
         let entry = self.unfinished.remove(name);
         let (inode, scan) = entry.map_or((None, 0), |entry| (Some(entry.inode), entry.scan));
-        self.finished.insert(
-            name.clone(),
-            Finished {
-                inode,
-                scan,
-                identity: Some(identity),
-            },
-        );
+        self.finished.insert(name.clone(), Finished { inode, scan, identity: Some(identity) });
     }
 
     /// Passes over a segment as if it had been read.
     pub(super) fn skip(&mut self, name: &SegmentName) {
         if let Some(entry) = self.unfinished.remove(name) {
-            let finished = Finished {
-                inode: Some(entry.inode),
-                scan: entry.scan,
-                identity: None,
-            };
+            let finished = Finished { inode: Some(entry.inode), scan: entry.scan, identity: None };
             self.finished.insert(name.clone(), finished);
         }
     }
@@ -349,11 +329,7 @@ impl Entries {
     pub(super) fn revive(&mut self, name: &SegmentName) {
         if let Some(finished) = self.finished.remove(name) {
             let inode = finished.inode.unwrap_or_default();
-            let entry = Entry {
-                inode,
-                scan: finished.scan,
-                ..Entry::new(None)
-            };
+            let entry = Entry { inode, scan: finished.scan, ..Entry::new(None) };
             self.unfinished.insert(name.clone(), entry);
         }
     }
@@ -363,13 +339,7 @@ impl Entries {
         let Some(entry) = self.unfinished.remove(name) else {
             return false;
         };
-        self.foreign.insert(
-            name.to_string(),
-            Foreign {
-                inode: entry.inode,
-                scan: entry.scan,
-            },
-        );
+        self.foreign.insert(name.to_string(), Foreign { inode: entry.inode, scan: entry.scan });
         entry.begun.is_some()
     }
 }

@@ -97,18 +97,8 @@ impl ReaderOptions {
 
 impl std::fmt::Debug for ReaderOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            directory,
-            pattern,
-            ordering,
-            watch,
-            mode,
-            ..
-        } = self;
-        write!(
-            f,
-            "ReaderOptions({directory:?}, {pattern:?}, {ordering:?}, {watch:?}, {mode:?}, …)"
-        )
+        let Self { directory, pattern, ordering, watch, mode, .. } = self;
+        write!(f, "ReaderOptions({directory:?}, {pattern:?}, {ordering:?}, {watch:?}, {mode:?}, …)")
     }
 }
 

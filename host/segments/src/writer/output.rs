@@ -27,19 +27,9 @@ impl Output {
     /// Makes the file, which must not exist.
     pub(super) fn create(path: PathBuf, level: i32) -> io::Result<Self> {
         let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-        context
-            .set_parameter(CParameter::CompressionLevel(level))
-            .map_err(to_io)?;
+        context.set_parameter(CParameter::CompressionLevel(level)).map_err(to_io)?;
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-        Ok(Self {
-            path,
-            file,
-            context,
-            pending: Vec::new(),
-            line: Vec::new(),
-            bytes: 0,
-            in_frame: 0,
-        })
+        Ok(Self { path, file, context, pending: Vec::new(), line: Vec::new(), bytes: 0, in_frame: 0 })
     }
 
     /// Bytes of text that it holds.
@@ -132,19 +122,13 @@ impl Output {
     }
 
     fn error(&self, source: io::Error) -> WriteError {
-        WriteError::Io {
-            path: self.path.clone(),
-            source,
-        }
+        WriteError::Io { path: self.path.clone(), source }
     }
 }
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output")
-            .field("path", &self.path)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Output").field("path", &self.path).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 

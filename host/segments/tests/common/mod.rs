@@ -40,10 +40,7 @@ impl Log {
             Event::Warning { message } => Some(format!("warning {message}")),
             other => Some(format!("{other:?}")),
         };
-        std::mem::take(&mut *self.0.lock().unwrap())
-            .into_iter()
-            .filter_map(short)
-            .collect()
+        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().filter_map(short).collect()
     }
 }
 
@@ -69,14 +66,7 @@ impl Rig {
             watch: Watch::Poll(Duration::from_millis(2)),
             ..ReaderOptions::new(directory)
         };
-        Self {
-            temp,
-            log,
-            options,
-            reader: None,
-            marks: Vec::new(),
-            pending: VecDeque::new(),
-        }
+        Self { temp, log, options, reader: None, marks: Vec::new(), pending: VecDeque::new() }
     }
 
     pub fn once() -> Self {
@@ -95,11 +85,7 @@ impl Rig {
     }
 
     pub fn append(&self, name: &str, bytes: &[u8]) {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.path(name))
-            .unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
         file.write_all(bytes).unwrap();
     }
 
@@ -143,10 +129,7 @@ impl Rig {
                         .map(|d| (d.line, format!("{segment}:{}!{}", d.line, short(&d.kind)))),
                 );
                 lines.sort();
-                let begun = Begun {
-                    start: Start::Mark(block.to()),
-                    identity: Some(block.identity()),
-                };
+                let begun = Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) };
                 self.marks.push((segment.clone(), begun));
                 self.pending = lines.into_iter().map(|(_, text)| text).collect();
                 return self.next();
@@ -202,10 +185,7 @@ impl Rig {
 
     /// A cursor at the last block of each segment.
     pub fn cursor(&self) -> Cursor {
-        Cursor {
-            begun: self.marks.iter().cloned().collect(),
-            ..Cursor::default()
-        }
+        Cursor { begun: self.marks.iter().cloned().collect(), ..Cursor::default() }
     }
 }
 
@@ -233,17 +213,12 @@ pub fn names(names: &[&str]) -> std::collections::HashSet<SegmentName> {
 
 /// Lines `{"n":from}` to `{"n":to}`.
 pub fn lines(from: u64, to: u64) -> Vec<u8> {
-    (from..=to)
-        .flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes())
-        .collect()
+    (from..=to).flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes()).collect()
 }
 
 /// `a:from a:to`
 pub fn came(name: &str, from: u64, to: u64) -> String {
-    (from..=to)
-        .map(|n| format!("{name}:{n}"))
-        .collect::<Vec<_>>()
-        .join(" ")
+    (from..=to).map(|n| format!("{name}:{n}")).collect::<Vec<_>>().join(" ")
 }
 
 pub fn zst(text: &[u8]) -> Vec<u8> {
@@ -271,15 +246,8 @@ pub struct Kumo {
 
 impl Kumo {
     pub fn create(path: PathBuf) -> Self {
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)
-            .unwrap();
-        Self {
-            encoder: Some(zstd::stream::write::Encoder::new(file, 3).unwrap()),
-            path,
-        }
+        let file = OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
+        Self { encoder: Some(zstd::stream::write::Encoder::new(file, 3).unwrap()), path }
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
