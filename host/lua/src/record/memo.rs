@@ -204,11 +204,10 @@ impl Index {
             return;
         }
         self.kind = Kind::Object;
-        let escapes = memchr::memchr(b'\\', text.get(place.start()..).unwrap_or_default()).is_some();
         scan::split(text, place.start(), |part| {
-            let Some((key, value)) = scan::member(text, part) else { return };
-            let escaped = if escapes && text[key.clone()].contains(&b'\\') { ESCAPED } else { 0 };
-            let ((key_start, key_len), (value_start, value_len)) = (span(key), span(value));
+            let Some(parts) = scan::member(text, part) else { return };
+            let escaped = if parts.escapes { ESCAPED } else { 0 };
+            let ((key_start, key_len), (value_start, value_len)) = (span(parts.key), span(parts.value));
             entries.push(Entry { key_start, key_len: key_len | escaped, value_start, value_len });
         });
         self.unique = self.entries.len() < 2;

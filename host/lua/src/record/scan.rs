@@ -50,20 +50,62 @@ pub(super) fn split(text: &[u8], open: usize, mut each: impl FnMut(Range<usize>)
     }
 }
 
-/// Key, between its quotes, and value of a part that [`split`] made of an object; `None` if there is nothing in it.
+/// A member of an object.
+pub(super) struct Parts {
+    /// Its key, between the quotes.
+    pub(super) key: Range<usize>,
+    /// Whether the key holds escapes.
+    pub(super) escapes: bool,
+    /// Its value.
+    pub(super) value: Range<usize>,
+}
+
+/// What a part is that [`split`] made of an object; `None` if there is nothing in it.
 #[inline]
-pub(super) fn member(text: &[u8], part: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
-    let key_start = skip_space(text, part.start) + 1;
-    if text.get(key_start - 1) != Some(&b'"') {
+pub(super) fn member(text: &[u8], part: Range<usize>) -> Option<Parts> {
+    let start = skip_space(text, part.start) + 1;
+    if text.get(start - 1) != Some(&b'"') {
         return None;
     }
-    let mut key_end = key_start;
-    while *text.get(key_end)? != b'"' {
-        key_end += if text[key_end] == b'\\' { 2 } else { 1 };
+    let (mut end, mut escapes) = (start, false);
+    loop {
+        end += plain_len(text.get(end..)?);
+        match text.get(end)? {
+            b'"' => break,
+            b'\\' => (end, escapes) = (end + 2, true),
+            _ => {}
+        }
     }
-    let colon = skip_space(text, key_end + 1);
+    let colon = skip_space(text, end + 1);
     let value = trim(text, colon + 1..part.end)?;
-    Some((key_start..key_end, value))
+    Some(Parts { key: start..end, escapes, value })
+}
+
+/// A number of bytes at the start of `text` that are neither quotes nor backslashes; if it is all of the first 16 or of
+/// `text`, there may be more.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn plain_len(text: &[u8]) -> usize {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+    };
+    let Some(head) = text.first_chunk::<16>() else { return plain_len_of_few(text) };
+    // SAFETY: SSE2 is part of x86-64; the load reads the 16 bytes and needs no alignment.
+    let found = unsafe {
+        let bytes = _mm_loadu_si128(head.as_ptr().cast::<__m128i>());
+        let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
+        _mm_movemask_epi8(_mm_or_si128(is(b'"'), is(b'\\')))
+    };
+    (found | 1 << 16).trailing_zeros() as usize
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn plain_len(text: &[u8]) -> usize {
+    plain_len_of_few(text)
+}
+
+fn plain_len_of_few(text: &[u8]) -> usize {
+    text.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(text.len())
 }
 
 /// A part without the white space around it; `None` if that is all.
@@ -185,7 +227,11 @@ mod tests {
             if text[start..].starts_with('[') {
                 found.extend(trim(text.as_bytes(), part).map(|value| ("", &text[value])));
             } else {
-                found.extend(member(text.as_bytes(), part).map(|(key, value)| (&text[key], &text[value])));
+                let parts = member(text.as_bytes(), part);
+                found.extend(parts.map(|p| {
+                    assert_eq!(p.escapes, text[p.key.clone()].contains('\\'));
+                    (&text[p.key], &text[p.value])
+                }));
             }
         });
         let expected: Vec<_> = if text[start..].starts_with('[') {
