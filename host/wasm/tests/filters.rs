@@ -206,3 +206,14 @@ fn filters_of_one_plugin_share_nothing() {
     assert!(evaluate(&mut *one, &batch).contains("this is call 2"));
     assert!(evaluate(&mut *two, &batch).contains("this is call 2"));
 }
+
+/// Passing the batch as an owned handle used up one of 100,000 places per call.
+#[test]
+fn an_instance_can_be_called_any_number_of_times() {
+    let mut filter = filter(json!({"do": "panic-at", "call": 120_001}));
+    let batch = batch(&["1"]);
+    for call in 1..=120_000 {
+        assert_eq!(filter.evaluate(&batch).unwrap(), tailweir_core::Verdict::All, "{call}");
+    }
+    assert!(evaluate(&mut *filter, &batch).ends_with("this is call 120001"));
+}

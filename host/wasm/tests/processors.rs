@@ -219,12 +219,15 @@ fn a_request_to_another_origin_is_refused_and_the_guest_is_told() {
 
 #[test]
 fn a_server_that_speaks_no_tls_is_an_error_that_the_guest_sees() {
-    let server = Server::new(&[]);
-    let origin = server.origin.replace("http:", "https:");
-    let limits = Limits { wait: Duration::from_secs(2), ..limits() };
-    let plugin =
-        host().processor(&guest("webhook"), &json!({"url": origin}), granted(&[&origin]), limits).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("https://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    let plugin = load_processor("webhook", json!({"url": origin}), &[&origin]).unwrap();
     let failure = run(plugin.create().process(&batch(&["1"]))).unwrap_err();
+    server.join().unwrap();
     assert!(matches!(&failure, Failure::Retry { .. }), "{failure}");
 }
 

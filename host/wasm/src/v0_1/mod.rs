@@ -53,9 +53,10 @@ pub(crate) const VERSION: &str = "0.1.0";
 #[expect(unreachable_pub, reason = "the bindings re-export it")]
 pub struct CurrentBatch;
 
-/// The handle that is passed to a guest.
+/// The handle that is passed to a guest. A borrowed one: an owned one would take a place in the store's table, which has
+/// 100,000, at each call.
 pub(crate) fn handle() -> Resource<CurrentBatch> {
-    Resource::new_own(0)
+    Resource::new_borrow(0)
 }
 
 /// Adds what the host offers.
