@@ -81,7 +81,10 @@ pub fn record_sleeps() -> (Extension, Rc<RefCell<Vec<f64>>>) {
         let seen = seen.clone();
         let sleep = lua.create_async_function(move |_, seconds: f64| {
             seen.borrow_mut().push(seconds);
-            async { Ok(tokio::task::yield_now().await) }
+            async {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
         })?;
         kumo.get::<mlua::Table>("time")?.set("sleep", sleep)
     });
