@@ -8,6 +8,29 @@
 //!
 //! A segment is *open* while its mode has a write bit and *sealed* once it has none. The watcher is a hint and the scan
 //! is the truth: whatever the watcher loses costs time only.
+//!
+//! ```
+//! use tailweir_segments::{Cursor, Mode, Reader, ReaderOptions, Step, Writer, WriterOptions};
+//!
+//! # let directory = std::env::temp_dir().join(format!("tailweir-doc-{}", std::process::id()));
+//! let writer = Writer::new(WriterOptions::new(&directory))?;
+//! writer.write_line(br#"{"type":"Delivery"}"#)?;
+//! writer.close()?;
+//!
+//! let options = ReaderOptions { mode: Mode::Once, ..ReaderOptions::new(&directory) };
+//! let mut reader = Reader::open(options, Cursor::default())?;
+//! let mut records = Vec::new();
+//! loop {
+//!     match reader.next()? {
+//!         Step::Block(block) => records.extend((0..block.len()).map(|i| block.text(i).to_owned())),
+//!         Step::End => break,
+//!         _ => {}
+//!     }
+//! }
+//! assert_eq!(records, [r#"{"type":"Delivery"}"#]);
+//! # std::fs::remove_dir_all(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -791,3 +791,45 @@ fn a_reader_may_move_to_another_thread() {
     check::<ReaderOptions>();
     check::<tailweir_segments::Writer>();
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_stops_only_itself() {
+    let mut rig = Rig::new();
+    // A regular file that cannot be read at its start, whoever tries.
+    symlink("/proc/self/mem", rig.path("a")).unwrap();
+    rig.put_sealed("b", &lines(1, 1));
+    rig.open();
+    rig.expect("b:1 b$");
+    let events = rig.log.take();
+    assert!(events.len() == 1 && events[0].contains("logs/a"), "{events:?}");
+    rig.put_sealed(".new", &lines(1, 1));
+    std::fs::rename(rig.path(".new"), rig.path("a")).unwrap();
+    rig.expect("a:1 a$");
+    assert_eq!(rig.log.take(), [""; 0]);
+}
+
+#[test]
+fn a_frame_that_wants_too_much_memory_is_damage() {
+    // A window of 2 GiB.
+    let greedy = [0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0];
+    check(&[&greedy[..], &zst(&lines(1, 2))].concat(), "a:1 a:2 a$", &["damaged a:0"]);
+    check(&[&zst(&lines(1, 2))[..], &greedy].concat(), "a:1 a:2 a$", &["damaged a:2"]);
+}
+
+#[test]
+fn a_cursor_at_the_end_finishes_at_once() {
+    for (file, sealed) in
+        [(zst(&lines(1, 3)), true), (gz(&lines(1, 3)), true), (lines(1, 3), true), (lines(1, 3), false)]
+    {
+        let mut rig = Rig::new();
+        rig.put("a", &file);
+        rig.open();
+        rig.expect("a:1 a:2 a:3");
+        if sealed {
+            rig.seal("a");
+        }
+        rig.open_at(rig.cursor());
+        rig.expect(if sealed { "a$" } else { "" });
+        assert_eq!(rig.log.take(), [""; 0]);
+    }
+}
