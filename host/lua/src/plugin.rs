@@ -358,20 +358,17 @@ fn load(
             return Err(shape(format!("its table has an unknown field `{key}`")));
         }
         if !value.is_function() {
-            return Err(shape(format!("its `{key}` is a {}", value.type_name())));
+            return Err(shape(format!("its `{key}` is of type {}", value.type_name())));
         }
     }
+    let Some(function) = table.get::<Option<Function>>(entry).map_err(failed)? else {
+        return Err(shape(format!("its table has no `{entry}`")));
+    };
     if let Some(init) = table.get::<Option<Function>>("init").map_err(failed)? {
         init.call::<()>(config).map_err(failed)?;
     }
-    match table.get::<Option<Function>>(entry).map_err(failed)? {
-        Some(function) => Ok((lua, function)),
-        None => Err(shape(format!("its table has no `{entry}`"))),
-    }
+    Ok((lua, function))
 }
-
-/// What is to be installed in each new Lua state of a factory.
-type SharedInstall = Box<dyn Fn(&Lua) -> mlua::Result<()> + Send + Sync>;
 
 /// Makes Lua filters from one file, each in a Lua state of its own.
 pub struct LuaFilterFactory {

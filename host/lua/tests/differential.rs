@@ -1,4 +1,5 @@
 //! The same script on a lazy record and on a plain table made from the same JSON gives the same answers.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Lua functions as filters and processors, and the batch object.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -199,7 +200,7 @@ fn files_give_filters_and_processors() {
     fails("a.lua", "return 1", "must return a function, or a table with a function `filter`");
     fails("b.lua", "return {process = print}", "its table has an unknown field `process`");
     fails("c.lua", "return {init = print}", "its table has no `filter`");
-    fails("d.lua", "return {filter = 1}", "its `filter` is a integer");
+    fails("d.lua", "return {filter = 1}", "its `filter` is of type integer");
     fails("e.lua", "\nerror('at load')", "e.lua:2: at load");
     fails("g.lua", "return function(", "g.lua:1:");
     let error = load_filter(&folder.path().join("missing.lua"), &config, &install).unwrap_err();

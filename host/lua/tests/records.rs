@@ -1,4 +1,5 @@
 //! Lazy records behave as plain tables do.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Where the members of the records in use are, so that a record is walked once and not once per field.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -221,22 +222,25 @@ impl Index {
     #[cold]
     fn make_unique(&mut self) {
         self.unique = true;
-        let (record, mut kept) = (self.record, 0);
+        let (record, large, mut kept) = (self.record, self.entries.len() > SMALL, 0);
+        // A bit for each key so far, by a cheap hash: most keys are seen to be new by it.
+        let mut seen = [0u64; 4];
         for ordinal in 0..self.entries.len() {
             let entry = self.entries[ordinal];
-            let name = json::unescape(record.get(entry.key()).unwrap_or_default());
-            let known = if self.entries.len() > SMALL {
-                self.names.insert(name.as_bytes().into(), kept as u32).map(|n| n as usize)
+            let raw = record.get(entry.key()).unwrap_or_default();
+            let name = if entry.key_len & ESCAPED == 0 { Cow::Borrowed(raw) } else { json::unescape(raw) };
+            let known = if large {
+                let next = kept as u32;
+                Some(*self.names.entry(name.as_bytes().into()).or_insert(next)).filter(|n| *n != next)
+            } else if may_be_known(&mut seen, name.as_bytes()) {
+                self.entries[..kept].iter().position(|e| e.spells(record, name.as_bytes())).map(|n| n as u32)
             } else {
-                self.entries[..kept].iter().position(|e| e.spells(record, name.as_bytes()))
+                None
             };
             match known {
                 Some(first) => {
-                    let entry_of_key = &mut self.entries[first];
-                    (entry_of_key.value_start, entry_of_key.value_len) = (entry.value_start, entry.value_len);
-                    if let Some(n) = self.names.get_mut(name.as_bytes()) {
-                        *n = first as u32;
-                    }
+                    let first = &mut self.entries[first as usize];
+                    (first.value_start, first.value_len) = (entry.value_start, entry.value_len);
                 }
                 None => {
                     self.entries[kept] = entry;
@@ -246,6 +250,20 @@ impl Index {
         }
         self.entries.truncate(kept);
     }
+}
+
+/// Whether the key's bit is set, which then it is.
+#[inline]
+fn may_be_known(seen: &mut [u64; 4], key: &[u8]) -> bool {
+    let byte = |n: usize| key.get(n).map_or(0, |b| usize::from(*b));
+    let hash = key.len().wrapping_mul(31)
+        ^ byte(0)
+        ^ byte(key.len() / 2) << 2
+        ^ byte(key.len().wrapping_sub(1)) << 4;
+    let (word, bit) = (hash >> 6 & 3, 1u64 << (hash & 63));
+    let known = seen[word] & bit != 0;
+    seen[word] |= bit;
+    known
 }
 
 /// The indexes of the objects and arrays that were used last.
