@@ -370,6 +370,9 @@ fn load(
     Ok((lua, function))
 }
 
+/// What is to be installed in each new Lua state of a factory.
+type SharedInstall = Box<dyn Fn(&Lua) -> mlua::Result<()> + Send + Sync>;
+
 /// Makes Lua filters from one file, each in a Lua state of its own.
 pub struct LuaFilterFactory {
     path: PathBuf,
