@@ -1,0 +1,217 @@
+//! What happens in the directory: names come and go, and files take the place of others.
+
+use std::time::Instant;
+
+use tailweir_core::{Event, SegmentName};
+
+use super::entries::{Late, State, Stored};
+use super::{ReadError, Reader, Step, Watch};
+use crate::directory::{self, Opened};
+use crate::signal::{Changes, NativeWatcher, RESCAN};
+
+impl Reader {
+    /// Watches the directory, or says that it cannot.
+    pub(super) fn watch(&mut self) {
+        self.watcher = None;
+        if !matches!(self.options.watch, Watch::Native) {
+            return;
+        }
+        match NativeWatcher::new(self.directory.path(), self.signal.clone()) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(e) => self.emit(Event::Warning {
+                message: format!(
+                    "cannot watch {} ({e}); it is polled every {RESCAN:?} instead",
+                    self.directory.path().display()
+                ),
+            }),
+        }
+    }
+
+    /// Scans the directory or looks at the open files, if it is time to.
+    pub(super) fn keep_up(&mut self) {
+        let now = Instant::now();
+        let Changes { names, files } = self.signal.take_changes();
+        let mut scan = now >= self.schedule.next;
+        if names || self.schedule.postponed.is_some() {
+            scan |= now >= self.schedule.not_before;
+            self.schedule.postponed = (!scan).then_some(self.schedule.not_before);
+        }
+        if scan {
+            if self.directory.reopen_if_deleted() {
+                self.watch();
+            }
+            match self.scan() {
+                Ok(()) => self.schedule.failing = false,
+                Err(e) => self.scan_failed(&e),
+            }
+        }
+        if scan {
+            self.look_at_all();
+        } else if files {
+            self.look_at_open_ones();
+        }
+    }
+
+    /// Brings the entries up to date with the names in the directory.
+    pub(super) fn scan(&mut self) -> Result<(), ReadError> {
+        let begun = Instant::now();
+        let mut news = Vec::new();
+        self.entries.begin_scan();
+        let (entries, pattern) = (&mut self.entries, &self.options.pattern);
+        self.directory.scan(|found| entries.found(found, pattern, &mut news))?;
+        for name in self.entries.missing() {
+            self.gone(&name);
+        }
+        for stored in news {
+            match stored {
+                Stored::New { name, late } => {
+                    if late == Late::Yes {
+                        self.emit(Event::SegmentLate { segment: name.clone() });
+                    }
+                    self.ready.insert(name);
+                }
+                Stored::Foreign { name, reason } => {
+                    self.emit(Event::ForeignFile { name, reason: reason.to_owned() })
+                }
+                Stored::FinishedOneChanged { name } => self.check_finished(&name),
+                Stored::OpenOneChanged { name } => self.check_open(&name),
+            }
+        }
+        let now = Instant::now();
+        self.schedule.next = now + self.schedule.interval;
+        // Scans of a large directory must not take all the time when names change all the time.
+        self.schedule.not_before = now + (now - begun) * 9;
+        Ok(())
+    }
+
+    fn scan_failed(&mut self, error: &ReadError) {
+        self.schedule.next = Instant::now() + self.schedule.interval;
+        if !std::mem::replace(&mut self.schedule.failing, true) {
+            let cause = std::error::Error::source(error).map(|e| format!(": {e}")).unwrap_or_default();
+            self.emit(Event::Warning { message: format!("{error}{cause}; it is tried again") });
+        }
+    }
+
+    /// A name is no longer in the directory.
+    fn gone(&mut self, name: &SegmentName) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        match &mut entry.state {
+            // What was opened is read to its end.
+            State::Decoding => {}
+            State::Following(follow) => {
+                follow.detached = true;
+                self.ready.insert(name.clone());
+            }
+            State::Parked { end, identity, .. } => {
+                let (end, identity) = (*end, *identity);
+                let step = self.finished(name, identity, end);
+                self.steps.push_back(step);
+            }
+            State::Waiting | State::Unknown { .. } | State::Failed => {
+                let empty = matches!(entry.state, State::Unknown { .. }) && entry.begun.is_none();
+                self.vanished(name, (!empty).then_some("it was deleted before it was read to its end"));
+            }
+        }
+    }
+
+    pub(super) fn vanished(&mut self, name: &SegmentName, gap: Option<&str>) {
+        self.entries.remove(name);
+        self.ready.remove(name);
+        if let Some(reason) = gap {
+            self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+            self.steps.push_back(Step::Vanished { segment: name.clone() });
+        }
+    }
+
+    /// The directory shows another inode under the name of a finished segment.
+    fn check_finished(&mut self, name: &SegmentName) {
+        let Some(identity) = self.entries.identity_of_finished(name) else {
+            return;
+        };
+        let same = match self.directory.open_file(name.as_str()) {
+            Ok(Opened::File(file)) => directory::is_same(&file, &identity).unwrap_or(true),
+            _ => true,
+        };
+        if !same {
+            self.entries.revive(name);
+            self.replaced(name, "another file has taken its place; it is read from its start");
+        }
+    }
+
+    /// The directory shows another inode under the name of a segment that was found before.
+    fn check_open(&mut self, name: &SegmentName) {
+        let Ok(stat) = self.directory.stat(name.as_str()) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let other = entry.identity.is_some_and(|identity| identity.inode != stat.st_ino);
+        match &mut entry.state {
+            State::Decoding => entry.replaced |= other,
+            State::Following(follow) if other => {
+                entry.replaced = true;
+                follow.detached = true;
+                self.ready.insert(name.clone());
+            }
+            // The others are compared when they are opened.
+            _ => {}
+        }
+    }
+
+    /// Reads the segment from its start.
+    pub(super) fn replaced(&mut self, name: &SegmentName, reason: &str) {
+        self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+        self.steps.push_back(Step::Replaced { segment: name.clone() });
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.begun = None;
+            entry.identity = None;
+            entry.replaced = false;
+            entry.state = State::Waiting;
+            self.ready.insert(name.clone());
+        }
+    }
+
+    /// Takes note of which segments may have more to read.
+    fn look_at_all(&mut self) {
+        let Self { entries, ready, directory, .. } = self;
+        for (name, entry) in entries.iter() {
+            let look = match &entry.state {
+                State::Following(_) | State::Failed => true,
+                State::Waiting | State::Decoding => false,
+                State::Unknown { seen } | State::Parked { seen, .. } => {
+                    directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat))
+                }
+            };
+            if look {
+                ready.insert(name.clone());
+            }
+        }
+    }
+
+    /// The same without those that take a look at the disk each and may be many: they wait for the next scan.
+    fn look_at_open_ones(&mut self) {
+        let look = |state: &State| matches!(state, State::Following(_) | State::Unknown { .. });
+        let open = self.entries.iter().filter(|(_, entry)| look(&entry.state));
+        self.ready.extend(open.map(|(name, _)| name.clone()));
+    }
+
+    /// Passes over all segments but the newest.
+    pub(super) fn skip_to_newest(&mut self) {
+        while let Some(newest) = self.ready.last().cloned() {
+            if self.begin(&newest) || self.entries.get_mut(&newest).is_some() {
+                let older: Vec<_> = self.ready.range(..newest.clone()).cloned().collect();
+                for name in &older {
+                    self.entries.skip(name);
+                    self.ready.remove(name);
+                }
+                if !older.is_empty() {
+                    self.emit(Event::SkippedByRequest { first: newest, segments: older.len() as u64 });
+                }
+                return;
+            }
+        }
+    }
+}
