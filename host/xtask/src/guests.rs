@@ -88,12 +88,48 @@ fn build(root: &Path, toolchain: &Toolchain, guest: Guest) -> Result<Built> {
 
     let module = target_dir.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
     let module = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-    let component = componentize(&module).with_context(|| format!("cannot make a component of {name}"))?;
+    let component = in_stable_order(&module).and_then(|module| componentize(&module));
+    let component = component.with_context(|| format!("cannot make a component of {name}"))?;
     Ok(Built { name, folder, component: note_compiler(component, toolchain.id()) })
 }
 
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode()
+}
+
+/// The linker puts the sections that describe the component's type in an order that depends on the folder in which it was
+/// compiled. This orders them by name, behind all others.
+fn in_stable_order(module: &[u8]) -> Result<Vec<u8>> {
+    let broken = "a section ends behind the module";
+    let (header, mut rest) = module.split_at_checked(8).context(broken)?;
+    let mut ordered = header.to_vec();
+    let mut descriptions: Vec<(&[u8], &[u8])> = Vec::new();
+    while let Some((&id, after_id)) = rest.split_first() {
+        let (len, body) = read_length(after_id).context(broken)?;
+        let end = rest.len() - body.len() + len;
+        let (section, next) = rest.split_at_checked(end).context(broken)?;
+        let name = read_length(body).and_then(|(len, name)| name.get(..len)).unwrap_or_default();
+        match id {
+            0 if name.starts_with(b"component-type") => descriptions.push((name, section)),
+            _ => ordered.extend_from_slice(section),
+        }
+        rest = next;
+    }
+    descriptions.sort_unstable();
+    descriptions.iter().for_each(|(_, section)| ordered.extend_from_slice(section));
+    Ok(ordered)
+}
+
+/// A length as LEB128, and what follows it.
+fn read_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().enumerate().take(5) {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((length, &bytes[index + 1..]));
+        }
+    }
+    None
 }
 
 /// Appends a custom section that says what compiled the component.
