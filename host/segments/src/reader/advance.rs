@@ -108,9 +108,6 @@ impl Reader {
             entry.begun = Some(Begun { start: Start::Mark(block.to()), identity: Some(block.identity()) });
             entry.identity = Some(block.identity());
         }
-        if block.repaired() > 0 {
-            self.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });
-        }
         Step::Block(block)
     }
 

@@ -36,7 +36,6 @@ impl Log {
             Event::SegmentGap { segment, .. } => Some(format!("gap {segment}")),
             Event::SegmentLate { segment } => Some(format!("late {segment}")),
             Event::SkippedByRequest { first, segments } => Some(format!("skipped {segments} before {first}")),
-            Event::Repaired { segment, records } => Some(format!("repaired {records} in {segment}")),
             Event::Warning { message } => Some(format!("warning {message}")),
             other => Some(format!("{other:?}")),
         };
