@@ -59,10 +59,7 @@ impl Batch {
             self.blocks.push(block.clone());
         }
         self.bytes += block.bytes(index).len();
-        self.records.push(Place {
-            block: self.blocks.len() as u32 - 1,
-            index: index as u32,
-        });
+        self.records.push(Place { block: self.blocks.len() as u32 - 1, index: index as u32 });
     }
 
     /// Adds a span that the batch accounts for. Spans of one segment must be added in order.
@@ -106,18 +103,14 @@ impl Batch {
     /// The record at `index`.
     pub fn get(&self, index: usize) -> Option<Record<'_>> {
         let place = *self.records.get(index)?;
-        Some(Record {
-            block: &self.blocks[place.block as usize],
-            index: place.index as usize,
-        })
+        Some(Record { block: &self.blocks[place.block as usize], index: place.index as usize })
     }
 
     /// Its records, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
-        self.records.iter().map(|place| Record {
-            block: &self.blocks[place.block as usize],
-            index: place.index as usize,
-        })
+        self.records
+            .iter()
+            .map(|place| Record { block: &self.blocks[place.block as usize], index: place.index as usize })
     }
 
     /// A part of it, with the records at `range` and no span: for trying parts of a batch that fails as a whole.
@@ -134,11 +127,8 @@ impl Batch {
 
     /// One entry per record: the text of the value at `pointer`, or `None` where there is none or it is `null`.
     pub fn column<'a>(&'a self, pointer: &'a Pointer) -> impl ExactSizeIterator<Item = Option<&'a str>> {
-        self.iter().map(|record| {
-            pointer
-                .find(record.block.text(record.index))
-                .filter(|value| *value != "null")
-        })
+        self.iter()
+            .map(|record| pointer.find(record.block.text(record.index)).filter(|value| *value != "null"))
     }
 
     /// What identifies the batch: the same records, delivered again, have the same id, and batches that differ in any

@@ -95,13 +95,7 @@ struct Pending {
 
 impl Account {
     fn at(mark: Mark, identity: Option<Identity>) -> Self {
-        Self {
-            acked: mark,
-            delivered: mark.point,
-            identity,
-            pending: VecDeque::new(),
-            ended: false,
-        }
+        Self { acked: mark, delivered: mark.point, identity, pending: VecDeque::new(), ended: false }
     }
 
     fn is_finished(&self) -> bool {
@@ -125,10 +119,7 @@ impl Ledger {
             account.ended = p.finished;
             (name.clone(), account)
         };
-        Self {
-            segments: start.segments.iter().map(account).collect(),
-            ..Self::default()
-        }
+        Self { segments: start.segments.iter().map(account).collect(), ..Self::default() }
     }
 
     /// Records a delivery of these spans and returns the ticket to acknowledge it with.
@@ -140,15 +131,10 @@ impl Ledger {
         for span in spans {
             let account = self.segments.get(&span.segment);
             if account.is_some_and(|a| a.ended) {
-                return Err(LedgerError::Finished {
-                    segment: span.segment.clone(),
-                });
+                return Err(LedgerError::Finished { segment: span.segment.clone() });
             }
-            let expected = ends
-                .get(&span.segment)
-                .copied()
-                .or(account.map(|a| a.delivered.line))
-                .unwrap_or(0);
+            let expected =
+                ends.get(&span.segment).copied().or(account.map(|a| a.delivered.line)).unwrap_or(0);
             if span.from.line != expected {
                 return Err(LedgerError::Gap {
                     segment: span.segment.clone(),
@@ -157,34 +143,21 @@ impl Ledger {
                 });
             }
             if span.to.point.line < span.from.line {
-                return Err(LedgerError::Backwards {
-                    segment: span.segment.clone(),
-                    line: span.from.line,
-                });
+                return Err(LedgerError::Backwards { segment: span.segment.clone(), line: span.from.line });
             }
             ends.insert(&span.segment, span.to.point.line);
         }
         let ticket = Ticket(self.next);
         self.next += 1;
         for span in spans {
-            let start = Mark {
-                point: span.from,
-                ..Mark::default()
-            };
-            let account = self
-                .segments
-                .entry(span.segment.clone())
-                .or_insert_with(|| Account::at(start, None));
+            let start = Mark { point: span.from, ..Mark::default() };
+            let account =
+                self.segments.entry(span.segment.clone()).or_insert_with(|| Account::at(start, None));
             account.identity = Some(span.identity);
             account.delivered = span.to.point;
-            account.pending.push_back(Pending {
-                ticket,
-                to: span.to,
-                acked: false,
-            });
+            account.pending.push_back(Pending { ticket, to: span.to, acked: false });
         }
-        self.outstanding
-            .insert(ticket, spans.iter().map(|s| s.segment.clone()).collect());
+        self.outstanding.insert(ticket, spans.iter().map(|s| s.segment.clone()).collect());
         Ok(ticket)
     }
 
@@ -194,10 +167,7 @@ impl Ledger {
     /// # Errors
     /// If the ticket is not outstanding.
     pub fn ack(&mut self, ticket: Ticket) -> Result<Advance, LedgerError> {
-        let touched = self
-            .outstanding
-            .remove(&ticket)
-            .ok_or(LedgerError::UnknownTicket)?;
+        let touched = self.outstanding.remove(&ticket).ok_or(LedgerError::UnknownTicket)?;
         let mut moved = touched.is_empty();
         let mut held = false;
         for name in touched {
@@ -205,11 +175,7 @@ impl Ledger {
                 continue;
             };
             let before = account.acked.point.line;
-            account
-                .pending
-                .iter_mut()
-                .filter(|p| p.ticket == ticket)
-                .for_each(|p| p.acked = true);
+            account.pending.iter_mut().filter(|p| p.ticket == ticket).for_each(|p| p.acked = true);
             account.advance();
             moved |= account.acked.point.line > before;
             held |= account.pending.iter().any(|p| p.ticket == ticket);
@@ -220,10 +186,8 @@ impl Ledger {
 
     /// Says that a segment is sealed and wholly delivered. It is finished once all of it is acknowledged.
     pub fn end_segment(&mut self, segment: &SegmentName, end: Mark, identity: Identity) {
-        let account = self
-            .segments
-            .entry(segment.clone())
-            .or_insert_with(|| Account::at(Mark::default(), None));
+        let account =
+            self.segments.entry(segment.clone()).or_insert_with(|| Account::at(Mark::default(), None));
         account.identity = Some(identity);
         account.ended = true;
         if account.pending.is_empty() && account.acked.point.line <= end.point.line {
@@ -269,18 +233,9 @@ impl Ledger {
 
     /// The acknowledged prefix of each segment that is not retired.
     pub fn frontier(&self) -> Frontier {
-        let progress = |a: &Account| Progress {
-            mark: a.acked,
-            identity: a.identity,
-            finished: a.is_finished(),
-        };
-        Frontier {
-            segments: self
-                .segments
-                .iter()
-                .map(|(name, a)| (name.clone(), progress(a)))
-                .collect(),
-        }
+        let progress =
+            |a: &Account| Progress { mark: a.acked, identity: a.identity, finished: a.is_finished() };
+        Frontier { segments: self.segments.iter().map(|(name, a)| (name.clone(), progress(a))).collect() }
     }
 
     /// The end of what was delivered of `segment`, if any of it was.

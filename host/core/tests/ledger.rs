@@ -7,41 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tailweir_core::{Advance, Frame, Identity, Ledger, LedgerError, Mark, Point, SegmentName, Span, Ticket};
 
-const MOVED: Advance = Advance {
-    moved: true,
-    held: false,
-};
-const HELD: Advance = Advance {
-    moved: false,
-    held: true,
-};
-const IDENTITY: Identity = Identity {
-    inode: 1,
-    head_len: 0,
-    head: 0,
-};
+const MOVED: Advance = Advance { moved: true, held: false };
+const HELD: Advance = Advance { moved: false, held: true };
+const IDENTITY: Identity = Identity { inode: 1, head_len: 0, head: 0 };
 
 fn name(segment: u8) -> SegmentName {
     SegmentName::new(&format!("segment-{segment}")).unwrap()
 }
 
 fn mark(line: u64) -> Mark {
-    Mark {
-        point: Point {
-            line,
-            offset: line * 100,
-        },
-        frame: Frame::default(),
-    }
+    Mark { point: Point { line, offset: line * 100 }, frame: Frame::default() }
 }
 
 fn span(segment: u8, from: u64, to: u64) -> Span {
-    Span {
-        segment: name(segment),
-        identity: IDENTITY,
-        from: mark(from).point,
-        to: mark(to),
-    }
+    Span { segment: name(segment), identity: IDENTITY, from: mark(from).point, to: mark(to) }
 }
 
 #[derive(Debug, Clone)]
@@ -96,11 +75,7 @@ impl Model {
             let done = lines.ended && lines.prefix() == lines.delivered;
             match frontier.segments.get(&name(*segment)) {
                 Some(progress) => {
-                    assert_eq!(
-                        progress.mark.point.line,
-                        lines.prefix(),
-                        "frontier of segment {segment}"
-                    );
+                    assert_eq!(progress.mark.point.line, lines.prefix(), "frontier of segment {segment}");
                     assert_eq!(progress.finished, done, "segment {segment}");
                 }
                 None => assert!(
@@ -173,15 +148,9 @@ fn a_gap_or_an_overlap_is_refused_and_changes_nothing() {
     let ticket = ledger.deliver(&[span(1, 0, 10)]).unwrap();
     for (from, to) in [(11, 12), (9, 12), (0, 10)] {
         let refused = ledger.deliver(&[span(2, 0, 5), span(1, from, to)]);
-        assert!(
-            matches!(refused, Err(LedgerError::Gap { expected: 10, .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(LedgerError::Gap { expected: 10, .. })), "{refused:?}");
     }
-    assert!(matches!(
-        ledger.deliver(&[span(1, 10, 9)]),
-        Err(LedgerError::Backwards { .. })
-    ));
+    assert!(matches!(ledger.deliver(&[span(1, 10, 9)]), Err(LedgerError::Backwards { .. })));
     assert_eq!(ledger.outstanding(), 1);
     assert_eq!(ledger.ack(ticket), Ok(MOVED));
     assert!(ledger.deliver(&[span(2, 0, 5), span(1, 10, 12)]).is_ok());
@@ -203,12 +172,6 @@ fn one_segment_moves_while_another_is_held() {
     let mut ledger = Ledger::default();
     let _first = ledger.deliver(&[span(1, 0, 10)]).unwrap();
     let second = ledger.deliver(&[span(1, 10, 20), span(2, 0, 5)]).unwrap();
-    assert_eq!(
-        ledger.ack(second),
-        Ok(Advance {
-            moved: true,
-            held: true
-        })
-    );
+    assert_eq!(ledger.ack(second), Ok(Advance { moved: true, held: true }));
     assert_eq!(ledger.frontier().segments[&name(2)].mark, mark(5));
 }
