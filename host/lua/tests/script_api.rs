@@ -108,7 +108,12 @@ fn a_script_that_sleeps_is_abandoned_some_time_after_the_signal() {
 
 #[test]
 fn what_kumomta_has_and_tailweir_has_not_says_so_when_it_is_called() {
-    for call in ["kumo.memoize(print, {})", "kumo.fs.open('x')", "kumo.http.connect_websocket('ws://x')"] {
+    for call in [
+        "kumo.memoize(print, {})",
+        "kumo.fs.open('x')",
+        "kumo.http.connect_websocket('ws://x')",
+        "kumo.serde.toml_parse('')",
+    ] {
         let name = call.split('(').next().unwrap();
         let error = first_line_of_error(&format!("local kumo = require 'kumo'; {call}"));
         assert_eq!(error, format!("{name} is not provided by tailweir"));
@@ -131,6 +136,7 @@ fn time_spans_and_moments() {
          local epoch = time.from_unix_timestamp(0)
          assert(epoch.year == 1970 and epoch.rfc3339 == '1970-01-01T00:00:00+00:00')
          assert((epoch + delta).second == 10 and (epoch + delta) - epoch == delta)
+         assert(time.with_ymd_hms(1970, 1, 1, 0, 0, 10) - epoch == delta and not pcall(time.with_ymd_hms, 1970, 13, 1, 0, 0, 0))
          assert(time.parse_rfc3339('1970-01-01T01:00:00+01:00') == epoch)
          assert(epoch:format('%Y/%m') == '1970/01' and time.now().elapsed.seconds < 60)
          local timer <close> = time.start_timer 'x'

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, TimeZone, Timelike, Utc};
 use mlua::{AnyUserData, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
 
 use crate::error::fail;
@@ -23,6 +23,7 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
         "parse_rfc2822",
         lua.create_function(|_, text: String| parse("rfc2822", &text, DateTime::parse_from_rfc2822))?,
     )?;
+    time.set("with_ymd_hms", lua.create_function(with_ymd_hms)?)?;
     time.set("parse_duration", lua.create_function(|_, value: Value| parse_duration(&value))?)?;
     time.set("start_timer", lua.create_function(|_, label: String| Ok(Timer::start(label)))?)?;
     Ok(time)
@@ -59,7 +60,17 @@ fn from_unix_timestamp(seconds: &Value) -> mlua::Result<Time> {
     Ok(Time(time.ok_or_else(wrong)?))
 }
 
-fn parse<Z: chrono::TimeZone>(
+type YmdHms = (i32, u32, u32, u32, u32, u32);
+
+fn with_ymd_hms(_: &Lua, (year, month, day, hour, minute, second): YmdHms) -> mlua::Result<Time> {
+    let time = Utc.with_ymd_and_hms(year, month, day, hour, minute, second).single();
+    let wrong = || {
+        fail(format!("kumo.time.with_ymd_hms: no such time: {year}-{month}-{day} {hour}:{minute}:{second}"))
+    };
+    Ok(Time(time.ok_or_else(wrong)?))
+}
+
+fn parse<Z: TimeZone>(
     format: &str,
     text: &str,
     parse: impl Fn(&str) -> Result<DateTime<Z>, chrono::ParseError>,

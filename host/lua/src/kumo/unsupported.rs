@@ -17,6 +17,18 @@ const FUNCTIONS: &[&str] = &[
     "read_dir",
 ];
 
+/// Functions in modules of which the rest is provided.
+const MEMBERS: &[(&str, &str)] = &[
+    ("http", "connect_websocket"),
+    ("serde", "toml_encode"),
+    ("serde", "toml_encode_pretty"),
+    ("serde", "toml_load"),
+    ("serde", "toml_parse"),
+    ("serde", "yaml_encode"),
+    ("serde", "yaml_load"),
+    ("serde", "yaml_parse"),
+];
+
 /// Modules of which nothing is provided.
 const MODULES: &[&str] = &[
     "amqp",
@@ -51,8 +63,13 @@ pub(crate) fn install(lua: &Lua, kumo: &Table) -> mlua::Result<()> {
         table.set_metatable(Some(lua.create_table_from([("__index", index)])?))?;
         kumo.set(*module, table)?;
     }
-    let http: Table = kumo.get("http")?;
-    http.set("connect_websocket", refuse(lua, "kumo.http.connect_websocket".to_owned())?)
+    for (module, name) in MEMBERS {
+        let table: Table = kumo.get(*module)?;
+        if table.get::<Value>(*name)?.is_nil() {
+            table.set(*name, refuse(lua, format!("kumo.{module}.{name}"))?)?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse(lua: &Lua, name: String) -> mlua::Result<mlua::Function> {
