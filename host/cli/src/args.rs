@@ -1,0 +1,234 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tail a directory of compressed JSONL log segments through Lua scripts and WebAssembly plug-ins, with progress kept
+/// in checkpoints.
+#[derive(Debug, Parser)]
+#[command(name = "tailweir", version, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) kumod: KumodArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What goes to the log, and how.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// What to log, to stderr: a level, or `target=level,…` [default: warn, or $TAILWEIR_LOG]
+    #[arg(long = "log", value_name = "FILTER", global = true)]
+    pub(crate) filter: Option<String>,
+    /// How log lines look
+    #[arg(long = "log-format", value_name = "FORMAT", global = true)]
+    pub(crate) format: Option<LogFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `tailweir --script --policy FILE -- ARGS…`, as kumod spells it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options that kumod has, so that only the program's path changes")]
+pub(crate) struct KumodArgs {
+    /// Run the file given with --policy as a script
+    #[arg(long, requires = "policy")]
+    pub(crate) script: bool,
+    /// The script (may be /dev/stdin)
+    #[arg(long, value_name = "FILE", requires = "script")]
+    pub(crate) policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) how: ScriptOptions,
+    /// Arguments for the script's `main`
+    #[arg(last = true, requires = "script")]
+    pub(crate) args: Vec<String>,
+}
+
+/// What both spellings of running a script take.
+#[derive(Debug, Args)]
+pub(crate) struct ScriptOptions {
+    /// An argument for the script's `main`; those after `--` follow it. Better write all of them after `--`
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) script_args: Vec<String>,
+    /// When started as root: run as this user instead (a name or a number of /etc/passwd)
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Write the log to files in this directory, a new one each hour, instead of stderr
+    #[arg(long, value_name = "DIR")]
+    pub(crate) diag_log_dir: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", conflicts_with = "format")]
+    pub(crate) diag_format: Option<DiagFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiagFormat {
+    Full,
+    Compact,
+    Pretty,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a Lua script written for KumoMTA (or for tailweir)
+    Script(ScriptArgs),
+    /// Run the consumers described in a pipeline file
+    Run(RunArgs),
+    /// Print records, those that a filter keeps, to stdout
+    Tail(TailArgs),
+    /// Show how far the checkpoints in a directory are
+    Status(StatusArgs),
+    /// Watch it work: segments are written, tailed, interrupted and resumed, in a directory of the demo's own
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScriptArgs {
+    /// The script (may be /dev/stdin)
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: ScriptOptions,
+    /// Arguments for the script's `main`
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline file (TOML; see docs/pipeline.md)
+    pub(crate) pipeline: PathBuf,
+    /// Stop at the end of what is there now
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Check everything (paths, options, plug-ins, grants) and stop before the first record
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// The directory of segments
+    pub(crate) directory: PathBuf,
+    /// Which files are segments, by name
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(crate) pattern: String,
+    /// Keep progress in the file `.NAME` in the directory, and go on from there
+    #[arg(long, value_name = "NAME")]
+    pub(crate) checkpoint: Option<String>,
+    /// Print what this filter keeps: a WebAssembly component, or a Lua file that returns a function
+    #[arg(long, value_name = "FILE.wasm|FILE.lua")]
+    pub(crate) filter: Option<PathBuf>,
+    /// The filter's configuration, as JSON
+    #[arg(long, value_name = "JSON", requires = "filter")]
+    pub(crate) config: Option<String>,
+    /// Records per batch; each batch is committed once it is written
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
+    pub(crate) max_batch_size: usize,
+    /// How long the first record of a batch waits for others
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) max_batch_latency: Duration,
+    /// Start at the newest segment, whatever the checkpoint says
+    #[arg(long)]
+    pub(crate) latest: bool,
+    /// Stop at the end of what is there now
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Look for changes at this interval instead of asking the system to report them (network file systems)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) poll_watcher: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The directory of segments
+    pub(crate) directory: PathBuf,
+    /// Print an array of JSON objects
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the demo's directory, and say where it is
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("must be more than zero".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(e) => Err(format!("{e}; write a number and a unit, such as 500ms or 2s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kumods_spelling_is_understood() {
+        let cli = Cli::parse_from([
+            "tailweir",
+            "--script",
+            "--policy",
+            "a.lua",
+            "--script-args",
+            "one",
+            "--user",
+            "nobody",
+            "--",
+            "two",
+            "-x",
+        ]);
+        assert!(cli.kumod.script && cli.command.is_none());
+        assert_eq!(cli.kumod.policy.unwrap().to_str(), Some("a.lua"));
+        assert_eq!(
+            (cli.kumod.how.script_args, cli.kumod.args),
+            (vec!["one".into()], vec!["two".into(), "-x".into()])
+        );
+        assert_eq!(cli.kumod.how.user.as_deref(), Some("nobody"));
+    }
+
+    #[test]
+    fn our_spelling_takes_the_same_options() {
+        let cli = Cli::parse_from([
+            "tailweir",
+            "script",
+            "a.lua",
+            "--diag-format",
+            "json",
+            "--log",
+            "info",
+            "--",
+            "x",
+        ]);
+        let Some(Command::Script(script)) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((script.how.diag_format, script.args), (Some(DiagFormat::Json), vec!["x".to_owned()]));
+        assert_eq!(cli.log.filter.as_deref(), Some("info"));
+    }
+}

@@ -1,0 +1,61 @@
+//! What is wrong with a pipeline file, where, and what was probably meant.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A mistake in a pipeline file.
+#[derive(Debug)]
+pub(crate) struct ConfigError {
+    path: PathBuf,
+    line: Option<usize>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.path.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// A mistake at a byte offset of the file's text, if it has a place.
+    pub(crate) fn new(path: &Path, at: Option<(&str, usize)>, message: String) -> Self {
+        let line = at.map(|(text, offset)| text[..offset].matches('\n').count() + 1);
+        Self { path: path.to_owned(), line, message }
+    }
+
+    pub(crate) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let at = error.span().map(|span| (text, span.start.min(text.len())));
+        Self::new(path, at, in_our_words(error.message()))
+    }
+}
+
+/// The parser's message, with the nearest valid name instead of a list of all.
+pub(crate) fn in_our_words(message: &str) -> String {
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("missing option {field}");
+    }
+    let unknown = message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "));
+    let Some((name, expected)) = unknown.and_then(|rest| rest.strip_prefix('`')?.split_once('`')) else {
+        return message.to_owned();
+    };
+    let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    match nearest(name, &valid) {
+        Some(near) => format!("unknown option `{name}`; did you mean `{near}`?"),
+        None if valid.is_empty() => format!("unknown option `{name}`; none is expected here"),
+        None => format!("unknown option `{name}`; there are `{}`", valid.join("`, `")),
+    }
+}
+
+/// The one of `valid` that `name` probably means.
+pub(super) fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
+    let alike = |valid: &str| strsim::jaro_winkler(name, valid);
+    let best = valid.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
+    (alike(best) >= 0.75).then_some(best)
+}

@@ -1,0 +1,399 @@
+//! The pipeline file of `tailweir run`.
+
+mod error;
+mod values;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tailweir_pipeline::{Backoff, CheckpointName, CheckpointSync, OnMalformed, Policy, Then};
+use tailweir_segments::{Ordering, Pattern};
+use tailweir_wasm::{Grants, Limits};
+use toml::Spanned;
+
+use crate::sinks::{FileOptions, HttpOptions};
+pub(crate) use error::{ConfigError, in_our_words};
+pub(crate) use values::{Period, Text};
+
+/// A pipeline file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pipeline {
+    pub(crate) tailer: Tailer,
+    #[serde(rename = "consumer")]
+    pub(crate) consumers: Vec<ConsumerTable>,
+}
+
+/// The table `[tailer]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tailer {
+    pub(crate) directory: PathBuf,
+    #[serde(default, deserialize_with = "values::pattern")]
+    pub(crate) pattern: Option<Pattern>,
+    pub(crate) poll_watcher: Option<Period>,
+    #[serde(default)]
+    pub(crate) tail: bool,
+    #[serde(default = "yes")]
+    pub(crate) follow: bool,
+    #[serde(default, deserialize_with = "values::ordering")]
+    pub(crate) ordering: Option<Ordering>,
+    pub(crate) max_line_size: Option<NonZeroUsize>,
+}
+
+/// One table `[[consumer]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsumerTable {
+    pub(crate) name: Spanned<String>,
+    pub(crate) filter: Option<Plugin<ForFilter>>,
+    pub(crate) processor: ProcessorTable,
+    #[serde(default)]
+    pub(crate) sink: SinkTable,
+    pub(crate) max_batch_size: Option<NonZeroUsize>,
+    pub(crate) max_batch_bytes: Option<NonZeroUsize>,
+    pub(crate) max_batch_latency: Option<Period>,
+    pub(crate) checkpoint: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "values::checkpoint_sync")]
+    pub(crate) checkpoint_sync: Option<CheckpointSync>,
+    #[serde(default, deserialize_with = "values::on_malformed")]
+    pub(crate) on_malformed: Option<OnMalformed>,
+    #[serde(default)]
+    pub(crate) on_error: OnError,
+}
+
+impl ConsumerTable {
+    /// The name of its checkpoint: its own, unless it has been given another. [`load`] has checked it.
+    pub(crate) fn checkpoint_name(&self) -> &Spanned<String> {
+        self.checkpoint.as_ref().unwrap_or(&self.name)
+    }
+}
+
+/// A plug-in: a component, or a Lua file that returns a function.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "PluginTable", bound = "Use: PluginUse")]
+pub(crate) struct Plugin<Use> {
+    pub(crate) engine: Engine,
+    pub(crate) config: serde_json::Value,
+    used_for: std::marker::PhantomData<Use>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Engine {
+    Wasm { path: PathBuf, grants: Grants, limits: Limits },
+    Lua { path: PathBuf },
+}
+
+/// What a plug-in is used for.
+pub(crate) trait PluginUse {
+    /// Why it cannot be given grants, if it cannot.
+    const NO_GRANTS: Option<&'static str>;
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ForFilter;
+
+impl PluginUse for ForFilter {
+    const NO_GRANTS: Option<&'static str> = Some("`grants` is not for filters: a filter gets no capability");
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ForProcessor;
+
+impl PluginUse for ForProcessor {
+    const NO_GRANTS: Option<&'static str> = None;
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PluginTable {
+    wasm: Option<PathBuf>,
+    lua: Option<PathBuf>,
+    config: Option<toml::Value>,
+    grants: Option<Grants>,
+    limits: Option<Limits>,
+}
+
+impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
+    type Error = String;
+
+    fn try_from(table: PluginTable) -> Result<Self, String> {
+        if let (Some(why), Some(_)) = (Use::NO_GRANTS, &table.grants) {
+            return Err(why.to_owned());
+        }
+        let engine = match (table.wasm, table.lua) {
+            (Some(path), None) => Engine::Wasm {
+                path,
+                grants: table.grants.unwrap_or_default(),
+                limits: table.limits.unwrap_or_default(),
+            },
+            (None, Some(_)) if table.grants.is_some() => {
+                return Err("`grants` is for `wasm`: a Lua function has the rights of the program".to_owned());
+            }
+            (None, Some(_)) if table.limits.is_some() => {
+                return Err("`limits` is for `wasm`: a Lua function has none".to_owned());
+            }
+            (None, Some(path)) => Engine::Lua { path },
+            _ => return Err("give one of `wasm` and `lua`, the path of the plug-in".to_owned()),
+        };
+        let config = match table.config {
+            Some(config) => {
+                serde_json::to_value(config).map_err(|e| format!("`config` is no JSON value: {e}"))?
+            }
+            None => serde_json::Value::Null,
+        };
+        Ok(Self { engine, config, used_for: std::marker::PhantomData })
+    }
+}
+
+/// What deals with the batches.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "ProcessorFields")]
+pub(crate) enum ProcessorTable {
+    Plugin(Plugin<ForProcessor>),
+    BuiltIn(SinkTable),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessorFields {
+    wasm: Option<PathBuf>,
+    lua: Option<PathBuf>,
+    config: Option<toml::Value>,
+    grants: Option<Grants>,
+    limits: Option<Limits>,
+    stdout: Option<Nothing>,
+    file: Option<FileOptions>,
+    http: Option<HttpOptions>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl TryFrom<ProcessorFields> for ProcessorTable {
+    type Error = String;
+
+    fn try_from(table: ProcessorFields) -> Result<Self, String> {
+        let ProcessorFields { wasm, lua, config, grants, limits, stdout, file, http } = table;
+        let given = [wasm.is_some(), lua.is_some(), stdout.is_some(), file.is_some(), http.is_some()];
+        if given.iter().filter(|given| **given).count() != 1 {
+            return Err("give one of `wasm`, `lua`, `stdout`, `file` and `http`".to_owned());
+        }
+        if wasm.is_some() || lua.is_some() {
+            return Ok(Self::Plugin(PluginTable { wasm, lua, config, grants, limits }.try_into()?));
+        }
+        if config.is_some() || grants.is_some() || limits.is_some() {
+            return Err("`config`, `grants` and `limits` are for `wasm` and `lua`".to_owned());
+        }
+        Ok(Self::BuiltIn(match (file, http) {
+            (Some(file), _) => SinkTable::File(file),
+            (_, Some(http)) => SinkTable::Http(http),
+            _ => SinkTable::Stdout {},
+        }))
+    }
+}
+
+/// Where batches, or the records that a processor emits, go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum SinkTable {
+    Stdout {},
+    File(FileOptions),
+    Http(HttpOptions),
+}
+
+impl Default for SinkTable {
+    fn default() -> Self {
+        Self::Stdout {}
+    }
+}
+
+/// The table `on_error`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OnError {
+    initial: Option<Period>,
+    max: Option<Period>,
+    #[serde(default, deserialize_with = "values::multiplier")]
+    multiplier: Option<f64>,
+    #[serde(default, deserialize_with = "values::jitter")]
+    jitter: Option<f64>,
+    #[serde(default, deserialize_with = "values::max_attempts")]
+    max_attempts: Option<u32>,
+    #[serde(default, deserialize_with = "values::then")]
+    then: Option<Then>,
+}
+
+impl OnError {
+    pub(crate) fn policy(&self) -> Policy {
+        let default = Policy::default();
+        Policy {
+            backoff: Backoff {
+                initial: self.initial.map_or(default.backoff.initial, Duration::from),
+                max: self.max.map_or(default.backoff.max, Duration::from),
+                multiplier: self.multiplier.unwrap_or(default.backoff.multiplier),
+                jitter: self.jitter.unwrap_or(default.backoff.jitter),
+            },
+            max_attempts: self.max_attempts.or(default.max_attempts),
+            then: self.then.unwrap_or(default.then),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads a pipeline file. Its relative paths are taken from the folder that it is in.
+///
+/// # Errors
+/// With the file and line of what is wrong.
+pub(crate) fn load(path: &Path) -> Result<Pipeline, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| ConfigError::new(path, None, format!("cannot be read: {e}")))?;
+    let mut pipeline = parse(path, &text)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for relative in pipeline.paths() {
+        *relative = folder.join(&relative);
+    }
+    Ok(pipeline)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
+    let pipeline: Pipeline = toml::from_str(text).map_err(|e| ConfigError::from_toml(path, text, &e))?;
+    let fail = |at: &Spanned<String>, message: String| {
+        Err(ConfigError::new(path, Some((text, at.span().start)), message))
+    };
+    let (mut names, mut checkpoints) = (HashMap::new(), HashMap::new());
+    for consumer in &pipeline.consumers {
+        let name = consumer.name.get_ref();
+        if name.is_empty() || name.chars().any(|c| c.is_control() || !c.is_ascii()) {
+            return fail(
+                &consumer.name,
+                "a consumer's name must be printable ASCII: it is part of each batch's id".to_owned(),
+            );
+        }
+        if names.insert(name, ()).is_some() {
+            return fail(&consumer.name, format!("a second consumer is called `{name}`"));
+        }
+        let checkpoint = consumer.checkpoint_name();
+        if let Err(e) = CheckpointName::new(checkpoint.get_ref()) {
+            return fail(checkpoint, e.to_string());
+        }
+        if let Some(other) = checkpoints.insert(checkpoint.get_ref(), name) {
+            let checkpoint_name = checkpoint.get_ref();
+            return fail(
+                checkpoint,
+                format!("checkpoint `{checkpoint_name}` belongs to consumer `{other}` already"),
+            );
+        }
+    }
+    if pipeline.consumers.is_empty() {
+        return Err(ConfigError::new(path, None, "there is no [[consumer]]".to_owned()));
+    }
+    Ok(pipeline)
+}
+
+impl Pipeline {
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let consumers = self.consumers.iter_mut().flat_map(|consumer| {
+            let (plugin, built_in) = match &mut consumer.processor {
+                ProcessorTable::Plugin(plugin) => (Some(plugin.path_mut()), None),
+                ProcessorTable::BuiltIn(sink) => (None, sink.path_mut()),
+            };
+            let filter = consumer.filter.as_mut().map(Plugin::path_mut);
+            [filter, plugin, built_in, consumer.sink.path_mut()].into_iter().flatten()
+        });
+        std::iter::once(&mut self.tailer.directory).chain(consumers)
+    }
+}
+
+impl<Use> Plugin<Use> {
+    fn path_mut(&mut self) -> &mut PathBuf {
+        match &mut self.engine {
+            Engine::Wasm { path, .. } | Engine::Lua { path } => path,
+        }
+    }
+}
+
+impl SinkTable {
+    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::File(options) => Some(&mut options.path),
+            Self::Stdout {} | Self::Http(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAILER: &str = "[tailer]\ndirectory = 'logs'\n";
+
+    fn check(rest: &str, expected: &str) {
+        let text = format!("{TAILER}{rest}");
+        match parse(Path::new("p.toml"), &text) {
+            Ok(pipeline) => panic!("accepted {rest}: {pipeline:?}"),
+            Err(e) => assert_eq!(e.to_string(), expected, "{rest}"),
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line_and_a_remedy() {
+        check("patern = '*'", "p.toml:3: unknown option `patern`; did you mean `pattern`?");
+        check("follow = 'yes'", "p.toml:3: invalid type: string \"yes\", expected a boolean");
+        check("ordering = 'stric'", "p.toml:3: `stric` is none of `name`, `strict`; did you mean `strict`?");
+        check(
+            "poll_watcher = '5'",
+            "p.toml:3: `5` is not a duration (time unit needed, for example 5sec or 5ms); write one such as '500ms'",
+        );
+        check("[[consumer]]\nname = 'a'", "p.toml:3: missing option `processor`");
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = {}",
+            "p.toml:5: give one of `wasm`, `lua`, `stdout`, `file` and `http`",
+        );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdot = {} }",
+            "p.toml:5: unknown option `stdot`; did you mean `stdout`?",
+        );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\nfilter = { wasm = 'f', grants = { http = [] } }",
+            "p.toml:6: `grants` is not for filters: a filter gets no capability",
+        );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\nsink = { fiel = { path = 'x' } }",
+            "p.toml:6: unknown option `fiel`; did you mean `file`?",
+        );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\non_error = { then = 'quarantin' }",
+            "p.toml:6: `quarantin` is none of `quarantine`, `stop`; did you mean `quarantine`?",
+        );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\ncheckpoint = '../a'",
+            "p.toml:6: checkpoint_name `../a` starts with a dot; the dot of the file's name is added for you",
+        );
+        let two = "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\n";
+        check(&two.repeat(2), "p.toml:7: a second consumer is called `a`");
+        check(
+            &format!("{two}[[consumer]]\nname = 'b'\ncheckpoint = 'a'\nprocessor = {{ stdout = {{}} }}"),
+            "p.toml:8: checkpoint `a` belongs to consumer `a` already",
+        );
+    }
+
+    #[test]
+    fn relative_paths_are_taken_from_the_files_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.toml");
+        let consumer = "[[consumer]]\nname = 'a'\nfilter = { lua = 'f.lua', config = { a = [1] } }\nprocessor = { file = { path = '/out' } }\n";
+        std::fs::write(&path, format!("{TAILER}{consumer}")).unwrap();
+        let mut pipeline = load(&path).unwrap();
+        let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
+        assert_eq!(paths, [folder.path().join("logs"), folder.path().join("f.lua"), "/out".into()]);
+        assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
+    }
+}

@@ -1,0 +1,217 @@
+//! Log lines: where they go, how they look, and what the events of the other crates become.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use tailweir_core::{Event, EventSink};
+use tracing::{debug, info, warn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use crate::args::{DiagFormat, LogArgs, LogFormat, ScriptOptions};
+use crate::exit::UsageError;
+
+const DEFAULT: &str = "warn";
+
+/// Starts logging for a command other than a script.
+pub(crate) fn start(args: &LogArgs) -> Result<()> {
+    let format = if args.format == Some(LogFormat::Json) { DiagFormat::Json } else { DiagFormat::Compact };
+    install(filter(args, &["TAILWEIR_LOG"])?, format, BoxMakeWriter::new(progress_aware_stderr))
+}
+
+/// Starts logging for a script, which kumod's options and `KUMOD_LOG` may say more about.
+pub(crate) fn start_for_script(args: &LogArgs, how: &ScriptOptions) -> Result<()> {
+    let format = match (how.diag_format, args.format) {
+        (Some(format), _) => format,
+        (None, Some(LogFormat::Json)) => DiagFormat::Json,
+        (None, _) => DiagFormat::Compact,
+    };
+    let writer = match &how.diag_log_dir {
+        Some(directory) => BoxMakeWriter::new(HourlyFiles::new(directory)?),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    install(filter(args, &["KUMOD_LOG", "TAILWEIR_LOG"])?, format, writer)
+}
+
+/// `--log`, else the first of the environment variables that is set, else the default.
+fn filter(args: &LogArgs, variables: &[&str]) -> Result<EnvFilter> {
+    let from_environment = || {
+        let set = |name: &&str| {
+            std::env::var(*name).ok().filter(|v| !v.is_empty()).map(|v| (format!("${name}"), v))
+        };
+        variables.iter().find_map(set)
+    };
+    let (origin, text) = match &args.filter {
+        Some(text) => ("--log".to_owned(), text.clone()),
+        None => from_environment().unwrap_or_else(|| (String::new(), DEFAULT.to_owned())),
+    };
+    EnvFilter::try_new(&text).map_err(|e| {
+        UsageError(format!(
+            "{origin} is not a log filter: `{text}`: {e}; write a level such as `info`, or `target=level,…`"
+        ))
+        .into()
+    })
+}
+
+/// Changes what is logged from now on.
+pub(crate) fn set_filter(text: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(text).map_err(|e| format!("`{text}` is not a log filter: {e}"))?;
+    match FILTER.get() {
+        Some(handle) => handle.reload(filter).map_err(|e| e.to_string()),
+        None => Ok(()),
+    }
+}
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+fn install(filter: EnvFilter, format: DiagFormat, writer: BoxMakeWriter) -> Result<()> {
+    let (filter, handle) = reload::Layer::new(filter);
+    let colours = matches!(format, DiagFormat::Full | DiagFormat::Compact | DiagFormat::Pretty)
+        && io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let lines = match format {
+        DiagFormat::Full => lines.boxed(),
+        DiagFormat::Compact => lines.compact().boxed(),
+        DiagFormat::Pretty => lines.pretty().boxed(),
+        DiagFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let installed = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    installed.map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))?;
+    FILTER.set(handle).map_err(|_| anyhow::anyhow!("logging was started twice"))
+}
+
+/// Stderr, with the progress bar out of the way of each line.
+fn progress_aware_stderr() -> impl Write {
+    crate::progress::AroundBar(io::stderr())
+}
+
+/// Log files named `log.YYYY-MM-DD-HH` (UTC), as kumod's.
+struct HourlyFiles {
+    directory: PathBuf,
+    current: Arc<Mutex<Option<(String, File)>>>,
+}
+
+impl HourlyFiles {
+    fn new(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let files = Self { directory: directory.to_owned(), current: Arc::default() };
+        files
+            .make_writer()
+            .write_all(b"")
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
+        Ok(files)
+    }
+}
+
+impl<'a> MakeWriter<'a> for HourlyFiles {
+    type Writer = HourlyFile;
+
+    fn make_writer(&'a self) -> HourlyFile {
+        HourlyFile { directory: self.directory.clone(), current: self.current.clone() }
+    }
+}
+
+struct HourlyFile {
+    directory: PathBuf,
+    current: Arc<Mutex<Option<(String, File)>>>,
+}
+
+impl Write for HourlyFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let name = format!("log.{}", now[..13].replace('T', "-"));
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = current.as_ref().is_none_or(|(open, _)| *open != name);
+        if stale {
+            let file = OpenOptions::new().create(true).append(true).open(self.directory.join(&name))?;
+            *current = Some((name, file));
+        }
+        let (_, file) = current.as_mut().expect("just opened");
+        file.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes events as log lines: what loses or sets aside data as warnings, the course of things as `info`, and what
+/// happens per batch as `debug`.
+pub(crate) struct LogEvents;
+
+impl EventSink for LogEvents {
+    fn emit(&self, event: Event) {
+        crate::progress::observe(&event);
+        match event {
+            Event::SegmentOpened { segment } => info!(%segment, "segment opened"),
+            Event::SegmentFinished { segment, lines, bytes } => {
+                info!(%segment, lines, bytes, "segment finished")
+            }
+            Event::SegmentDamaged { segment, line, reason } => {
+                warn!(%segment, line, reason, "segment damaged; what could be read was delivered");
+            }
+            Event::ForeignFile { name, reason } => warn!(name, reason, "not a segment; passed over"),
+            Event::SegmentGap { segment, reason } => warn!(%segment, reason, "gap"),
+            Event::SegmentLate { segment } => {
+                warn!(%segment, "a segment appeared that sorts before ones already read; reading it now");
+            }
+            Event::SkippedByRequest { first, segments } => {
+                info!(%first, segments, "starting at the newest segment; older ones skipped by request");
+            }
+            Event::Malformed { consumer, position, kind } => {
+                warn!(consumer, %position, "not a record: {kind}");
+            }
+            Event::Repaired { segment, records } => {
+                warn!(%segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
+            }
+            Event::Filtered { consumer, records, kept } => debug!(consumer, records, kept, "filtered"),
+            Event::Committed { consumer, records, bytes } => debug!(consumer, records, bytes, "committed"),
+            Event::Quarantined { consumer, position, reason } => {
+                warn!(consumer, %position, reason, "record put in quarantine");
+            }
+            Event::Retried { consumer, batch, after_ms, reason } => {
+                warn!(consumer, batch, after_ms, reason, "batch will be delivered again");
+            }
+            Event::Warning { message } => warn!("{message}"),
+            other => warn!("{other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn diagnostics_go_to_a_file_of_the_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = HourlyFiles::new(directory.path()).unwrap();
+        files.make_writer().write_all(b"one\n").unwrap();
+        files.make_writer().write_all(b"two\n").unwrap();
+        let mut text = String::new();
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            assert!(name.starts_with("log.2") && name.len() == "log.2026-11-24-12".len(), "{name}");
+            text += &std::fs::read_to_string(entry.path()).unwrap();
+        }
+        assert_eq!(text, "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_bad_filter_is_a_usage_error_that_names_its_origin() {
+        let args = LogArgs { filter: Some("tailweir=loud".to_owned()), format: None };
+        let error = filter(&args, &[]).unwrap_err();
+        assert!(error.is::<UsageError>());
+        assert!(error.to_string().starts_with("--log is not a log filter: `tailweir=loud`"), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Filters and processors of a pipeline, made from what its file says.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tailweir_core::{Filter, FilterFactory, Processor};
+use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
+use tailweir_pipeline::{Sink, SinkProcessor};
+use tailweir_wasm::{Host, HostOptions, Limits, ProcessorPlugin};
+
+use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
+use crate::sinks::{FileSink, HttpSink, StdoutSink};
+
+/// The WebAssembly engine, started when the first component asks for it.
+#[derive(Default)]
+pub(crate) struct Engines {
+    wasm: OnceCell<Arc<Host>>,
+}
+
+impl Engines {
+    fn wasm(&self) -> Result<&Arc<Host>> {
+        if let Some(host) = self.wasm.get() {
+            return Ok(host);
+        }
+        let host = Host::new(HostOptions::default())
+            .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}"))?;
+        Ok(self.wasm.get_or_init(|| host))
+    }
+
+    /// The filter in a file, which may be a component or a Lua file that returns a function.
+    pub(crate) fn filter_file(
+        &self,
+        path: &Path,
+        config: serde_json::Value,
+    ) -> Result<Arc<dyn FilterFactory>> {
+        if path.extension().is_some_and(|extension| extension == "lua") {
+            return lua_filter(path, config);
+        }
+        Ok(Arc::new(self.wasm()?.filter(path, &config, Limits::default())?))
+    }
+
+    /// The filter that a pipeline names, tried once.
+    pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
+        match &plugin.engine {
+            Engine::Wasm { path, limits, .. } => {
+                Ok(Arc::new(self.wasm()?.filter(path, &plugin.config, limits.clone())?))
+            }
+            Engine::Lua { path } => lua_filter(path, plugin.config.clone()),
+        }
+    }
+
+    /// The processor that a pipeline names, tried once.
+    pub(crate) fn processor(&self, table: &ProcessorTable) -> Result<ProcessorMaker> {
+        let maker = match table {
+            ProcessorTable::BuiltIn(sink) => {
+                check_sink(sink)?;
+                ProcessorMaker::Sink(sink.clone())
+            }
+            ProcessorTable::Plugin(plugin) => match &plugin.engine {
+                Engine::Wasm { path, grants, limits } => {
+                    let host = self.wasm()?;
+                    ProcessorMaker::Wasm(host.processor(
+                        path,
+                        &plugin.config,
+                        grants.clone(),
+                        limits.clone(),
+                    )?)
+                }
+                Engine::Lua { path } => {
+                    load_processor(path, &plugin.config)?;
+                    ProcessorMaker::Lua { path: path.clone(), config: plugin.config.clone() }
+                }
+            },
+        };
+        Ok(maker)
+    }
+}
+
+fn lua_filter(path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
+    load_filter(path, &config)?;
+    Ok(Arc::new(LuaFilterFile { path: path.to_owned(), config }))
+}
+
+fn load_filter(path: &Path, config: &serde_json::Value) -> Result<LuaFilter, LoadError> {
+    plugin::load_filter(path, config, &|lua| install(lua, path))
+}
+
+fn load_processor(path: &Path, config: &serde_json::Value) -> Result<LuaProcessor, LoadError> {
+    plugin::load_processor(path, config, &|lua| install(lua, path))
+}
+
+/// Gives a plug-in file the `kumo` module that scripts have.
+fn install(lua: &mlua::Lua, path: &Path) -> mlua::Result<()> {
+    tailweir_lua::install(lua, crate::script::hooks(path)).map(drop)
+}
+
+/// Loads the file anew for each thread: Lua states do not leave theirs.
+struct LuaFilterFile {
+    path: PathBuf,
+    config: serde_json::Value,
+}
+
+impl FilterFactory for LuaFilterFile {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Box::new(load_filter(&self.path, &self.config)?))
+    }
+}
+
+/// Makes a processor on the thread of its consumer.
+pub(crate) enum ProcessorMaker {
+    Wasm(ProcessorPlugin),
+    Lua { path: PathBuf, config: serde_json::Value },
+    Sink(SinkTable),
+}
+
+impl ProcessorMaker {
+    pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
+        Ok(match self {
+            Self::Wasm(plugin) => plugin.create(),
+            Self::Lua { path, config } => Box::new(load_processor(path, config)?),
+            Self::Sink(SinkTable::Stdout {}) => Box::new(SinkProcessor(StdoutSink::new()?)),
+            Self::Sink(SinkTable::File(options)) => Box::new(SinkProcessor(FileSink::new(options.clone()))),
+            Self::Sink(SinkTable::Http(options)) => Box::new(SinkProcessor(HttpSink::new(options)?)),
+        })
+    }
+}
+
+/// Whether a sink could be used, as far as can be told without sending anything.
+pub(crate) fn check_sink(table: &SinkTable) -> Result<()> {
+    match table {
+        SinkTable::Stdout {} => Ok(()),
+        SinkTable::File(options) => {
+            let check = FileSink::new(options.clone()).check();
+            check.with_context(|| format!("cannot append to {}", options.path.display()))
+        }
+        SinkTable::Http(options) => HttpSink::new(options).map(drop).context("http"),
+    }
+}
+
+pub(crate) fn sink(table: &SinkTable) -> Result<Box<dyn Sink>> {
+    Ok(match table {
+        SinkTable::Stdout {} => Box::new(StdoutSink::new()?),
+        SinkTable::File(options) => Box::new(FileSink::new(options.clone())),
+        SinkTable::Http(options) => Box::new(HttpSink::new(options)?),
+    })
+}

@@ -1,0 +1,199 @@
+//! `tailweir run`.
+
+use std::path::Path;
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{Access, access};
+use tailweir_core::FilterFactory;
+use tailweir_pipeline::{
+    CheckpointName, CheckpointOptions, Closer, Consumer, ConsumerOptions, Counters, OnFilterError, Policy,
+    Source, SourceOptions, StartFrom, drive,
+};
+use tailweir_segments::{Mode, Watch, list};
+use tracing::{error, info};
+
+use crate::args::RunArgs;
+use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
+use crate::exit::one_line;
+use crate::logging::LogEvents;
+use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
+use crate::progress;
+use crate::signals::Shutdown;
+
+/// Runs the consumers of a pipeline file until they end, or only checks them.
+pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    let pipeline = config::load(&args.pipeline)?;
+    let plans = prepare(&pipeline).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
+    if args.check {
+        return summarize(&args.pipeline, &pipeline);
+    }
+    let closers = Arc::new(Closers::default());
+    let on_signal = closers.clone();
+    Shutdown::on_signal(move || on_signal.close())?;
+    let source = Source::new(source(&pipeline.tailer, args.once))?;
+    let all = Arc::new(Barrier::new(plans.len() + 1));
+    let mut threads = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (source, closers, all, name) = (source.clone(), closers.clone(), all.clone(), plan.name.clone());
+        let work = move || {
+            let ended = consume(&plan, &source, &closers, &all);
+            ended.inspect_err(|e| {
+                error!(consumer = plan.name, "stopped: {}; the others go on", one_line(e.as_ref()))
+            })
+        };
+        let thread =
+            thread::Builder::new().name(name.clone()).spawn(work).context("cannot start a thread")?;
+        threads.push((name, thread));
+    }
+    all.wait();
+    progress::start(
+        &pipeline.tailer.directory,
+        &pipeline.tailer.pattern.clone().unwrap_or_default(),
+        closers.counters(),
+    )?;
+    let failed = join(threads);
+    progress::clear();
+    if failed.is_empty() { Ok(()) } else { bail!("consumers that failed: {}", failed.join(", ")) }
+}
+
+/// What a consumer's thread needs.
+struct Plan {
+    name: String,
+    table: ConsumerTable,
+    filter: Option<Arc<dyn FilterFactory>>,
+    processor: ProcessorMaker,
+    sink: SinkTable,
+    policy: Policy,
+}
+
+/// Checks all that can be checked without reading a record.
+fn prepare(pipeline: &Pipeline) -> Result<Vec<Plan>> {
+    let tailer = &pipeline.tailer;
+    list(&tailer.directory, &tailer.pattern.clone().unwrap_or_default())?;
+    access(&tailer.directory, Access::WRITE_OK)
+        .with_context(|| format!("no checkpoint can be written in {}", tailer.directory.display()))?;
+    let engines = Engines::default();
+    let plan = |table: &ConsumerTable| -> Result<Plan> {
+        check_sink(&table.sink).context("sink")?;
+        Ok(Plan {
+            name: table.name.get_ref().clone(),
+            filter: table
+                .filter
+                .as_ref()
+                .map(|plugin| engines.filter(plugin))
+                .transpose()
+                .context("filter")?,
+            processor: engines.processor(&table.processor).context("processor")?,
+            sink: table.sink.clone(),
+            policy: table.on_error.policy(),
+            table: table.clone(),
+        })
+    };
+    let named = |table| plan(table).with_context(|| format!("consumer `{}`", table.name.get_ref()));
+    pipeline.consumers.iter().map(named).collect()
+}
+
+fn source(tailer: &Tailer, once: bool) -> SourceOptions {
+    let mut source = SourceOptions::new(&tailer.directory);
+    let reader = &mut source.reader;
+    reader.events = Arc::new(LogEvents);
+    reader.pattern = tailer.pattern.clone().unwrap_or_default();
+    reader.ordering = tailer.ordering.unwrap_or_default();
+    reader.watch = tailer.poll_watcher.map_or(Watch::Native, |interval| Watch::Poll(interval.into()));
+    reader.mode = if once || !tailer.follow { Mode::Once } else { Mode::Follow };
+    if let Some(size) = tailer.max_line_size {
+        reader.max_line_size = size.get();
+    }
+    if tailer.tail {
+        source.start = StartFrom::Newest;
+    }
+    source
+}
+
+/// A consumer's thread: opens it, waits until all are open, so that they share one pass over the directory, and runs it.
+fn consume(plan: &Plan, source: &Source, closers: &Closers, all: &Barrier) -> Result<()> {
+    let opened = open(plan, source);
+    if let Ok(consumer) = &opened {
+        closers.add(consumer);
+    }
+    all.wait();
+    let mut consumer = opened?;
+    let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(drive(&mut consumer, &mut *processor, &mut *sink, &plan.policy))?;
+    let counted = consumer.counters().snapshot();
+    info!(consumer = plan.name, records = counted.records, committed = counted.committed_records, "ended");
+    Ok(())
+}
+
+fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
+    let table = &plan.table;
+    let mut options = ConsumerOptions::new(&plan.name);
+    options.filter = match &plan.filter {
+        Some(factory) => Some(factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?),
+        None => None,
+    };
+    options.on_filter_error = OnFilterError::Isolate;
+    options.on_malformed = table.on_malformed.unwrap_or_default();
+    options.max_batch_size = table.max_batch_size.map_or(options.max_batch_size, Into::into);
+    options.max_batch_bytes = table.max_batch_bytes.map_or(options.max_batch_bytes, Into::into);
+    options.max_batch_latency = table.max_batch_latency.map_or(options.max_batch_latency, Into::into);
+    let mut checkpoint = CheckpointOptions::new(CheckpointName::new(table.checkpoint_name().get_ref())?);
+    checkpoint.sync = table.checkpoint_sync.unwrap_or_default();
+    options.checkpoint = Some(checkpoint);
+    Ok(source.open(options)?)
+}
+
+/// Waits for all consumers and names those that failed. A panic has said its words on stderr.
+fn join(threads: Vec<(String, JoinHandle<Result<()>>)>) -> Vec<String> {
+    let ended = threads.into_iter().map(|(name, thread)| (name, thread.join()));
+    ended.filter(|(_, result)| !matches!(result, Ok(Ok(())))).map(|(name, _)| name).collect()
+}
+
+/// What closes the consumers that are open, and those that are opened later.
+#[derive(Default)]
+struct Closers(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    closed: bool,
+    closers: Vec<Closer>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Closers {
+    fn add(&self, consumer: &Consumer) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.counters.push(consumer.counters());
+        open.closers.push(consumer.closer());
+        if open.closed {
+            consumer.closer().close();
+        }
+    }
+
+    fn counters(&self) -> Vec<Arc<Counters>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).counters.clone()
+    }
+
+    fn close(&self) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.closed = true;
+        open.closers.iter().for_each(Closer::close);
+    }
+}
+
+/// What `--check` says of a pipeline that is in order.
+#[expect(clippy::print_stdout, reason = "the answer goes to stdout")]
+fn summarize(path: &Path, pipeline: &Pipeline) -> Result<()> {
+    println!("{}: in order", path.display());
+    println!("directory {}", pipeline.tailer.directory.display());
+    for table in &pipeline.consumers {
+        println!("consumer {}, checkpoint {}", table.name.get_ref(), table.checkpoint_name().get_ref());
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Records as lines on stdout.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tailweir_core::{BatchId, Failure};
+use tailweir_pipeline::{Sink, SinkFuture};
+
+/// Writes each batch with one system call where the system takes it, past the line buffer of `std::io::Stdout`: a batch
+/// whose `send` succeeded has been handed to the system as a whole.
+pub(crate) struct StdoutSink {
+    file: File,
+    buffer: Vec<u8>,
+    broken: BrokenPipe,
+}
+
+/// Whether stdout's reader is gone.
+#[derive(Clone, Default)]
+pub(crate) struct BrokenPipe(Arc<AtomicBool>);
+
+impl BrokenPipe {
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Calls `then` when the reader goes away while there is nothing to write. Regular files and terminals never break.
+    pub(crate) fn watch(&self, then: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let broken = self.clone();
+        std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+            use rustix::event::{PollFd, PollFlags, poll};
+            loop {
+                // With no flag asked for, only errors and hang-ups are reported.
+                let mut fds = [PollFd::new(&file, PollFlags::empty())];
+                match poll(&mut fds, None) {
+                    Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => break,
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return,
+                }
+                if fds[0].revents().contains(PollFlags::NVAL) {
+                    return;
+                }
+            }
+            broken.0.store(true, Ordering::SeqCst);
+            then();
+        })?;
+        Ok(())
+    }
+}
+
+impl StdoutSink {
+    pub(crate) fn new() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self { file, buffer: Vec::new(), broken: BrokenPipe::default() })
+    }
+
+    pub(crate) fn broken_pipe(&self) -> BrokenPipe {
+        self.broken.clone()
+    }
+
+    fn write(&mut self, records: &[&[u8]]) -> Result<(), Failure> {
+        super::fill_lines(&mut self.buffer, records);
+        match self.file.write_all(&self.buffer) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                self.broken.0.store(e.kind() == ErrorKind::BrokenPipe, Ordering::SeqCst);
+                Err(Failure::Stop { reason: format!("cannot write to stdout: {e}") })
+            }
+        }
+    }
+}
+
+impl Sink for StdoutSink {
+    fn send<'a>(&'a mut self, _: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
+        Box::pin(std::future::ready(self.write(&records)))
+    }
+}

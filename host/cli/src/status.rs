@@ -1,0 +1,98 @@
+//! `tailweir status`.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use indicatif::{BinaryBytes, HumanCount};
+use serde::Serialize;
+use tailweir_pipeline::{CheckpointStatus, WrittenBy, status};
+
+use crate::args::StatusArgs;
+
+/// A checkpoint as `--json` prints it. The names are kept.
+#[derive(Serialize)]
+struct Line<'a> {
+    checkpoint: &'a str,
+    segment: &'a str,
+    line: u64,
+    behind_bytes: u64,
+    behind_segments: u64,
+    quarantined: u64,
+    /// Seconds since it was written.
+    age_seconds: u64,
+    held_by: Option<u32>,
+    written_by: &'static str,
+}
+
+/// Prints where the checkpoints of a directory are.
+pub(crate) fn run(args: &StatusArgs) -> Result<()> {
+    let checkpoints = status(&args.directory)?;
+    let lines: Vec<Line<'_>> = checkpoints.iter().map(line).collect();
+    let text = match (args.json, lines.is_empty()) {
+        (true, _) => serde_json::to_string_pretty(&lines).context("cannot print")? + "\n",
+        (false, true) => format!("no checkpoint in {}\n", args.directory.display()),
+        (false, false) => table(&lines),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
+}
+
+fn line(status: &CheckpointStatus) -> Line<'_> {
+    let age = SystemTime::now().duration_since(status.modified).unwrap_or_default();
+    Line {
+        checkpoint: &status.name,
+        segment: &status.segment,
+        line: status.line,
+        behind_bytes: status.behind_bytes,
+        behind_segments: status.behind_segments,
+        quarantined: status.quarantined,
+        age_seconds: age.as_secs(),
+        held_by: status.held_by,
+        written_by: match status.written_by {
+            WrittenBy::Tailweir => "tailweir",
+            WrittenBy::Kumod => "kumod",
+        },
+    }
+}
+
+fn table(lines: &[Line<'_>]) -> String {
+    let head =
+        ["checkpoint", "segment", "line", "behind", "quarantined", "age", "held by"].map(str::to_owned);
+    let row = |line: &Line<'_>| {
+        [
+            line.checkpoint.to_owned(),
+            line.segment.to_owned(),
+            line.line.to_string(),
+            behind(line),
+            HumanCount(line.quarantined).to_string(),
+            humantime::format_duration(Duration::from_secs(line.age_seconds)).to_string(),
+            match (line.held_by, line.written_by) {
+                (Some(pid), _) => format!("pid {pid}"),
+                (None, "kumod") => "- (written by kumod)".to_owned(),
+                (None, _) => "-".to_owned(),
+            },
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(lines.iter().map(row)).collect();
+    let widths: Vec<usize> =
+        (0..7).map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn behind(line: &Line<'_>) -> String {
+    match (line.behind_bytes, line.behind_segments) {
+        (0, _) => "nothing".to_owned(),
+        (bytes, 1) => format!("{} in 1 segment", BinaryBytes(bytes)),
+        (bytes, segments) => format!("{} in {segments} segments", BinaryBytes(bytes)),
+    }
+}

@@ -1,0 +1,79 @@
+//! `tailweir tail`.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use tailweir_pipeline::{
+    CheckpointName, CheckpointOptions, ConsumerOptions, DriveError, Policy, SinkProcessor, SourceOptions,
+    StartFrom, drive, open,
+};
+use tailweir_segments::{Mode, Pattern, Watch};
+
+use crate::args::TailArgs;
+use crate::exit::UsageError;
+use crate::logging::LogEvents;
+use crate::plugins::Engines;
+use crate::progress;
+use crate::signals::Shutdown;
+use crate::sinks::StdoutSink;
+
+/// Prints the records that are kept; commits each batch once it is written.
+pub(crate) fn run(args: &TailArgs) -> Result<()> {
+    let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
+    let options = consumer(args)?;
+    let mut consumer =
+        open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
+    let stdout = StdoutSink::new().context("cannot write to stdout")?;
+    let broken = stdout.broken_pipe();
+    let closer = consumer.closer();
+    broken.watch(move || closer.close()).context("cannot watch stdout")?;
+    let closer = consumer.closer();
+    Shutdown::on_signal(move || closer.close())?;
+    progress::start(&args.directory, &pattern, vec![consumer.counters()])?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    // The processor emits nothing; its own sink is the one that counts.
+    let (mut processor, mut unused) = (SinkProcessor(stdout), StdoutSink::new()?);
+    let ended = runtime.block_on(drive(&mut consumer, &mut processor, &mut unused, &Policy::default()));
+    progress::clear();
+    match ended {
+        // Whoever reads has seen enough; the batch that did not get through comes again.
+        Err(DriveError::Stopped { .. }) if broken.is_broken() => Ok(()),
+        ended => Ok(ended?),
+    }
+}
+
+fn consumer(args: &TailArgs) -> Result<ConsumerOptions> {
+    let mut options = ConsumerOptions::new(args.checkpoint.as_deref().unwrap_or("default"));
+    options.max_batch_size = args.max_batch_size;
+    options.max_batch_latency = args.max_batch_latency;
+    if let Some(name) = &args.checkpoint {
+        let name = CheckpointName::new(name).map_err(|e| UsageError(format!("--checkpoint: {e}")))?;
+        options.checkpoint = Some(CheckpointOptions::new(name));
+    }
+    if let Some(path) = &args.filter {
+        let config = match &args.config {
+            Some(text) => {
+                serde_json::from_str(text).map_err(|e| UsageError(format!("--config is not JSON: {e}")))?
+            }
+            None => serde_json::Value::Null,
+        };
+        let filter = Engines::default().filter_file(path, config)?;
+        options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
+    }
+    Ok(options)
+}
+
+fn source(args: &TailArgs, pattern: Pattern) -> SourceOptions {
+    let mut source = SourceOptions::new(&args.directory);
+    source.reader.pattern = pattern;
+    source.reader.events = Arc::new(LogEvents);
+    source.reader.mode = if args.once { Mode::Once } else { Mode::Follow };
+    source.reader.watch = args.poll_watcher.map_or(Watch::Native, Watch::Poll);
+    if args.latest {
+        source.start = StartFrom::Newest;
+    }
+    source
+}
