@@ -50,17 +50,30 @@ pub(crate) fn lua_text(error: &Error) -> String {
     };
     let text = text.strip_prefix("runtime error: ").unwrap_or(&text);
     let mut lines: Vec<&str> = text.lines().filter(|line| !is_binding_frame(line)).collect();
-    while lines.last().is_some_and(|line| line.trim_end().is_empty() || line.trim_end() == "stack traceback:")
-    {
+    drop_repeated_traceback(&mut lines);
+    while lines.last().is_some_and(|line| line.trim().is_empty() || line.trim() == TRACEBACK) {
         lines.pop();
     }
     lines.join("\n")
 }
 
+const TRACEBACK: &str = "stack traceback:";
+
+/// Leaves the last traceback out if all of its frames are in an earlier one: an error that passed through a function of
+/// the binding, such as an iterator that called a filter, has two.
+fn drop_repeated_traceback(lines: &mut Vec<&str>) {
+    let Some(last) = lines.iter().rposition(|line| line.trim() == TRACEBACK) else { return };
+    let (earlier, frames) = lines.split_at(last);
+    if earlier.contains(&TRACEBACK) && frames[1..].iter().all(|frame| earlier.contains(frame)) {
+        lines.truncate(last);
+    }
+}
+
 fn is_binding_frame(line: &str) -> bool {
     let frame = line.trim_start_matches('>').trim();
-    line.starts_with(['\t', '>'])
-        && (matches!(frame, "[C]: in ?" | "[C]: in local 'poll'") || frame.starts_with("__mlua_"))
+    let of_c = frame == "[C]: in ?"
+        || frame.starts_with("[C]: in ") && (frame.ends_with(" 'poll'") || frame.ends_with(" 'get_future'"));
+    line.starts_with(['\t', '>']) && (of_c || frame.starts_with("__mlua_"))
 }
 
 #[cfg(test)]
@@ -85,5 +98,17 @@ mod tests {
             "a.lua:1: no\nstack traceback:\n\t[C]: in ?\n\t__mlua_async_poll:25: in function <x>\n\ta.lua:1: in main chunk".into(),
         );
         assert_eq!(lua_text(&error), "a.lua:1: no\nstack traceback:\n\ta.lua:1: in main chunk");
+    }
+
+    #[test]
+    fn a_traceback_that_says_nothing_new_is_left_out() {
+        let check =
+            |text: &str, expected: &str| assert_eq!(lua_text(&Error::RuntimeError(text.into())), expected);
+        check(
+            "no\nstack traceback:\n\ta:2\n\ta:1\nstack traceback:\n\ta:1",
+            "no\nstack traceback:\n\ta:2\n\ta:1",
+        );
+        let both = "no\nstack traceback:\n\ta:2\nstack traceback:\n\ta:1";
+        check(both, both);
     }
 }
