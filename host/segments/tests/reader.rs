@@ -748,6 +748,10 @@ fn the_native_watcher_is_quicker_than_the_scan() {
         rig.append("a", &lines(n, n));
         rig.expect(&came("a", n, n));
     }
+    // Where there is no watcher to be had, that was said.
+    if !rig.log.take().is_empty() {
+        return;
+    }
     // Each would take up to a second without.
     assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
 }
