@@ -332,3 +332,29 @@ fn encoding_errors_say_where() {
     check("(function() r.o.l[1][2] = io.stdout return r end)()", "cannot encode a userdata as JSON");
     check("(function() r.o.l[1].x = print return r end)()", "cannot encode a function as JSON at o.l[1].x");
 }
+
+#[test]
+fn a_record_that_a_finalizer_brings_back_to_life_is_harmless() {
+    let lua = lua_with_batch(&[
+        r#"{"a":{"b":"a string that is not short enough to be interned by Lua"},"l":[1,"x"]}"#,
+    ]);
+    // The finalizers of the table and of the batch are due together; the first of them saves the record.
+    let script = r#"
+        setmetatable({}, {__gc = (function(r) return function() saved = r end end)(r)})
+        local a = r
+        setmetatable({}, {__gc = function() other = a.a end})
+        r, records, a = nil, nil, nil
+        collectgarbage('step')
+        for round = 1, 200 do
+            collectgarbage('step')
+            for _, t in ipairs {saved or {}, other or {}} do
+                for k, v in pairs(t) do assert(k) end
+                local k = next(t)
+                encode(t)
+            end
+        end
+        if other then other.x = 1 encode(other) end
+        collectgarbage()
+    "#;
+    lua.load(script).exec().unwrap();
+}

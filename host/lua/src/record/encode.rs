@@ -170,15 +170,15 @@ impl<'a> Encoder<'a> {
         let mut ordinal = 0;
         while let Some(member) = view.get(ordinal) {
             self.original_key(member, start);
-            let text = member.value;
+            let (text, nested) = (member.value, lazy::is_container(member.value));
             // SAFETY: as the caller guarantees; what is pushed is popped.
             unsafe {
-                if lazy::is_container(text) && lazy::push_child(state, at, member) == ffi::LUA_TTABLE {
-                    self.original_member(state, view, Some(member), ordinal)?;
+                if nested && lazy::push_child(state, at, member) == ffi::LUA_TTABLE {
+                    self.original_member(state, view, ordinal)?;
                 } else {
                     self.out.extend_from_slice(text.as_bytes());
                 }
-                if lazy::is_container(text) {
+                if nested {
                     ffi::lua_pop(state, 1);
                 }
             }
@@ -201,20 +201,19 @@ impl<'a> Encoder<'a> {
         self.out.push(b'{');
         let start = self.out.len();
         let mut ordinal = 0;
-        while let Some(member) = origin.get(ordinal) {
-            // SAFETY: as the caller guarantees; what is pushed is popped.
-            unsafe {
-                lazy::push_key(state, origin, ordinal, member);
+        // SAFETY: as the caller guarantees; what is pushed is popped.
+        unsafe {
+            while let Some(member) = lazy::push_key(state, origin, ordinal) {
                 if ffi::lua_rawget(state, at) != ffi::LUA_TNIL {
                     self.original_key(member, start);
-                    self.maybe_written(state, origin, Some(member), ordinal)?;
+                    self.maybe_written(state, origin, ordinal)?;
                 } else if member.value == "null" {
                     self.original_key(member, start);
                     self.out.extend_from_slice(b"null");
                 }
                 ffi::lua_pop(state, 1);
+                ordinal += 1;
             }
-            ordinal += 1;
         }
         // SAFETY: as the caller guarantees.
         unsafe { self.members(state, origin.shared(), at, Some(origin), start)? };
@@ -241,7 +240,7 @@ impl<'a> Encoder<'a> {
             // SAFETY: as the caller guarantees; what is pushed is popped.
             unsafe {
                 ffi::lua_rawgeti(state, at, ordinal as i64 + 1);
-                self.maybe_written(state, origin, origin.get(ordinal), ordinal)?;
+                self.maybe_written(state, origin, ordinal)?;
                 ffi::lua_pop(state, 1);
             }
         }
@@ -258,22 +257,21 @@ impl<'a> Encoder<'a> {
         &mut self,
         state: *mut lua_State,
         origin: View,
-        member: Option<Member>,
         ordinal: usize,
     ) -> Result<(), Unencodable> {
-        let text = member.map(|m| m.value).unwrap_or_default();
+        let text = || origin.get(ordinal).map(|m| m.value).unwrap_or_default();
         // SAFETY: as the caller guarantees; what is pushed is popped.
         unsafe {
-            if !text.is_empty() && !lazy::is_container(text) {
-                lazy::push_scalar(state, origin.shared(), text);
+            if !text().is_empty() && !lazy::is_container(text()) {
+                lazy::push_scalar(state, origin.shared(), text());
                 let same = ffi::lua_rawequal(state, -1, -2) != 0;
                 ffi::lua_pop(state, 1);
-                if same {
-                    self.out.extend_from_slice(text.as_bytes());
+                if same && !text().is_empty() {
+                    self.out.extend_from_slice(text().as_bytes());
                     return Ok(());
                 }
             }
-            self.original_member(state, origin, member, ordinal)
+            self.original_member(state, origin, ordinal)
         }
     }
 
@@ -285,13 +283,12 @@ impl<'a> Encoder<'a> {
         &mut self,
         state: *mut lua_State,
         view: View,
-        member: Option<Member>,
         ordinal: usize,
     ) -> Result<(), Unencodable> {
         // SAFETY: as the caller guarantees.
         let done = unsafe { self.value(state, view.shared(), -1) };
         if done.is_err() {
-            self.path.push(match member {
+            self.path.push(match view.get(ordinal) {
                 Some(Member { kind: Kind::Object, key, .. }) => format!(".{}", json::unescape(key)),
                 _ => format!("[{}]", ordinal + 1),
             });

@@ -107,7 +107,11 @@ impl Handle {
 }
 
 /// What a lazy table stands for. The references are to the content of userdata: whoever has one has the handle on the
-/// Lua stack, where it is safe from collection.
+/// Lua stack, where its memory is safe from collection.
+///
+/// Texts got from it are valid until Lua next runs its collector, which pushing a string or making a table may do: if a
+/// finalizer has brought the record back to life, the handle's own finalizer can be what runs then, and the texts go.
+/// Looking them up again finds what there still is.
 #[derive(Clone, Copy)]
 pub(super) struct View {
     handle: &'static Handle,
@@ -330,17 +334,25 @@ pub(super) unsafe fn push_child(state: *mut lua_State, parent: c_int, member: Me
     unsafe { ffi::lua_rawgetp(state, parent, child_key(member.start)) }
 }
 
-/// Pushes the key of a member, or the number of an element.
+/// Pushes the key of a member, or the number of an element, and returns the member; `None` and nothing pushed if there
+/// is none.
 ///
 /// # Safety
 /// As [`push_lazy`].
-pub(super) unsafe fn push_key(state: *mut lua_State, view: View, ordinal: usize, member: Member) {
-    // SAFETY: as the caller guarantees.
+pub(super) unsafe fn push_key(state: *mut lua_State, view: View, ordinal: usize) -> Option<Member> {
+    // SAFETY: as the caller guarantees. The member is looked up again once the key is pushed: see [`View`].
     unsafe {
-        match member.kind {
-            Kind::Object => push_string(state, view.shared, member.key),
-            Kind::Array => ffi::lua_pushinteger(state, ordinal as i64 + 1),
+        let member = guarded(state, || view.get(ordinal))?;
+        if member.kind == Kind::Array {
+            ffi::lua_pushinteger(state, ordinal as i64 + 1);
+            return Some(member);
         }
+        push_string(state, view.shared, member.key);
+        let member = guarded(state, || view.get(ordinal));
+        if member.is_none() {
+            ffi::lua_pop(state, 1);
+        }
+        member
     }
 }
 
@@ -424,8 +436,7 @@ unsafe fn make_plain(state: *mut lua_State, table: c_int) {
         let handle = top + 1;
         let len = guarded(state, || view.len());
         for ordinal in 0..len {
-            let Some(member) = guarded(state, || view.get(ordinal)) else { break };
-            push_key(state, view, ordinal, member);
+            let Some(member) = push_key(state, view, ordinal) else { break };
             push_member(state, view, table, handle, member);
             if ffi::lua_type(state, -1) == ffi::LUA_TNIL {
                 // In an array, a place holder makes room in sequence; it is taken out below.
@@ -652,8 +663,7 @@ unsafe fn step(state: *mut lua_State, shared: &Shared, ordinal: &mut usize) -> c
             ffi::lua_pushnil(state);
             return 1;
         };
-        while let Some(member) = guarded(state, || view.get(*ordinal)) {
-            push_key(state, view, *ordinal, member);
+        while let Some(member) = push_key(state, view, *ordinal) {
             *ordinal += 1;
             if lazy.is_some() {
                 push_member(state, view, 1, handle, member);
