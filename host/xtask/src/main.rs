@@ -39,6 +39,9 @@ struct Guests {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(toolchain::WRAPPER_VARIABLE).is_some() {
+        return toolchain::run_wrapped();
+    }
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,7 +8,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -19,6 +19,9 @@ pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The variable that says where the third way keeps its toolchain.
 const CACHE_VARIABLE: &str = "TAILWEIR_GUEST_TOOLCHAIN";
+
+/// The variable that makes this program stand in for rustc; see [`run_wrapped`]. It holds the repository's folder.
+pub(crate) const WRAPPER_VARIABLE: &str = "TAILWEIR_RUSTC_WRAPPER";
 
 /// The metapackage whose dependencies name the compiler's packages.
 const DEBIAN_PACKAGE: &str = "libstd-rust-web-dev";
@@ -88,11 +91,33 @@ impl Toolchain {
         for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten() {
             flags.push(remap(&registry.path(), "/registry"));
         }
+        command.env("RUSTC_WRAPPER", env::current_exe()?).env(WRAPPER_VARIABLE, root);
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags.join(" "));
         if let Some(Private { rustc, linker }) = &self.private {
             command.env("RUSTC", rustc).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
         Ok(())
+    }
+}
+
+/// Runs the compiler as cargo asks for it, but for one thing: cargo makes the folder of a crate of ours a part of its
+/// identity, and functions are ordered by that. Here a crate's name identifies it.
+pub(crate) fn run_wrapped() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let rustc = arguments.next().unwrap_or_default();
+    let root = env::var_os(WRAPPER_VARIABLE).unwrap_or_default();
+    let ours = env::var_os("CARGO_MANIFEST_DIR").is_some_and(|folder| Path::new(&folder).starts_with(&root));
+    let name = env::var("CARGO_CRATE_NAME").unwrap_or_default();
+    let fixed = arguments.map(|argument| match argument.to_str() {
+        Some(text) if ours && text.starts_with("metadata=") => format!("metadata={name}").into(),
+        _ => argument,
+    });
+    match Command::new(&rustc).args(fixed).status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(e) => {
+            eprintln!("error: cannot run `{}`: {e}", rustc.display());
+            ExitCode::FAILURE
+        }
     }
 }
 
