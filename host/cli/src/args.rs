@@ -23,10 +23,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     /// What to log, to stderr: a level, or `target=level,…` [default: warn, or $TAILWEIR_LOG]
-    #[arg(long = "log", value_name = "FILTER", global = true)]
+    #[arg(id = "log_filter", long = "log", value_name = "FILTER", global = true)]
     pub(crate) filter: Option<String>,
     /// How log lines look
-    #[arg(long = "log-format", value_name = "FORMAT", global = true)]
+    #[arg(id = "log_format", long = "log-format", value_name = "FORMAT", global = true)]
     pub(crate) format: Option<LogFormat>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct ScriptOptions {
     #[arg(long, value_name = "DIR")]
     pub(crate) diag_log_dir: Option<PathBuf>,
     /// How log lines look
-    #[arg(long, value_name = "FORMAT", conflicts_with = "format")]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "log_format")]
     pub(crate) diag_format: Option<DiagFormat>,
 }
 
@@ -230,5 +230,12 @@ mod tests {
         let Some(Command::Script(script)) = cli.command else { panic!("{:?}", cli.command) };
         assert_eq!((script.how.diag_format, script.args), (Some(DiagFormat::Json), vec!["x".to_owned()]));
         assert_eq!(cli.log.filter.as_deref(), Some("info"));
+    }
+
+    #[test]
+    fn options_of_the_same_name_are_told_apart() {
+        let cli = Cli::parse_from(["tailweir", "tail", "dir", "--filter", "f.lua", "--log", "info"]);
+        let Some(Command::Tail(tail)) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((tail.filter, cli.log.filter.as_deref()), (Some("f.lua".into()), Some("info")));
     }
 }

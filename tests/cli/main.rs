@@ -1,0 +1,16 @@
+//! Black-box tests of the `tailweir` program.
+
+#![allow(clippy::unwrap_used)]
+
+mod checkpoints;
+mod readme;
+mod run;
+mod script;
+mod tail;
+mod usage;
+
+use tailweir_tests::Program;
+
+fn tailweir() -> Program {
+    Program::new(env!("CARGO_BIN_EXE_tailweir"))
+}

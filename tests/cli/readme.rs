@@ -1,0 +1,90 @@
+//! What the README promises.
+
+use std::fs;
+use std::process::Command;
+
+use tailweir_tests::{Segments, repository};
+
+use crate::tailweir;
+
+fn readme() -> String {
+    fs::read_to_string(repository("README.md")).unwrap()
+}
+
+/// The code blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_first_command_runs_the_demo_to_its_end() {
+    assert!(blocks(&readme(), "sh")[0].contains("cargo run --release -- demo"), "the README's first command");
+    let said = tailweir().arg("demo").run();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("nothing is missing"), "{}", said.stdout);
+}
+
+#[test]
+fn its_commands_exist() {
+    let commands = blocks(&readme(), "sh").concat();
+    let ours = commands.lines().filter_map(|line| line.strip_prefix("tailweir "));
+    let mut seen = 0;
+    for line in ours {
+        let name = line.split_whitespace().next().unwrap();
+        let help = if name.starts_with('-') { "--help".to_owned() } else { format!("{name} --help") };
+        let help = tailweir().args(&help).run().quietly();
+        for option in line.split(" -- ").next().unwrap().split_whitespace().filter(|word| word.starts_with("--")) {
+            assert!(help.contains(option), "`tailweir {line}`: no {option}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 4, "{commands}");
+}
+
+#[test]
+fn its_script_runs() {
+    let script = blocks(&readme(), "lua").remove(0);
+    let segments = Segments::generate(500, 1, 41);
+    let path = segments.beside("readme.lua", &script.replace("directory = dir", "directory = dir, follow = false"));
+    let said = tailweir().arg("script").arg(path).arg("--").arg(segments.directory()).run().quietly();
+    let bounced = segments.ids(|r| r["type"] == "Bounce").len();
+    assert_eq!(said.lines().count(), bounced);
+}
+
+#[test]
+fn its_links_lead_somewhere() {
+    for page in ["README.md", "ARCHITECTURE.md", "docs/scripts.md", "docs/pipeline.md", "docs/checkpoint.md", "docs/plugins.md"] {
+        let text = fs::read_to_string(repository(page)).unwrap();
+        let folder = repository(page).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{page}: {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scripts_in_the_documentation_are_lua() {
+    let text = fs::read_to_string(repository("docs/scripts.md")).unwrap();
+    let segments = Segments::generate(1, 1, 1);
+    for block in blocks(&text, "lua") {
+        let check = format!("assert(load([==[\nlocal kumo = require 'kumo'\n{block}]==]))");
+        let path = segments.beside("block.lua", &check);
+        let ended = tailweir().arg("script").arg(path).run();
+        assert_eq!(ended.code, Some(0), "{block}\n{}", ended.stderr);
+    }
+}
+
+#[test]
+fn core_depends_on_no_engine() {
+    let tree = Command::new(env!("CARGO")).args(["tree", "--offline", "-p", "tailweir-core", "-e", "normal", "--prefix", "none"]);
+    let mut tree = tree;
+    let tree = String::from_utf8(tree.current_dir(repository("")).output().unwrap().stdout).unwrap();
+    assert!(tree.contains("tailweir-core"), "{tree}");
+    for engine in ["wasmtime", "mlua", "tokio", "zstd", "tailweir-segments"] {
+        assert!(!tree.lines().any(|line| line.starts_with(&format!("{engine} "))), "{tree}");
+    }
+}

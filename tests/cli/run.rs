@@ -1,0 +1,154 @@
+//! `tailweir run`.
+
+use std::fs;
+use std::path::Path;
+
+use tailweir_tests::{Program, Segments, Server, id, of_pool, repository};
+
+use crate::tailweir;
+
+const TAILER: &str = "[tailer]\ndirectory = 'logs'\n";
+
+fn pipeline(segments: &Segments, consumers: &str) -> Program {
+    let file = segments.beside("pipeline.toml", &format!("{TAILER}{consumers}"));
+    tailweir().arg("run").arg(file)
+}
+
+/// A pipeline that `--check` refuses, and what it must say.
+fn refuses(consumers: &str, expected: &[&str]) {
+    let segments = Segments::generate(1, 1, 1);
+    segments.beside("syntax.lua", "return function(");
+    segments.beside("number.lua", "return 1");
+    segments.beside("broken.wasm", "no");
+    let said = pipeline(&segments, consumers).arg("--check").run().with_code(1);
+    for part in expected {
+        assert!(said.contains(part), "{consumers}: {said} lacks {part}");
+    }
+    let files: Vec<_> = fs::read_dir(segments.directory()).unwrap().collect();
+    assert_eq!(files.len(), 1, "a check leaves nothing behind");
+}
+
+#[test]
+fn a_check_names_each_kind_of_mistake() {
+    refuses("patern = '*'", &["pipeline.toml:3: unknown option `patern`; did you mean `pattern`?"]);
+    let consumer = "[[consumer]]\nname = 'a'\n";
+    let with = |rest: &str| format!("{consumer}{rest}\n");
+    let out = "processor = { stdout = {} }";
+    refuses(&with("processor = { http = { url = 'ftp://x' } }"), &["consumer `a`", "neither http nor https"]);
+    refuses(
+        &with("processor = { http = { url = 'http://x', headers = { A = { env = 'NOT_SET_HERE' } } } }"),
+        &["headers: A", "NOT_SET_HERE"],
+    );
+    refuses(&with("processor = { file = { path = 'no/such/folder/x' } }"), &["cannot append to", "no/such/folder/x"]);
+    refuses(&with(&format!("{out}\nsink = {{ file = {{ path = 'no/such/x' }} }}")), &["sink", "no/such/x"]);
+    let filter = |filter: &str| with(&format!("{out}\nfilter = {filter}"));
+    refuses(&filter("{ lua = 'missing.lua' }"), &["filter", "missing.lua"]);
+    refuses(&filter("{ lua = 'syntax.lua' }"), &["syntax.lua"]);
+    refuses(&filter("{ lua = 'number.lua' }"), &["number.lua must return a function", "it returns"]);
+    refuses(&filter("{ wasm = 'broken.wasm' }"), &["broken.wasm"]);
+    let component = repository("examples/plugins/pool-filter/pool-filter.wasm");
+    let component = component.display();
+    refuses(&filter(&format!("{{ wasm = '{component}', config = {{ pol = 'x' }} }}")), &["pool-filter", "pol"]);
+    refuses(&with(&format!("processor = {{ wasm = '{component}' }}")), &["processor", "pool-filter.wasm"]);
+    refuses(&filter(&format!("{{ wasm = '{component}', limits = {{ memroy_bytes = 1 }} }}")), &["memory_bytes"]);
+}
+
+#[test]
+fn a_check_of_the_examples_passes() {
+    let segments = Segments::generate(1, 1, 1);
+    let guests = repository("target/guests");
+    for entry in fs::read_dir(repository("examples/pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("/var/log/kumomta", segments.directory().to_str().unwrap());
+        let text = text.replace("../plugins/redact", guests.to_str().unwrap());
+        let text = text.replace("\"../", &format!("\"{}/", repository("examples").display()));
+        let file = segments.beside("example.toml", &text);
+        let check = tailweir().arg("run").arg(file).arg("--check");
+        let check = check.env("WEBHOOK_URL", "http://127.0.0.1:1/").env("WEBHOOK_AUTHORIZATION", "Bearer x");
+        assert!(check.run().quietly().contains("in order"), "{}", path.display());
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn consumers_get_each_their_own_through_lua_components_and_sinks() {
+    let segments = Segments::generate(4_000, 3, 21);
+    let component = repository("examples/plugins/pool-filter/pool-filter.wasm");
+    let component = component.display();
+    segments.beside("keep.lua", "return function(r) return r.type == 'Bounce' end");
+    let emit = "return function(batch) local out = {} for r in batch:iter_records() do out[#out + 1] = { id = r.id } end return out end";
+    segments.beside("ids.lua", emit);
+    let consumers = format!(
+        "[[consumer]]\nname = 'a'\nfilter = {{ wasm = '{component}', config = {{ pool = 'customer-a' }} }}\n\
+         processor = {{ file = {{ path = 'a.jsonl', sync = false }} }}\n\
+         [[consumer]]\nname = 'bounces'\nfilter = {{ lua = 'keep.lua' }}\nprocessor = {{ lua = 'ids.lua' }}\n\
+         sink = {{ file = {{ path = 'bounces.jsonl' }} }}\n\
+         [[consumer]]\nname = 'all'\nprocessor = {{ stdout = {{}} }}\n"
+    );
+    let run = || pipeline(&segments, &consumers).arg("--once").run().quietly();
+    assert_eq!(run(), segments.kept(|_| true));
+    let folder = segments.directory().parent().unwrap().to_owned();
+    let a: String = lines(&folder.join("a.jsonl")).iter().map(|line| line.clone() + "\n").collect();
+    assert_eq!(a, segments.kept(of_pool("customer-a")));
+    let bounces: Vec<_> = lines(&folder.join("bounces.jsonl")).iter().map(|line| id(line)).collect();
+    assert_eq!(bounces, segments.ids(|r| r["type"] == "Bounce"));
+    assert_eq!(run(), "", "everything is committed");
+}
+
+#[test]
+fn a_consumer_that_fails_stops_only_itself_and_is_named() {
+    let segments = Segments::generate(2_000, 2, 22);
+    segments.beside("fails.lua", "return function() error('out of order') end");
+    let consumers = "[[consumer]]\nname = 'broken'\nprocessor = { lua = 'fails.lua' }\n\
+         on_error = { initial = '1ms', max_attempts = 3 }\n\
+         [[consumer]]\nname = 'whole'\nprocessor = { stdout = {} }\n";
+    let ended = pipeline(&segments, consumers).arg("--once").run();
+    assert_eq!(ended.stdout, segments.kept(|_| true));
+    let said = ended.with_code(1);
+    assert!(said.contains("Error: consumers that failed: broken"), "{said}");
+    assert!(said.contains("failed 3 times") && said.contains("out of order"), "{said}");
+    assert!(!segments.directory().join(".broken").exists(), "nothing was committed for it");
+}
+
+#[test]
+fn the_http_sink_tries_again_and_stops_as_the_answer_says() {
+    let segments = Segments::generate(250, 1, 23);
+    let server = Server::start();
+    let consumer = format!(
+        "[[consumer]]\nname = 'web'\nprocessor = {{ http = {{ url = '{}/in', headers = {{ X-Key = {{ env = 'KEY' }} }} }} }}\n\
+         on_error = {{ initial = '1ms', max_attempts = 4 }}\n",
+        server.url()
+    );
+    let run = || pipeline(&segments, &consumer).env("KEY", "s3cret").arg("--once").run();
+    server.answer(&["503 Service Unavailable", "429 Too Many Requests\r\nRetry-After: 0", "200 OK", "422 Unprocessable Content"]);
+    let said = run().with_code(1);
+    assert!(said.contains("422 Unprocessable") && said.contains("said"), "{said}");
+    assert!(!said.contains("s3cret"), "{said}");
+    let requests = server.requests();
+    let keys: Vec<_> = requests.iter().map(|r| r.headers["idempotency-key"].as_str()).collect();
+    assert_eq!(requests.len(), 4);
+    assert!(keys[0] == keys[1] && keys[1] == keys[2] && keys[2] != keys[3], "{keys:?}");
+    assert!(requests.iter().all(|r| r.headers["x-key"] == "s3cret" && r.headers["content-type"] == "application/json"));
+    run().quietly();
+    let expected = segments.ids(|_| true);
+    assert_eq!(server.delivered("/in"), expected);
+    // A server that is not there is one to try again.
+    let gone = consumer.replace(&server.url(), "http://127.0.0.1:9").replace("'web'", "'gone'");
+    let said = pipeline(&segments, &gone).env("KEY", "s3cret").arg("--once").run().with_code(1);
+    assert!(said.contains("failed 4 times"), "{said}");
+}
+
+#[test]
+fn what_a_processor_rejects_or_cannot_take_goes_to_quarantine() {
+    let segments = Segments::generate(100, 1, 24);
+    let reject = "return function(batch) if #batch == 10 then return nil, { reject = { 2 }, reason = 'odd' } end error('never') end";
+    segments.beside("reject.lua", reject);
+    let consumer = "[[consumer]]\nname = 'q'\nmax_batch_size = 10\nprocessor = { lua = 'reject.lua' }\n";
+    let said = pipeline(&segments, consumer).arg("--once").run().with_code(0);
+    assert_eq!(said.matches("record put in quarantine").count(), 10, "{said}");
+    assert_eq!(lines(&segments.directory().join(".q.quarantine")).len(), 10);
+}
