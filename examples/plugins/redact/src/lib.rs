@@ -113,13 +113,22 @@ mod tests {
 
     #[test]
     fn no_spelling_of_the_field_gets_through() {
-        check(r#"{"recipient":"a@x.org","recipient":"b@x.org"}"#, r#"{"recipient":"***@x.org","recipient":"***@x.org"}"#);
+        check(
+            r#"{"recipient":"a@x.org","recipient":"b@x.org"}"#,
+            r#"{"recipient":"***@x.org","recipient":"***@x.org"}"#,
+        );
         check(r#"{"\u0072ecipient":"a@x.org"}"#, r#"{"\u0072ecipient":"***@x.org"}"#);
     }
 
     #[test]
     fn records_without_addresses_stay_as_they_are() {
-        for record in [r#"{"recipient":null}"#, r#"{"recipient":7}"#, "[1, 2]", r#"{"x":{"recipient":"a@x.org"}}"#, "{}"] {
+        for record in [
+            r#"{"recipient":null}"#,
+            r#"{"recipient":7}"#,
+            "[1, 2]",
+            r#"{"x":{"recipient":"a@x.org"}}"#,
+            "{}",
+        ] {
             check(record, record);
         }
     }

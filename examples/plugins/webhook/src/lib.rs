@@ -75,7 +75,10 @@ mod tests {
             Ok(Response { status: 200, headers: vec![], body: vec![] })
         });
         let headers = BTreeMap::from([("Authorization".to_owned(), "Bearer x".to_owned())]);
-        assert_eq!(process(&batch, &Config { url: "http://hooks.example/log".into(), headers }), Ok(Outcome::Done));
+        assert_eq!(
+            process(&batch, &Config { url: "http://hooks.example/log".into(), headers }),
+            Ok(Outcome::Done)
+        );
     }
 
     #[test]
@@ -83,7 +86,10 @@ mod tests {
         assert_eq!(check(204, &[]), Ok(Outcome::Done));
         let reason = "http://hooks.example answered 503: so be it";
         assert_eq!(check(503, &[]), Err(Failure::retry(reason)));
-        assert_eq!(check(503, &[("retry-after", "7")]), Err(Failure::retry_after(Duration::from_secs(7), reason)));
+        assert_eq!(
+            check(503, &[("retry-after", "7")]),
+            Err(Failure::retry_after(Duration::from_secs(7), reason))
+        );
         assert_eq!(check(503, &[("retry-after", "Fri, 31 Dec")]), Err(Failure::retry(reason)));
         assert!(matches!(check(429, &[]), Err(Failure::Retry { .. })));
         for status in [301, 400, 404] {

@@ -11,30 +11,47 @@ enum Config {
     All,
     None,
     /// Keeps the records whose value at `pointer`, as JSON text, is `equals`.
-    Keep { pointer: String, equals: String },
+    Keep {
+        pointer: String,
+        equals: String,
+    },
     /// Keeps the records whose integer at `pointer` is at least `least`.
-    AtLeast { pointer: String, least: i64 },
+    AtLeast {
+        pointer: String,
+        least: i64,
+    },
     /// Answers an error that holds everything that the batch has to tell about `pointer`.
-    Tell { pointer: String },
+    Tell {
+        pointer: String,
+    },
     /// Panics on the batches that hold a record with `"poison":true`.
     PanicOnPoison,
     /// Panics on its `call`th call, counted from 1; keeps all until then.
-    PanicAt { call: u64 },
+    PanicAt {
+        call: u64,
+    },
     /// Executes an instruction that no host can go on from.
     Trap,
     Loop,
     /// Takes memory until there is no more.
     Eat,
     /// Answers for `more` records more than there are.
-    Misalign { more: i64 },
+    Misalign {
+        more: i64,
+    },
     /// Asks for the record behind the last one.
     OutOfRange,
     /// Calls itself until there is no more stack.
     Recurse,
     /// Logs `lines` lines of `bytes` bytes.
-    Flood { lines: u32, bytes: usize },
+    Flood {
+        lines: u32,
+        bytes: usize,
+    },
     /// Answers with an error.
-    Fail { reason: String },
+    Fail {
+        reason: String,
+    },
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -44,9 +61,11 @@ fn keep(batch: &Batch, config: &Config) -> Result<Verdict, String> {
     Ok(match config {
         Config::All => Verdict::All,
         Config::None => Verdict::None,
-        Config::Keep { pointer, equals } => {
-            batch.column::<Raw>(pointer).iter().map(|value| value.as_ref().is_some_and(|v| v.0 == *equals)).collect()
-        }
+        Config::Keep { pointer, equals } => batch
+            .column::<Raw>(pointer)
+            .iter()
+            .map(|value| value.as_ref().is_some_and(|v| v.0 == *equals))
+            .collect(),
         Config::AtLeast { pointer, least } => {
             batch.column::<i64>(pointer).iter().map(|value| value.is_some_and(|v| v >= *least)).collect()
         }

@@ -13,15 +13,22 @@ enum Config {
     /// Emits every record as it is.
     Emit,
     /// Answers `retry` for the first `times` calls, then `done`.
-    Retry { times: u64, after_ms: Option<u64> },
-    Reject { indices: Vec<u32> },
+    Retry {
+        times: u64,
+        after_ms: Option<u64>,
+    },
+    Reject {
+        indices: Vec<u32>,
+    },
     /// Rejects the records with `"poison":true`, if there are any.
     RejectPoison,
     Stop,
     /// Panics on the batches that hold a record with `"poison":true`.
     PanicOnPoison,
     /// Panics on its `call`th call, counted from 1; answers `done` until then.
-    PanicAt { call: u64 },
+    PanicAt {
+        call: u64,
+    },
     Loop,
     Eat,
 }

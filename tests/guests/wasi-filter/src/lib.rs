@@ -70,7 +70,11 @@ mod guest {
             environment::get_arguments(),
             preopens::get_directories().len(),
             if stdin::get_stdin().blocking_read(1).is_err() { "closed" } else { "open" },
-            if tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4).is_err() { "none" } else { "some" },
+            if tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4).is_err() {
+                "none"
+            } else {
+                "some"
+            },
             if ip_name_lookup::resolve_addresses(&network, "localhost").is_err() { "none" } else { "some" },
             if wall_clock::now().seconds > 0 { "yes" } else { "no" },
             if random::get_random_bytes(8).len() == 8 { "yes" } else { "no" },
