@@ -21,7 +21,10 @@ fn status_tells_place_distance_and_holder() {
     let tail = || tailweir().arg("tail").arg(segments.directory()).args("--checkpoint s");
     tail().arg("--once").run().quietly();
     let done = &status(&segments)[0];
-    assert_eq!((&done["checkpoint"], &done["behind_bytes"], &done["held_by"]), (&json!("s"), &json!(0), &Value::Null));
+    assert_eq!(
+        (&done["checkpoint"], &done["behind_bytes"], &done["held_by"]),
+        (&json!("s"), &json!(0), &Value::Null)
+    );
     assert_eq!(done["written_by"], "tailweir");
     let running = tail().start();
     wait_for("the holder", || status(&segments)[0]["held_by"] == running.pid());
@@ -41,7 +44,8 @@ fn a_checkpoint_of_kumods_is_taken_over_and_handed_back() {
     let all: Vec<String> = lines.values().flatten().cloned().collect();
     let rest: u64 = all[123..].iter().map(|line| line.len() as u64 + 1).sum();
     assert_eq!(before["behind_bytes"], rest);
-    let tail = tailweir().arg("tail").arg(segments.directory()).args("--checkpoint taken --once").run().quietly();
+    let tail =
+        tailweir().arg("tail").arg(segments.directory()).args("--checkpoint taken --once").run().quietly();
     assert_eq!(tail.lines().collect::<Vec<_>>(), all[123..]);
     // What kumod reads of it: the file's path and the lines of it that are dealt with.
     let ours = segments.checkpoint("taken");

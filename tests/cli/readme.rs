@@ -34,7 +34,9 @@ fn its_commands_exist() {
         let name = line.split_whitespace().next().unwrap();
         let help = if name.starts_with('-') { "--help".to_owned() } else { format!("{name} --help") };
         let help = tailweir().args(&help).run().quietly();
-        for option in line.split(" -- ").next().unwrap().split_whitespace().filter(|word| word.starts_with("--")) {
+        for option in
+            line.split(" -- ").next().unwrap().split_whitespace().filter(|word| word.starts_with("--"))
+        {
             assert!(help.contains(option), "`tailweir {line}`: no {option}");
         }
         seen += 1;
@@ -46,7 +48,8 @@ fn its_commands_exist() {
 fn its_script_runs() {
     let script = blocks(&readme(), "lua").remove(0);
     let segments = Segments::generate(500, 1, 41);
-    let path = segments.beside("readme.lua", &script.replace("directory = dir", "directory = dir, follow = false"));
+    let path =
+        segments.beside("readme.lua", &script.replace("directory = dir", "directory = dir, follow = false"));
     let said = tailweir().arg("script").arg(path).arg("--").arg(segments.directory()).run().quietly();
     let bounced = segments.ids(|r| r["type"] == "Bounce").len();
     assert_eq!(said.lines().count(), bounced);
@@ -54,7 +57,14 @@ fn its_script_runs() {
 
 #[test]
 fn its_links_lead_somewhere() {
-    for page in ["README.md", "ARCHITECTURE.md", "docs/scripts.md", "docs/pipeline.md", "docs/checkpoint.md", "docs/plugins.md"] {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/scripts.md",
+        "docs/pipeline.md",
+        "docs/checkpoint.md",
+        "docs/plugins.md",
+    ] {
         let text = fs::read_to_string(repository(page)).unwrap();
         let folder = repository(page).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -80,9 +90,9 @@ fn the_scripts_in_the_documentation_are_lua() {
 
 #[test]
 fn core_depends_on_no_engine() {
-    let tree = Command::new(env!("CARGO")).args(["tree", "--offline", "-p", "tailweir-core", "-e", "normal", "--prefix", "none"]);
-    let mut tree = tree;
-    let tree = String::from_utf8(tree.current_dir(repository("")).output().unwrap().stdout).unwrap();
+    let arguments = ["tree", "--offline", "-p", "tailweir-core", "-e", "normal", "--prefix", "none"];
+    let tree = Command::new(env!("CARGO")).args(arguments).current_dir(repository("")).output().unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.contains("tailweir-core"), "{tree}");
     for engine in ["wasmtime", "mlua", "tokio", "zstd", "tailweir-segments"] {
         assert!(!tree.lines().any(|line| line.starts_with(&format!("{engine} "))), "{tree}");

@@ -20,7 +20,8 @@ fn set(ids: Vec<String>) -> BTreeSet<String> {
 #[test]
 fn kumods_command_line_runs_the_script_with_its_arguments() {
     let segments = Segments::generate(1, 1, 1);
-    let script = "local kumo = require 'kumo'\nkumo.on('main', function(...) print(table.concat({...}, '|')) end)";
+    let script =
+        "local kumo = require 'kumo'\nkumo.on('main', function(...) print(table.concat({...}, '|')) end)";
     let script = segments.beside("main.lua", script);
     let run = |program: tailweir_tests::Program| program.run().with_code(0);
     let kumods = tailweir().arg("--script").arg("--policy").arg(&script).args("--script-args old -- a -b");
@@ -46,7 +47,8 @@ fn rights_are_given_up_for_good() {
     let public = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(script.parent().unwrap(), public).unwrap();
     let ended = tailweir().arg("script").arg(&script).args("--user nobody").run().quietly();
-    let nobody = String::from_utf8(Command::new("id").args(["-u", "nobody"]).output().unwrap().stdout).unwrap();
+    let nobody =
+        String::from_utf8(Command::new("id").args(["-u", "nobody"]).output().unwrap().stdout).unwrap();
     assert_eq!(ended.trim(), nobody.trim());
     let unknown = tailweir().arg("script").arg(&script).args("--user no-such-user").run().with_code(1);
     assert!(unknown.contains("--user no-such-user: no such user"), "{unknown}");
@@ -89,9 +91,14 @@ fn three_customers_side_by_side_get_each_their_own() {
     for pool in pools {
         let (delivered, expected) = (server.delivered(&format!("/{pool}")), segments.ids(of_pool(pool)));
         assert_eq!(delivered, expected, "{pool}");
-        let again = tailweir().arg("script").arg(example("per-customer.lua")).arg("--").arg(segments.directory());
+        let again =
+            tailweir().arg("script").arg(example("per-customer.lua")).arg("--").arg(segments.directory());
         again.arg(pool).env("WEBHOOK_BASE", &server.url()).env("ONCE", "1").run().quietly();
-        assert_eq!(server.delivered(&format!("/{pool}")).len(), expected.len(), "{pool}: everything was committed");
+        assert_eq!(
+            server.delivered(&format!("/{pool}")).len(),
+            expected.len(),
+            "{pool}: everything was committed"
+        );
     }
     let keys: Vec<_> = server.requests().iter().map(|r| r.headers["idempotency-key"].clone()).collect();
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "each batch has an id of its own");
@@ -121,11 +128,18 @@ fn the_documented_webhook_script_gives_up_on_a_client_error_and_delivers_on_the_
 fn the_other_example_scripts_count_right() {
     let segments = Segments::generate(3_000, 2, 13);
     let count = |kind: &str| segments.ids(|r| r["type"] == kind).len();
-    let multi = tailweir().arg("script").arg(example("multi.lua")).arg("--").arg(segments.directory()).run().quietly();
+    let multi = tailweir()
+        .arg("script")
+        .arg(example("multi.lua"))
+        .arg("--")
+        .arg(segments.directory())
+        .run()
+        .quietly();
     assert_eq!(multi, format!("{} deliveries, {} bounces\n", count("Delivery"), count("Bounce")));
     let wasm = tailweir().arg("script").arg(example("wasm-filter.lua")).arg("--").arg(segments.directory());
     let kept = segments.kept(of_pool("shared"));
-    let records: Vec<serde_json::Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<serde_json::Value> =
+        kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bytes: u64 = records.iter().map(|record| record["size"].as_u64().unwrap()).sum();
     assert_eq!(
         wasm.arg("shared").run().quietly(),

@@ -77,7 +77,11 @@ fn f23_a_kill_at_any_point_loses_nothing() {
         let distinct: HashSet<&String> = arrived.iter().collect();
         assert_eq!(distinct, expected.iter().collect(), "seed {seed}");
         // At most the batch in flight comes again after each kill: the pipe holds no more than was written.
-        assert!(arrived.len() - expected.len() <= 300, "seed {seed}: {} too many", arrived.len() - expected.len());
+        assert!(
+            arrived.len() - expected.len() <= 300,
+            "seed {seed}: {} too many",
+            arrived.len() - expected.len()
+        );
     }
 }
 

@@ -22,8 +22,9 @@ fn mistakes_on_the_command_line_end_with_2() {
     check("tail /tmp --filter f.lua --config {", "--config is not JSON");
     check("tail /tmp --pattern [", "--pattern: ");
     check("tail /tmp --checkpoint a/b", "--checkpoint: checkpoint_name `a/b`");
-    check("--script", "--policy");
+    check("--script", "--policy <FILE>");
     check("--policy x.lua", "--script");
+    check("--script --policy x.lua customer-a", "unexpected argument 'customer-a'");
     check("script", "<FILE>");
     check("script x.lua customer-a", "unexpected argument 'customer-a'");
     check("run a.toml --once --check", "cannot be used with");
@@ -43,7 +44,8 @@ fn failures_end_with_1_and_name_their_causes() {
     assert!(missing.contains("/no/such/script.lua"), "{missing}");
     let segments = Segments::generate(1, 1, 1);
     let broken = segments.beside("f.wasm", "not a component");
-    let error = tailweir().arg("tail").arg(segments.directory()).arg("--filter").arg(&broken).run().with_code(1);
+    let error =
+        tailweir().arg("tail").arg(segments.directory()).arg("--filter").arg(&broken).run().with_code(1);
     assert!(error.starts_with("Error: ") && error.contains("f.wasm"), "{error}");
 }
 
@@ -58,9 +60,11 @@ fn logs_are_lines_of_json_if_asked_for() {
     let segments = Segments::generate(100, 1, 1);
     let tail = tailweir().arg("tail").arg(segments.directory()).args("--once --log info --log-format json");
     let said = tail.run().with_code(0);
-    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let finished = lines.iter().find(|line| line["message"] == "segment finished").unwrap();
     assert_eq!((finished["lines"].as_u64(), finished["level"].as_str()), (Some(100), Some("INFO")));
-    let from_environment = tailweir().arg("tail").arg(segments.directory()).arg("--once").env("TAILWEIR_LOG", "info");
+    let from_environment =
+        tailweir().arg("tail").arg(segments.directory()).arg("--once").env("TAILWEIR_LOG", "info");
     assert!(from_environment.run().with_code(0).contains("segment finished"));
 }

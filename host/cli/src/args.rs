@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,15 +9,42 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Tail a directory of compressed JSONL log segments through Lua scripts and WebAssembly plug-ins, with progress kept
 /// in checkpoints.
 #[derive(Debug, Parser)]
-#[command(name = "tailweir", version, max_term_width = 110, args_conflicts_with_subcommands = true)]
-#[command(arg_required_else_help = true)]
+#[command(name = "tailweir", version, max_term_width = 110)]
+#[command(after_help = "As kumod spells it: tailweir --script --policy FILE [-- ARGS…]")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
-    #[command(flatten)]
-    pub(crate) kumod: KumodArgs,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Command,
+}
+
+/// Run a Lua script, as kumod spells it
+#[derive(Debug, Parser)]
+#[command(name = "tailweir", max_term_width = 110)]
+pub(crate) struct KumodCli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// Run the file given with --policy as a script
+    #[arg(long, required = true)]
+    script: bool,
+    /// The script (may be /dev/stdin)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: ScriptOptions,
+    /// Arguments for the script's `main`
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// Whether the program was called as kumod is.
+pub(crate) fn is_kumods(arguments: impl Iterator<Item = OsString>) -> bool {
+    let kumods = |argument: &OsString| {
+        argument == "--script"
+            || argument == "--policy"
+            || argument.as_encoded_bytes().starts_with(b"--policy=")
+    };
+    arguments.take_while(|argument| argument != "--").any(|argument| kumods(&argument))
 }
 
 /// What goes to the log, and how.
@@ -34,23 +62,6 @@ pub(crate) struct LogArgs {
 pub(crate) enum LogFormat {
     Text,
     Json,
-}
-
-/// `tailweir --script --policy FILE -- ARGS…`, as kumod spells it.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Options that kumod has, so that only the program's path changes")]
-pub(crate) struct KumodArgs {
-    /// Run the file given with --policy as a script
-    #[arg(long, requires = "policy")]
-    pub(crate) script: bool,
-    /// The script (may be /dev/stdin)
-    #[arg(long, value_name = "FILE", requires = "script")]
-    pub(crate) policy: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) how: ScriptOptions,
-    /// Arguments for the script's `main`
-    #[arg(last = true, requires = "script")]
-    pub(crate) args: Vec<String>,
 }
 
 /// What both spellings of running a script take.
@@ -186,32 +197,21 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definitions_are_sound() {
         Cli::command().debug_assert();
+        KumodCli::command().debug_assert();
     }
 
     #[test]
     fn kumods_spelling_is_understood() {
-        let cli = Cli::parse_from([
-            "tailweir",
-            "--script",
-            "--policy",
-            "a.lua",
-            "--script-args",
-            "one",
-            "--user",
-            "nobody",
-            "--",
-            "two",
-            "-x",
-        ]);
-        assert!(cli.kumod.script && cli.command.is_none());
-        assert_eq!(cli.kumod.policy.unwrap().to_str(), Some("a.lua"));
-        assert_eq!(
-            (cli.kumod.how.script_args, cli.kumod.args),
-            (vec!["one".into()], vec!["two".into(), "-x".into()])
-        );
-        assert_eq!(cli.kumod.how.user.as_deref(), Some("nobody"));
+        let text = "tailweir --script --policy a.lua --script-args one --user nobody -- two -x";
+        let arguments = || text.split(' ').map(OsString::from);
+        assert!(is_kumods(arguments()));
+        let cli = KumodCli::parse_from(arguments());
+        assert_eq!(cli.policy.to_str(), Some("a.lua"));
+        assert_eq!((cli.how.script_args, cli.args), (vec!["one".into()], vec!["two".into(), "-x".into()]));
+        assert_eq!(cli.how.user.as_deref(), Some("nobody"));
+        assert!(!is_kumods("tailweir script a.lua -- --script".split(' ').map(OsString::from)));
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
             "--",
             "x",
         ]);
-        let Some(Command::Script(script)) = cli.command else { panic!("{:?}", cli.command) };
+        let Command::Script(script) = cli.command else { panic!("{:?}", cli.command) };
         assert_eq!((script.how.diag_format, script.args), (Some(DiagFormat::Json), vec!["x".to_owned()]));
         assert_eq!(cli.log.filter.as_deref(), Some("info"));
     }
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn options_of_the_same_name_are_told_apart() {
         let cli = Cli::parse_from(["tailweir", "tail", "dir", "--filter", "f.lua", "--log", "info"]);
-        let Some(Command::Tail(tail)) = cli.command else { panic!("{:?}", cli.command) };
+        let Command::Tail(tail) = cli.command else { panic!("{:?}", cli.command) };
         assert_eq!((tail.filter, cli.log.filter.as_deref()), (Some("f.lua".into()), Some("info")));
     }
 }

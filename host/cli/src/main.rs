@@ -21,15 +21,18 @@ mod tail;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Cli, Command};
-use crate::exit::UsageError;
+use crate::args::{Cli, Command, KumodCli, is_kumods};
 use crate::script::Spelling;
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse()) {
+    let ended = match is_kumods(std::env::args_os().skip(1)) {
+        true => as_kumod(KumodCli::parse()),
+        false => dispatch(Cli::parse()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::clear();
@@ -38,26 +41,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn as_kumod(cli: KumodCli) -> Result<()> {
+    use_ring();
+    script::run(&cli.policy, &cli.how, cli.args, &cli.log, Spelling::Kumods)
+}
+
 fn dispatch(cli: Cli) -> Result<()> {
-    // Fails only if there is a provider already, which is then as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    use_ring();
     let log = cli.log;
-    let Some(command) = cli.command else {
-        let file = cli
-            .kumod
-            .policy
-            .context(UsageError("give a command; `tailweir --help` lists them".to_owned()))?;
-        return script::run(&file, &cli.kumod.how, cli.kumod.args, &log, Spelling::Kumods);
-    };
-    if let Command::Script(script) = command {
-        return script::run(&script.file, &script.how, script.args, &log, Spelling::Ours);
+    if !matches!(cli.command, Command::Script(_)) {
+        logging::start(&log)?;
     }
-    logging::start(&log)?;
-    match command {
-        Command::Script(_) => Ok(()),
+    match cli.command {
+        Command::Script(args) => script::run(&args.file, &args.how, args.args, &log, Spelling::Ours),
         Command::Run(args) => run::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Demo(args) => demo::run(&args),
     }
+}
+
+/// Chooses who does the cryptography of TLS.
+fn use_ring() {
+    // Fails only if there is a provider already, which is then as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }

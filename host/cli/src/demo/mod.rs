@@ -220,9 +220,10 @@ impl Demo {
             let committed = self.checkpoint(checkpoint)?;
             let complete = committed.behind_bytes == 0 && committed.held_by.is_none();
             let again: u64 = arrived.values().map(|times| u64::from(*times) - 1).sum();
-            let (kept_count, arrived_count) =
-                (HumanCount(kept.len() as u64), HumanCount(arrived.len() as u64));
-            let (read, again) = (HumanCount(world.written()), HumanCount(again));
+            // Padded as texts: the number itself ignores the width.
+            let count = |n: u64| HumanCount(n).to_string();
+            let (kept_count, arrived_count) = (count(kept.len() as u64), count(arrived.len() as u64));
+            let (read, again) = (count(world.written()), count(again));
             let committed = if complete { "everything" } else { "not everything" };
             say!("   {what:<28}{read:>9}{kept_count:>9}{arrived_count:>9}{again:>15}  {committed}");
             let (missing, foreign) = (
