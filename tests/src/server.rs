@@ -88,7 +88,8 @@ impl Server {
             request.status.clone_from(&answer);
             state.requests.push(request);
             drop(state);
-            (&mut &*stream).write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 4\r\n\r\nsaid").as_bytes())?;
+            (&mut &*stream)
+                .write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 4\r\n\r\nsaid").as_bytes())?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(crate) struct KumodCli {
     pub(crate) log: LogArgs,
     /// Run the file given with --policy as a script
     #[arg(long, required = true)]
-    script: bool,
+    pub(crate) script: bool,
     /// The script (may be /dev/stdin)
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: PathBuf,

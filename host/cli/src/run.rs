@@ -1,5 +1,6 @@
 //! `tailweir run`.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -188,12 +189,12 @@ impl Closers {
 }
 
 /// What `--check` says of a pipeline that is in order.
-#[expect(clippy::print_stdout, reason = "the answer goes to stdout")]
 fn summarize(path: &Path, pipeline: &Pipeline) -> Result<()> {
-    println!("{}: in order", path.display());
-    println!("directory {}", pipeline.tailer.directory.display());
+    let mut text =
+        format!("{}: in order\ndirectory {}\n", path.display(), pipeline.tailer.directory.display());
     for table in &pipeline.consumers {
-        println!("consumer {}, checkpoint {}", table.name.get_ref(), table.checkpoint_name().get_ref());
+        text +=
+            &format!("consumer {}, checkpoint {}\n", table.name.get_ref(), table.checkpoint_name().get_ref());
     }
-    Ok(())
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
 }

@@ -8,6 +8,7 @@ mod receiver;
 mod world;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,10 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 type Arrived = HashMap<String, u32>;
 
 macro_rules! say {
-    ($($text:tt)*) => {{
-        #[expect(clippy::print_stdout, reason = "the demo talks on stdout")]
-        { println!($($text)*) }
-    }};
+    ($($text:tt)*) => { writeln!(std::io::stdout(), $($text)*).context("cannot write to stdout")? };
 }
 
 /// Runs the demo.
@@ -118,8 +116,7 @@ impl Demo {
         filter.terminate().context("the filter")?;
         say!("   Both have, and ended in good order when asked to.\n");
         self.summarize(&world, &receiver.arrived(), &filtered.arrived())?;
-        self.next_steps();
-        Ok(())
+        next_steps()
     }
 
     /// The Lua script, interrupted half-way.
@@ -243,15 +240,16 @@ impl Demo {
         say!("   What came again was in flight when the process was killed: delivery is at least once.\n");
         Ok(())
     }
+}
 
-    fn next_steps(&self) {
-        say!("6. What to try next");
-        say!("   tailweir tail DIR --once                    print the records of a directory of yours");
-        say!("   tailweir script examples/scripts/multi.lua -- DIR");
-        say!("   tailweir run examples/pipelines/to-files.toml --check");
-        say!("   tailweir status DIR                         where each consumer is");
-        say!("   docs/scripts.md, docs/plugins.md            write your own");
-    }
+fn next_steps() -> Result<()> {
+    say!("6. What to try next");
+    say!("   tailweir tail DIR --once                    print the records of a directory of yours");
+    say!("   tailweir script examples/scripts/multi.lua -- DIR");
+    say!("   tailweir run examples/pipelines/to-files.toml --check");
+    say!("   tailweir status DIR                         where each consumer is");
+    say!("   docs/scripts.md, docs/plugins.md            write your own");
+    Ok(())
 }
 
 /// Waits for a condition, and gives up with an error that names it.
