@@ -19,7 +19,7 @@
 //! | returned | means |
 //! |---|---|
 //! | nothing, `nil` or `true` | done |
-//! | an array of strings (JSON texts) and tables | these records go to the sink; done |
+//! | an array of strings (JSON texts), tables and other values | these records go to the sink; done |
 //! | `nil` or `false`, then `{retry = '2s', reason = '…'}` | deliver the batch again, after that time (seconds if a number, the consumer's back-off if `true`) |
 //! | `nil` or `false`, then `{reject = {1, 3}, reason = '…'}` | these records, counted from 1, can never be dealt with; the others are |
 //! | `nil` or `false`, then `{stop = true, reason = '…'}` | stop the consumer, the batch stays unacknowledged |
@@ -171,9 +171,9 @@ impl LuaProcessor {
                         .map_err(|e| bad(format!("the string is not JSON: {e}")))?;
                     text.to_owned()
                 }
-                table @ Value::Table(_) => {
+                value @ (Value::Table(_) | Value::Integer(_) | Value::Number(_) | Value::Boolean(_)) => {
                     let mut text = Vec::new();
-                    self.records.encode(&self.lua, &table, &mut text).map_err(|e| bad(e.to_string()))?;
+                    self.records.encode(&self.lua, &value, &mut text).map_err(|e| bad(e.to_string()))?;
                     String::from_utf8(text).map_err(|e| bad(e.to_string()))?
                 }
                 other => return Err(bad(format!("expected a table or a string, got {}", other.type_name()))),
