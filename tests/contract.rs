@@ -201,9 +201,12 @@ fn consumer(dir: &Path, filter: Option<Box<dyn Filter>>, size: usize, block: usi
     open(source, vec![options]).unwrap().pop().unwrap()
 }
 
+/// A batch's id, and one of its records.
+type Sent = (String, Vec<u8>);
+
 /// Remembers records, by the batch that they came from.
 #[derive(Default, Clone)]
-struct Memory(Rc<RefCell<Vec<(String, Vec<u8>)>>>);
+struct Memory(Rc<RefCell<Vec<Sent>>>);
 
 impl Sink for Memory {
     fn send<'a>(&'a mut self, id: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
@@ -355,7 +358,7 @@ fn processors() -> Vec<Case<Box<dyn Processor>>> {
 struct Seen {
     /// How it ended, without what each engine says in its own words.
     end: String,
-    emitted: Vec<(String, Vec<u8>)>,
+    emitted: Vec<Sent>,
     quarantined: Vec<(String, u64)>,
     retries: u64,
     committed: u64,

@@ -144,6 +144,9 @@ impl Write for HourlyFile {
     }
 }
 
+/// What events are logged as, wherever they come from.
+const TARGET: &str = "tailweir";
+
 /// Writes events as log lines: what loses or sets aside data as warnings, the course of things as `info`, and what
 /// happens per batch as `debug`.
 pub(crate) struct LogEvents;
@@ -152,37 +155,43 @@ impl EventSink for LogEvents {
     fn emit(&self, event: Event) {
         crate::progress::observe(&event);
         match event {
-            Event::SegmentOpened { segment } => info!(%segment, "segment opened"),
+            Event::SegmentOpened { segment } => info!(target: TARGET, %segment, "segment opened"),
             Event::SegmentFinished { segment, lines, bytes } => {
-                info!(%segment, lines, bytes, "segment finished")
+                info!(target: TARGET, %segment, lines, bytes, "segment finished")
             }
             Event::SegmentDamaged { segment, line, reason } => {
-                warn!(%segment, line, reason, "segment damaged; what could be read was delivered");
+                warn!(target: TARGET, %segment, line, reason, "segment damaged; what could be read was delivered");
             }
-            Event::ForeignFile { name, reason } => warn!(name, reason, "not a segment; passed over"),
-            Event::SegmentGap { segment, reason } => warn!(%segment, reason, "gap"),
+            Event::ForeignFile { name, reason } => {
+                warn!(target: TARGET, name, reason, "not a segment; passed over")
+            }
+            Event::SegmentGap { segment, reason } => warn!(target: TARGET, %segment, reason, "gap"),
             Event::SegmentLate { segment } => {
-                warn!(%segment, "a segment appeared that sorts before ones already read; reading it now");
+                warn!(target: TARGET, %segment, "a segment appeared that sorts before ones already read; reading it now");
             }
             Event::SkippedByRequest { first, segments } => {
-                info!(%first, segments, "starting at the newest segment; older ones skipped by request");
+                info!(target: TARGET, %first, segments, "starting at the newest segment; older ones skipped by request");
             }
             Event::Malformed { consumer, position, kind } => {
-                warn!(consumer, %position, "not a record: {kind}");
+                warn!(target: TARGET, consumer, %position, "not a record: {kind}");
             }
             Event::Repaired { segment, records } => {
-                warn!(%segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
+                warn!(target: TARGET, %segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
             }
-            Event::Filtered { consumer, records, kept } => debug!(consumer, records, kept, "filtered"),
-            Event::Committed { consumer, records, bytes } => debug!(consumer, records, bytes, "committed"),
+            Event::Filtered { consumer, records, kept } => {
+                debug!(target: TARGET, consumer, records, kept, "filtered")
+            }
+            Event::Committed { consumer, records, bytes } => {
+                debug!(target: TARGET, consumer, records, bytes, "committed")
+            }
             Event::Quarantined { consumer, position, reason } => {
-                warn!(consumer, %position, reason, "record put in quarantine");
+                warn!(target: TARGET, consumer, %position, reason, "record put in quarantine");
             }
             Event::Retried { consumer, batch, after_ms, reason } => {
-                warn!(consumer, batch, after_ms, reason, "batch will be delivered again");
+                warn!(target: TARGET, consumer, batch, after_ms, reason, "batch will be delivered again");
             }
-            Event::Warning { message } => warn!("{message}"),
-            other => warn!("{other:?}"),
+            Event::Warning { message } => warn!(target: TARGET, "{message}"),
+            other => warn!(target: TARGET, "{other:?}"),
         }
     }
 }

@@ -63,13 +63,7 @@ impl HttpSink {
             value.set_sensitive(true);
             headers.insert(header, value);
         }
-        let agent = concat!("tailweir/", env!("CARGO_PKG_VERSION"));
-        let client = Client::builder()
-            .user_agent(agent)
-            .timeout(options.timeout.0)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("cannot make an HTTP client")?;
+        let client = client(options.timeout.into()).context("cannot make an HTTP client")?;
         Ok(Self { client, url, headers })
     }
 
@@ -89,6 +83,19 @@ impl HttpSink {
             Err(e) => Err(super::retry(format!("POST {}: {}", self.url, one_line(&e.without_url())))),
         }
     }
+}
+
+fn client(timeout: Duration) -> reqwest::Result<Client> {
+    let builder = || {
+        let agent = concat!("tailweir/", env!("CARGO_PKG_VERSION"));
+        Client::builder().user_agent(agent).timeout(timeout).redirect(reqwest::redirect::Policy::none())
+    };
+    // A bare machine has no certificates of its own; then the authorities count that Mozilla trusts.
+    builder().build().or_else(|_| {
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        builder().tls_backend_preconfigured(tls).build()
+    })
 }
 
 /// What an answer means for the batch.
