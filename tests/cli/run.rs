@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
 use tailweir_tests::{Program, Segments, Server, id, of_pool, repository};
 
 use crate::tailweir;
@@ -63,18 +64,52 @@ fn a_check_names_each_kind_of_mistake() {
 }
 
 #[test]
-fn a_check_of_the_examples_passes() {
-    let segments = Segments::generate(1, 1, 1);
-    for entry in fs::read_dir(repository("examples/pipelines")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
+fn the_examples_pass_their_check_and_run() {
+    let segments = Segments::generate(2_000, 2, 25);
+    let server = Server::start();
+    let folder = segments.directory().parent().unwrap().to_owned();
+    let run = |name: &str, option: &str| {
+        let text = fs::read_to_string(repository("examples/pipelines").join(name)).unwrap();
+        let text = text.replace("\"/tmp/", &format!("\"{}/", folder.display()));
         let text = text.replace("/var/log/kumomta", segments.directory().to_str().unwrap());
         let text = text.replace("\"../", &format!("\"{}/../", repository("examples/pipelines").display()));
-        let file = segments.beside("example.toml", &text);
-        let check = tailweir().arg("run").arg(file).arg("--check");
-        let check = check.env("WEBHOOK_URL", "http://127.0.0.1:1/").env("WEBHOOK_AUTHORIZATION", "Bearer x");
-        assert!(check.run().quietly().contains("in order"), "{}", path.display());
+        let file = segments.beside(name, &text);
+        let run = tailweir().arg("run").arg(file).arg(option).env("WEBHOOK_URL", &server.url());
+        run.env("WEBHOOK_AUTHORIZATION", "Bearer x").run().quietly()
+    };
+    for entry in fs::read_dir(repository("examples/pipelines")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(run(&name, "--check").contains("in order"), "{name}");
+        assert_eq!(run(&name, "--once"), "", "{name}");
     }
+    assert_eq!(lines(&folder.join("customer-a.jsonl")).len(), segments.ids(of_pool("customer-a")).len());
+    let summaries = lines(&folder.join("summary.jsonl"));
+    let count =
+        |line: &String| serde_json::from_str::<Value>(line).unwrap()["types"]["Delivery"].as_u64().unwrap();
+    let deliveries = segments.ids(|r| r["type"] == "Delivery").len() as u64;
+    assert_eq!(summaries.iter().map(count).sum::<u64>(), deliveries);
+    let redacted = lines(&folder.join("redacted.jsonl"));
+    assert_eq!(redacted.iter().map(|line| id(line)).collect::<Vec<_>>(), segments.ids(|_| true));
+    let recipient = |line: &String| {
+        serde_json::from_str::<Value>(line).unwrap()["recipient"].as_str().unwrap().to_owned()
+    };
+    let original: Vec<_> = segments.kept(|_| true).lines().map(|line| recipient(&line.to_owned())).collect();
+    assert!(redacted.iter().zip(&original).all(|(line, original)| recipient(line) != *original));
+    assert_eq!(server.delivered("/"), segments.ids(|r| r["type"] == "Bounce"));
+    assert!(server.requests().iter().all(|request| request.headers["authorization"] == "Bearer x"));
+}
+
+#[test]
+fn the_documented_pipeline_passes_its_check() {
+    let text = fs::read_to_string(repository("docs/pipeline.md")).unwrap();
+    let segments = Segments::generate(1, 1, 1);
+    let text = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let component = repository("examples/plugins/pool-filter/pool-filter.wasm");
+    let text = text.replace("/var/log/kumomta", segments.directory().to_str().unwrap());
+    let file =
+        segments.beside("documented.toml", &text.replace("pool-filter.wasm", component.to_str().unwrap()));
+    let check = tailweir().arg("run").arg(file).arg("--check").env("HOOK_AUTH", "Bearer x");
+    assert!(check.run().quietly().contains("consumer customer-a, checkpoint customer-a"));
 }
 
 fn lines(path: &Path) -> Vec<String> {

@@ -23,7 +23,7 @@ const DEFAULT: &str = "warn";
 /// Starts logging for a command other than a script.
 pub(crate) fn start(args: &LogArgs) -> Result<()> {
     let format = if args.format == Some(LogFormat::Json) { DiagFormat::Json } else { DiagFormat::Compact };
-    install(filter(args, &["TAILWEIR_LOG"])?, format, BoxMakeWriter::new(progress_aware_stderr))
+    install(filter(args, &["TAILWEIR_LOG"])?, format, stderr())
 }
 
 /// Starts logging for a script, which kumod's options and `KUMOD_LOG` may say more about.
@@ -34,8 +34,10 @@ pub(crate) fn start_for_script(args: &LogArgs, how: &ScriptOptions) -> Result<()
         (None, _) => DiagFormat::Compact,
     };
     let writer = match &how.diag_log_dir {
-        Some(directory) => BoxMakeWriter::new(HourlyFiles::new(directory)?),
-        None => BoxMakeWriter::new(io::stderr),
+        Some(directory) => {
+            Destination { writer: BoxMakeWriter::new(HourlyFiles::new(directory)?), terminal: false }
+        }
+        None => stderr(),
     };
     install(filter(args, &["KUMOD_LOG", "TAILWEIR_LOG"])?, format, writer)
 }
@@ -71,11 +73,10 @@ pub(crate) fn set_filter(text: &str) -> Result<(), String> {
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-fn install(filter: EnvFilter, format: DiagFormat, writer: BoxMakeWriter) -> Result<()> {
+fn install(filter: EnvFilter, format: DiagFormat, to: Destination) -> Result<()> {
     let (filter, handle) = reload::Layer::new(filter);
-    let colours = matches!(format, DiagFormat::Full | DiagFormat::Compact | DiagFormat::Pretty)
-        && io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(to.writer);
+    let lines = lines.with_ansi(to.terminal && format != DiagFormat::Json);
     let lines = match format {
         DiagFormat::Full => lines.boxed(),
         DiagFormat::Compact => lines.compact().boxed(),
@@ -87,9 +88,16 @@ fn install(filter: EnvFilter, format: DiagFormat, writer: BoxMakeWriter) -> Resu
     FILTER.set(handle).map_err(|_| anyhow::anyhow!("logging was started twice"))
 }
 
+/// Where log lines go.
+struct Destination {
+    writer: BoxMakeWriter,
+    terminal: bool,
+}
+
 /// Stderr, with the progress bar out of the way of each line.
-fn progress_aware_stderr() -> impl Write {
-    crate::progress::AroundBar(io::stderr())
+fn stderr() -> Destination {
+    let writer = || crate::progress::AroundBar(io::stderr());
+    Destination { writer: BoxMakeWriter::new(writer), terminal: io::stderr().is_terminal() }
 }
 
 /// Log files named `log.YYYY-MM-DD-HH` (UTC), as kumod's.

@@ -1,14 +1,14 @@
 //! The progress bar: on stderr, while catching up at a terminal.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tailweir_core::{Event, SegmentName};
 use tailweir_pipeline::Counters;
-use tailweir_segments::{Entry, list};
-use tailweir_segments::{Pattern, ReadError};
+use tailweir_segments::{Entry, Pattern, list};
 
 /// Decompressed bytes per compressed byte of a mail log, until a segment has shown its own.
 const USUAL_RATIO: f64 = 7.0;
@@ -37,25 +37,18 @@ struct Seen {
 
 /// Shows a bar until everything in `directory` that matches is read, if there is a terminal for it: stderr, and stdout
 /// must not be one, since records would run through the bar. The slowest of the consumers counts.
-///
-/// # Errors
-/// If the directory cannot be read.
-pub(crate) fn start(
-    directory: &std::path::Path,
-    pattern: &Pattern,
-    consumers: Vec<Arc<Counters>>,
-) -> Result<(), ReadError> {
+pub(crate) fn start(directory: &Path, pattern: &Pattern, consumers: Vec<Arc<Counters>>) {
     if !io::stderr().is_terminal() || io::stdout().is_terminal() {
-        return Ok(());
+        return;
     }
-    let entries = list(directory, pattern)?;
+    // A directory that cannot be read is the reader's to report.
+    let Ok(entries) = list(directory, pattern) else { return };
     let style = "{bar:30} {binary_bytes} of about {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is valid");
     let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(5)).with_style(style);
     let shown = SHOWN.get_or_init(|| Bar { bar, entries, seen: Mutex::default() });
     // The process does not wait for this thread: it only draws.
     std::thread::spawn(move || shown.follow(&consumers));
-    Ok(())
 }
 
 /// Learns from an event how far reading is.

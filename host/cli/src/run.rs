@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +13,7 @@ use tailweir_pipeline::{
     Source, SourceOptions, StartFrom, drive,
 };
 use tailweir_segments::{Mode, Watch, list};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::args::RunArgs;
@@ -34,12 +35,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let on_signal = closers.clone();
     Shutdown::on_signal(move || on_signal.close())?;
     let source = Source::new(source(&pipeline.tailer, args.once))?;
-    let all = Arc::new(Barrier::new(plans.len() + 1));
+    let gate = Gate::new();
     let mut threads = Vec::with_capacity(plans.len());
     for plan in plans {
-        let (source, closers, all, name) = (source.clone(), closers.clone(), all.clone(), plan.name.clone());
+        let (source, closers, pass, name) = (source.clone(), closers.clone(), gate.pass(), plan.name.clone());
         let work = move || {
-            let ended = consume(&plan, &source, &closers, &all);
+            let ended = consume(&plan, &source, &closers, pass);
             ended.inspect_err(|e| {
                 error!(consumer = plan.name, "stopped: {}; the others go on", one_line(e.as_ref()))
             })
@@ -48,12 +49,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
             thread::Builder::new().name(name.clone()).spawn(work).context("cannot start a thread")?;
         threads.push((name, thread));
     }
-    all.wait();
-    progress::start(
-        &pipeline.tailer.directory,
-        &pipeline.tailer.pattern.clone().unwrap_or_default(),
-        closers.counters(),
-    )?;
+    gate.open();
+    let tailer = &pipeline.tailer;
+    progress::start(&tailer.directory, &tailer.pattern.clone().unwrap_or_default(), closers.counters());
     let failed = join(threads);
     progress::clear();
     if failed.is_empty() { Ok(()) } else { bail!("consumers that failed: {}", failed.join(", ")) }
@@ -114,22 +112,61 @@ fn source(tailer: &Tailer, once: bool) -> SourceOptions {
 }
 
 /// A consumer's thread: opens it, waits until all are open, so that they share one pass over the directory, and runs it.
-fn consume(plan: &Plan, source: &Source, closers: &Closers, all: &Barrier) -> Result<()> {
-    let opened = open(plan, source);
-    if let Ok(consumer) = &opened {
-        closers.add(consumer);
-    }
-    all.wait();
-    let mut consumer = opened?;
+fn consume(plan: &Plan, source: &Source, closers: &Closers, pass: Pass) -> Result<()> {
+    let mut consumer = open(plan, source)?;
+    closers.add(&consumer);
     let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    runtime.block_on(drive(&mut consumer, &mut *processor, &mut *sink, &plan.policy))?;
+    runtime.block_on(async {
+        pass.through().await;
+        drive(&mut consumer, &mut *processor, &mut *sink, &plan.policy).await
+    })?;
     let counted = consumer.counters().snapshot();
     info!(consumer = plan.name, records = counted.records, committed = counted.committed_records, "ended");
     Ok(())
+}
+
+/// Opens once everybody who has a pass is at it, or has given the pass up.
+struct Gate {
+    arriving: mpsc::Receiver<()>,
+    arrival: mpsc::Sender<()>,
+    open: watch::Sender<bool>,
+}
+
+/// A right to go through a [`Gate`]. It is given up when dropped.
+struct Pass {
+    arrival: mpsc::Sender<()>,
+    open: watch::Receiver<bool>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let (arrival, arriving) = mpsc::channel();
+        Self { arriving, arrival, open: watch::Sender::new(false) }
+    }
+
+    fn pass(&self) -> Pass {
+        Pass { arrival: self.arrival.clone(), open: self.open.subscribe() }
+    }
+
+    /// Waits for all and opens.
+    fn open(self) {
+        drop(self.arrival);
+        // Nothing is sent: it returns when the last arrival is dropped.
+        let _ = self.arriving.recv();
+        self.open.send_replace(true);
+    }
+}
+
+impl Pass {
+    async fn through(mut self) {
+        drop(self.arrival);
+        // A gate that is gone stops nobody.
+        let _ = self.open.wait_for(|open| *open).await;
+    }
 }
 
 fn open(plan: &Plan, source: &Source) -> Result<Consumer> {

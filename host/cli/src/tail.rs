@@ -29,7 +29,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<()> {
     broken.watch(move || closer.close()).context("cannot watch stdout")?;
     let closer = consumer.closer();
     Shutdown::on_signal(move || closer.close())?;
-    progress::start(&args.directory, &pattern, vec![consumer.counters()])?;
+    progress::start(&args.directory, &pattern, vec![consumer.counters()]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
