@@ -301,12 +301,12 @@ fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
 impl Pipeline {
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let consumers = self.consumers.iter_mut().flat_map(|consumer| {
-            let (plugin, built_in) = match &mut consumer.processor {
-                ProcessorTable::Plugin(plugin) => (Some(plugin.path_mut()), None),
-                ProcessorTable::BuiltIn(sink) => (None, sink.path_mut()),
-            };
             let filter = consumer.filter.as_mut().map(Plugin::path_mut);
-            [filter, plugin, built_in, consumer.sink.path_mut()].into_iter().flatten()
+            let processor = match &mut consumer.processor {
+                ProcessorTable::Plugin(plugin) => vec![plugin.path_mut()],
+                ProcessorTable::BuiltIn(sink) => sink.paths_mut(),
+            };
+            filter.into_iter().chain(processor).chain(consumer.sink.paths_mut())
         });
         std::iter::once(&mut self.tailer.directory).chain(consumers)
     }
@@ -321,10 +321,11 @@ impl<Use> Plugin<Use> {
 }
 
 impl SinkTable {
-    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Self::File(options) => Some(&mut options.path),
-            Self::Stdout {} | Self::Http(_) => None,
+            Self::File(options) => vec![&mut options.path],
+            Self::Http(options) => options.paths_mut().collect(),
+            Self::Stdout {} => Vec::new(),
         }
     }
 }
@@ -389,11 +390,13 @@ mod tests {
     fn relative_paths_are_taken_from_the_files_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.toml");
-        let consumer = "[[consumer]]\nname = 'a'\nfilter = { lua = 'f.lua', config = { a = [1] } }\nprocessor = { file = { path = '/out' } }\n";
+        let consumer = "[[consumer]]\nname = 'a'\nfilter = { lua = 'f.lua', config = { a = [1] } }\n\
+            processor = { file = { path = '/out' } }\nsink = { http = { url = { file = 'url' } } }\n";
         std::fs::write(&path, format!("{TAILER}{consumer}")).unwrap();
         let mut pipeline = load(&path).unwrap();
         let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
-        assert_eq!(paths, [folder.path().join("logs"), folder.path().join("f.lua"), "/out".into()]);
+        let beside = |name: &str| folder.path().join(name);
+        assert_eq!(paths, [beside("logs"), beside("f.lua"), "/out".into(), beside("url")]);
         assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
     }
 }

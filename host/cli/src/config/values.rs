@@ -48,9 +48,9 @@ pub(crate) enum Text {
 impl std::fmt::Debug for Text {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Plain(_) => f.write_str("Plain(…)"),
-            Self::Env(name) => write!(f, "Env({name})"),
-            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Plain(_) => f.write_str("the text given"),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::File(path) => write!(f, "the content of {}", path.display()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Batches as JSON arrays over HTTP.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -33,6 +34,16 @@ pub(crate) struct HttpOptions {
     pub(crate) timeout: Period,
 }
 
+impl HttpOptions {
+    /// The files that texts are read from.
+    pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        std::iter::once(&mut self.url).chain(self.headers.values_mut()).filter_map(|text| match text {
+            Text::File(path) => Some(path),
+            Text::Plain(_) | Text::Env(_) => None,
+        })
+    }
+}
+
 fn a_minute() -> Period {
     Period(Duration::from_secs(60))
 }
@@ -41,6 +52,8 @@ fn a_minute() -> Period {
 pub(crate) struct HttpSink {
     client: Client,
     url: Url,
+    /// The URL for messages.
+    shown: String,
     headers: HeaderMap,
 }
 
@@ -48,8 +61,13 @@ impl HttpSink {
     /// Reads what the options refer to and checks it; connects to nothing.
     pub(crate) fn new(options: &HttpOptions) -> Result<Self> {
         let url = options.url.read().context("url")?;
-        let url: Url = url.parse().with_context(|| format!("url: `{url}` is not a URL"))?;
-        anyhow::ensure!(matches!(url.scheme(), "http" | "https"), "url: `{url}` is neither http nor https");
+        let url: Url = url.parse().with_context(|| format!("url: {:?} is not a URL", options.url))?;
+        let shown = shown(&url, &options.url);
+        anyhow::ensure!(
+            matches!(url.scheme(), "http" | "https"),
+            "url: `{}` is neither http nor https",
+            url.scheme()
+        );
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in &options.headers {
@@ -64,7 +82,7 @@ impl HttpSink {
             headers.insert(header, value);
         }
         let client = client(options.timeout.into()).context("cannot make an HTTP client")?;
-        Ok(Self { client, url, headers })
+        Ok(Self { client, url, shown, headers })
     }
 
     async fn post(&self, id: &BatchId, body: Vec<u8>) -> Result<(), Failure> {
@@ -79,9 +97,19 @@ impl HttpSink {
             }
         };
         match request.body(body).send().await {
-            Ok(response) => judge(response).await,
-            Err(e) => Err(super::retry(format!("POST {}: {}", self.url, one_line(&e.without_url())))),
+            Ok(response) => judge(response, &self.shown).await,
+            Err(e) => Err(super::retry(format!("POST {}: {}", self.shown, one_line(&e.without_url())))),
         }
+    }
+}
+
+/// A URL without what may be secret in it: user, password and query, and all but the server if it was kept out of the
+/// pipeline file.
+fn shown(url: &Url, origin: &Text) -> String {
+    let server = url.origin().ascii_serialization();
+    match origin {
+        Text::Plain(_) => server + url.path(),
+        Text::Env(_) | Text::File(_) => server + "/…",
     }
 }
 
@@ -99,7 +127,7 @@ fn client(timeout: Duration) -> reqwest::Result<Client> {
 }
 
 /// What an answer means for the batch.
-async fn judge(mut response: Response) -> Result<(), Failure> {
+async fn judge(mut response: Response, shown: &str) -> Result<(), Failure> {
     let status = response.status();
     if status.is_success() {
         return Ok(());
@@ -112,7 +140,7 @@ async fn judge(mut response: Response) -> Result<(), Failure> {
         body.extend_from_slice(&chunk[..chunk.len().min(EXCERPT - body.len())]);
     }
     let body = String::from_utf8_lossy(&body);
-    let reason = format!("POST {}: {status}: {}", response.url(), body.trim());
+    let reason = format!("POST {shown}: {status}: {}", body.trim());
     let passing = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
         || status.is_server_error();
     Err(if passing { Failure::Retry { after, reason } } else { Failure::Stop { reason } })
@@ -151,6 +179,13 @@ mod tests {
         assert_eq!(pause("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         assert_eq!(pause("Wed, 21 Oct 2099 07:28:00 GMT"), Some(LONGEST_PAUSE));
         assert_eq!(pause("soon"), None);
+    }
+
+    #[test]
+    fn a_url_is_shown_without_secrets() {
+        let url = "https://me:pw@hooks.example.com/in/T0P?key=1".parse().unwrap();
+        assert_eq!(shown(&url, &Text::Plain(String::new())), "https://hooks.example.com/in/T0P");
+        assert_eq!(shown(&url, &Text::Env("URL".into())), "https://hooks.example.com/…");
     }
 
     #[test]
