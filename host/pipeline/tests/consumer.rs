@@ -206,7 +206,9 @@ async fn f04_a_torn_checkpoint_falls_back_and_none_usable_says_what_to_do() {
         let mut c = open_one(dir.path(), consumer("c"));
         assert_eq!(numbers(next(&mut c).await.batch())[0], 10, "the previous generation, one batch earlier");
     }
-    std::fs::write(dir.path().join(".c.prev"), b"").unwrap();
+    for suffix in ["prev", "tmp"] {
+        std::fs::write(dir.path().join(format!(".c.{suffix}")), b"").unwrap();
+    }
     let error = open(once(dir.path()), vec![consumer("c")]).err().unwrap().to_string();
     assert!(error.contains(&format!("rm '{}'", path.display())) && error.contains("printf"), "{error}");
 }

@@ -18,8 +18,9 @@ use crate::{CheckpointName, WrittenBy};
 /// How many names of segments that no longer exist a journal may hold before it is written anew.
 const JOURNAL_SLACK: usize = 1024;
 
-/// Keeps a checkpoint in files of its directory: `.<name>`, its previous generation `.<name>.prev`, and the journal of
-/// finished segments `.<name>.finished`.
+/// Keeps a checkpoint in files of its directory: `.<name>`, the last generation before it that was brought to the disk,
+/// `.<name>.prev`, the file that the next one is written to, `.<name>.tmp`, and the journal of finished segments,
+/// `.<name>.finished`.
 ///
 /// The directory is held open, so that it may be moved or renamed meanwhile.
 pub struct FileStore {
@@ -31,6 +32,8 @@ pub struct FileStore {
     generation: u64,
     /// What the checkpoint looked like when we last read or wrote it.
     seen: Option<Stamp>,
+    /// Whether the checkpoint as it is now was brought to the disk.
+    current_is_synced: bool,
 }
 
 /// Tells one state of a file from another.
@@ -53,7 +56,8 @@ impl FileStore {
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(directory)?;
         let journal_id = format!("{:016x}", fastrand::u64(..));
-        Ok(Self { directory, name, events, journal_id, journal: None, generation: 0, seen: None })
+        let (journal, generation, seen, current_is_synced) = (None, 0, None, false);
+        Ok(Self { directory, name, events, journal_id, journal, generation, seen, current_is_synced })
     }
 
     /// What the checkpoint says, without changing anything, and who wrote it. `None` if there is no checkpoint.
@@ -80,8 +84,11 @@ impl FileStore {
     }
 
     fn io(&self, what: &'static str, suffix: &str) -> impl FnOnce(std::io::Error) -> StoreError {
-        let path = self.directory.path().join(self.name.file(suffix));
-        move |source| StoreError::Io { what, path, source }
+        move |source| StoreError::Io {
+            what,
+            path: self.directory.path().join(self.name.file(suffix)),
+            source,
+        }
     }
 
     /// Reads one generation. `None` if there is no such file; the inner error is a reason that it can't be used.
@@ -101,19 +108,29 @@ impl FileStore {
             Some(Err(reason)) => reason,
         };
         let path = self.directory.path().join(self.name.file(""));
-        let previous = match self.read(".prev")? {
-            Some(Ok(format)) => {
-                let message = format!(
-                    "the checkpoint {} can't be used ({reason}); going on from its previous generation, so records committed last may come again",
-                    path.display()
-                );
-                self.events.emit(Event::Warning { message });
-                return Ok(Some(format));
-            }
-            Some(Err(reason)) => reason,
-            None => "there is none".to_owned(),
-        };
-        Err(StoreError::Unusable { path, reason, previous })
+        let (mut best, mut previous) = (None, String::new());
+        for suffix in [".prev", ".tmp"] {
+            let problem = match self.read(suffix)? {
+                Some(Ok(format)) => {
+                    if best.as_ref().is_none_or(|other| generation(other) < generation(&format)) {
+                        best = Some(format);
+                    }
+                    continue;
+                }
+                Some(Err(reason)) => reason,
+                None => "there is none".to_owned(),
+            };
+            previous =
+                format!("{previous}{}{suffix}: {problem}", if previous.is_empty() { "" } else { "; " });
+        }
+        let Some(best) = best else { return Err(StoreError::Unusable { path, reason, previous }) };
+        let message = format!(
+            "the checkpoint {} can't be used ({reason}); going on from its previous generation, so records committed \
+             last may come again",
+            path.display()
+        );
+        self.events.emit(Event::Warning { message });
+        Ok(Some(best))
     }
 
     /// The names in the journal; `None` if there is none that belongs to our checkpoint.
@@ -150,16 +167,19 @@ impl FileStore {
 
     /// Writes a file under a temporary name and renames it. Not synced: see [`CheckpointStore::sync`].
     fn replace(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
-        self.write_temporary(text)?;
-        std::fs::rename(self.path(".tmp"), self.path(suffix)).map_err(self.io("replace", suffix))
+        let temporary = format!("{suffix}.tmp");
+        self.write(&temporary, text)?;
+        std::fs::rename(self.path(&temporary), self.path(suffix)).map_err(self.io("replace", suffix))
     }
 
-    fn write_temporary(&self, text: &[u8]) -> Result<(), StoreError> {
+    /// Writes a file, in place if it exists: that needs no space on a disk that has become full.
+    fn write(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
         let write = || {
-            let mut file = private().write(true).create(true).truncate(true).open(self.path(".tmp"))?;
-            file.write_all(text)
+            let mut file = private().write(true).create(true).truncate(false).open(self.path(suffix))?;
+            file.write_all(text)?;
+            file.set_len(text.len() as u64)
         };
-        write().map_err(self.io("write", ".tmp"))
+        write().map_err(self.io("write", suffix))
     }
 
     /// Reads the journal of our own checkpoint, and writes it anew if too much of it is about files long gone.
@@ -223,29 +243,31 @@ impl FileStore {
         }
     }
 
-    /// Puts the temporary file in the checkpoint's place and keeps what was there as the previous generation. There is
-    /// no moment at which the checkpoint is missing.
-    fn rotate(&self) -> Result<(), StoreError> {
-        let (temporary, current, previous) = (self.path(".tmp"), self.path(""), self.path(".prev"));
-        match renameat_with(CWD, &temporary, CWD, &current, RenameFlags::EXCHANGE) {
-            Ok(()) => {
-                return std::fs::rename(&temporary, &previous)
-                    .map_err(self.io("keep the previous generation as", ".prev"));
+    /// Puts the spare file in the checkpoint's place. There is no moment at which the checkpoint is missing.
+    ///
+    /// What was there becomes the previous generation if it is known to be on the disk, and the spare otherwise: so the
+    /// previous generation is one that a loss of power can't take, and most commits write to a file that exists and
+    /// exchange two names. Renaming over a file costs many times that, since ext4 begins to write out its data then.
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        let (spare, current, previous) = (self.path(".tmp"), self.path(""), self.path(".prev"));
+        let synced = std::mem::take(&mut self.current_is_synced);
+        match renameat_with(CWD, &spare, CWD, &current, RenameFlags::EXCHANGE) {
+            Ok(()) if synced => std::fs::rename(&spare, &previous).map_err(self.io("replace", ".prev")),
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::NOENT) => {
+                std::fs::rename(&spare, &current).map_err(self.io("replace", ""))
             }
-            Err(rustix::io::Errno::NOENT) => {}
             Err(_) => {
                 // A file system that can't exchange names (NFS) can still link and rename.
-                match std::fs::remove_file(&previous) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("replace", ".prev")(e)),
-                    _ => {}
-                }
-                match std::fs::hard_link(&current, &previous) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("write", ".prev")(e)),
-                    _ => {}
-                }
+                let missing =
+                    |e: std::io::Error| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) };
+                std::fs::remove_file(&previous).or_else(missing).map_err(self.io("replace", ".prev"))?;
+                std::fs::hard_link(&current, &previous)
+                    .or_else(missing)
+                    .map_err(self.io("write", ".prev"))?;
+                std::fs::rename(&spare, &current).map_err(self.io("replace", ""))
             }
         }
-        std::fs::rename(&temporary, &current).map_err(self.io("replace", ""))
     }
 }
 
@@ -280,7 +302,7 @@ impl CheckpointStore for FileStore {
         else {
             return Ok(());
         };
-        self.write_temporary(&text)?;
+        self.write(".tmp", &text)?;
         self.notice_foreign_writer();
         self.rotate()?;
         self.generation += 1;
@@ -295,6 +317,16 @@ impl CheckpointStore for FileStore {
                 _ => {}
             }
         }
-        self.directory.sync().map_err(self.io("sync", ""))
+        self.directory.sync().map_err(self.io("sync", ""))?;
+        self.current_is_synced = true;
+        Ok(())
+    }
+}
+
+/// How many times a checkpoint had been written; KumoMTA does not count.
+fn generation(format: &Format) -> u64 {
+    match format {
+        Format::Tailweir { generation, .. } => *generation,
+        Format::Kumod { .. } => 0,
     }
 }

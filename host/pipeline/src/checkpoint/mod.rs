@@ -94,8 +94,8 @@ pub enum StoreError {
     },
     /// Neither the checkpoint nor its previous generation can be used.
     #[error(
-        "the checkpoint {path} can't be used ({reason}), nor can its previous generation ({previous}); to start over from \
-         the oldest segment: rm '{path}' '{path}.prev'; to start at a known place: \
+        "the checkpoint {path} can't be used ({reason}), nor can a generation before it ({previous}); to start over from \
+         the oldest segment: rm '{path}' '{path}.prev' '{path}.tmp'; to start at a known place: \
          printf '{{\"file\":\"SEGMENT\",\"line\":LINES_DONE}}' > '{path}'",
         path = path.display()
     )]
@@ -104,7 +104,7 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
-        /// What is wrong with its previous generation.
+        /// What is wrong with the generations before it.
         previous: String,
     },
 }
