@@ -21,6 +21,11 @@ pub struct Batch {
     id: OnceLock<BatchId>,
 }
 
+/// Records that take up less than this part of their block's bytes are copied when the block is done with.
+const WORTH_COPYING: usize = 4;
+/// A block of fewer bytes than that may as well be kept.
+const SMALL_BLOCK: usize = 4 << 10;
+
 /// A record's block and its index there.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -62,6 +67,27 @@ impl Batch {
         self.records.push(Place { block: self.blocks.len() as u32 - 1, index: index as u32 });
     }
 
+    /// Lets go of `block`, of which no more records will be pushed, if those that were are so small a part of it that a
+    /// copy of them is better kept: a batch of rare records must not hold on to everything between them.
+    pub fn let_go_of(&mut self, block: &Arc<Block>) {
+        let footprint = block.footprint();
+        if footprint < SMALL_BLOCK || !self.blocks.last().is_some_and(|last| Arc::ptr_eq(last, block)) {
+            return;
+        }
+        let last = self.blocks.len() as u32 - 1;
+        let first = self.records.partition_point(|place| place.block < last);
+        let records = &self.records[first..];
+        let bytes: usize = records.iter().map(|place| block.bytes(place.index as usize).len()).sum();
+        if bytes >= footprint / WORTH_COPYING {
+            return;
+        }
+        let excerpt = block.excerpt(records.iter().map(|place| place.index as usize));
+        self.blocks[last as usize] = Arc::new(excerpt);
+        for (index, place) in self.records[first..].iter_mut().enumerate() {
+            place.index = index as u32;
+        }
+    }
+
     /// Adds a span that the batch accounts for. Spans of one segment must be added in order.
     pub fn add_span(&mut self, span: Span) {
         match self.spans.iter_mut().rfind(|s| s.segment == span.segment) {
@@ -90,7 +116,7 @@ impl Batch {
         self.bytes
     }
 
-    /// Bytes that it keeps in memory: all of the blocks that its records are in, of which it may hold a small part only.
+    /// Bytes that it keeps in memory: all of the blocks that its records are in, of which it may hold a part only.
     pub fn footprint(&self) -> usize {
         self.blocks.iter().map(|block| block.footprint()).sum()
     }

@@ -48,8 +48,11 @@ pub struct Defect {
 /// One record's place in the arena.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// In the arena.
     start: u32,
     len: u32,
+    /// Bytes of the stream between the block's start and this record.
+    offset: u32,
     /// Lines between the block's start and this record's end.
     line: u32,
     /// One more than the index of the repaired text, or zero.
@@ -148,7 +151,7 @@ impl Block {
                 };
                 let (start, len) = (start as u32, (end - start) as u32);
                 let line = (self.to.point.line - self.from.line) as u32;
-                return self.slots.push(Slot { start, len, line, repaired });
+                return self.slots.push(Slot { start, len, offset: start, line, repaired });
             }
             Err(Invalid::Blank) => return self.blank += 1,
             Err(Invalid::Null) => DefectKind::Null,
@@ -260,13 +263,20 @@ impl Block {
         Position {
             segment: self.segment.clone(),
             line: self.line(index),
-            offset: self.from.offset + u64::from(self.slots[index].start),
+            offset: self.from.offset + u64::from(self.slots[index].offset),
         }
     }
 
     /// The point behind a record's line.
     pub fn end_of(&self, index: usize) -> Mark {
         let slot = self.slots[index];
+        let len = self.line_end(slot) - slot.start as usize;
+        let offset = self.from.offset + u64::from(slot.offset) + len as u64;
+        Mark { point: Point { line: self.line(index), offset }, frame: self.to.frame }
+    }
+
+    /// The end of a record's line in the arena.
+    fn line_end(&self, slot: Slot) -> usize {
         let mut end = (slot.start + slot.len) as usize;
         if self.text.get(end) == Some(&b'\r') {
             end += 1;
@@ -274,8 +284,38 @@ impl Block {
         if self.text.get(end) == Some(&b'\n') {
             end += 1;
         }
-        let point = Point { line: self.line(index), offset: self.from.offset + end as u64 };
-        Mark { point, frame: self.to.frame }
+        end
+    }
+
+    /// The records at `indices` in an arena of their own, each with the place that it has here. Lines that are no records
+    /// are left out.
+    ///
+    /// # Panics
+    /// If an index is not below [`len`](Self::len).
+    pub fn excerpt(&self, indices: impl Iterator<Item = usize> + Clone) -> Self {
+        let line = |slot: Slot| slot.start as usize..self.line_end(slot);
+        let mut part = Self {
+            segment: self.segment.clone(),
+            identity: self.identity,
+            from: self.from,
+            to: self.to,
+            text: Vec::with_capacity(indices.clone().map(|index| line(self.slots[index]).len()).sum()),
+            slots: Vec::with_capacity(indices.clone().count()),
+            repaired: Vec::new(),
+            defects: Vec::new(),
+            blank: 0,
+        };
+        for slot in indices.map(|index| self.slots[index]) {
+            let start = part.text.len() as u32;
+            part.text.extend_from_slice(&self.text[line(slot)]);
+            let mut repaired = 0;
+            if slot.repaired > 0 {
+                part.repaired.push(self.repaired[slot.repaired as usize - 1].clone());
+                repaired = part.repaired.len() as u32;
+            }
+            part.slots.push(Slot { start, repaired, ..slot });
+        }
+        part
     }
 
     /// The index of the first record whose line is after `line`; [`len`](Self::len) if there is none.

@@ -185,5 +185,21 @@ fn an_oversized_line_is_a_block_of_its_own() {
 #[test]
 fn a_blocks_footprint_covers_its_text() {
     let text = b"{\"a\":1}\n".repeat(1000);
-    assert!(parse(Point::default(), &text).footprint() >= text.len() + 1000 * 16);
+    assert!(parse(Point::default(), &text).footprint() >= text.len() + 1000 * 20);
+}
+
+#[test]
+fn an_excerpt_holds_the_records_with_their_places() {
+    let text = b"{\"a\":1}\r\n\nnope\n{\"a\":\"\xff\"}\n{\"a\":3}\n{\"a\":4}";
+    let whole = parse(Point { line: 7, offset: 100 }, text);
+    for picked in [vec![], vec![0], vec![1, 3], vec![0, 1, 2, 3]] {
+        let part = whole.excerpt(picked.iter().copied());
+        assert_eq!((part.len(), part.from(), part.to()), (picked.len(), whole.from(), whole.to()));
+        for (new, old) in picked.into_iter().enumerate() {
+            assert_eq!(part.bytes(new), whole.bytes(old));
+            assert_eq!(part.text(new), whole.text(old));
+            assert_eq!(part.position(new), whole.position(old));
+            assert_eq!(part.end_of(new), whole.end_of(old));
+        }
+    }
 }

@@ -637,6 +637,7 @@ impl Consumer {
             return Err(self.stopped(current));
         }
         self.scan_to(&block, block.to());
+        self.pending.let_go_of(&block);
         if block.repaired() > 0 {
             Counters::add(&self.counters.repaired, block.repaired());
             self.events.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });

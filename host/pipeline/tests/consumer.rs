@@ -436,3 +436,29 @@ async fn a_checkpoint_that_another_program_writes_meanwhile_is_noticed() {
     let said = |e: &&Event| matches!(e, Event::Warning { message } if message.contains("was changed by another program"));
     assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 1);
 }
+
+#[tokio::test]
+async fn f24_a_batch_of_rare_records_keeps_only_them_in_memory() {
+    let dir = tempdir().unwrap();
+    let padding = "x".repeat(1000);
+    let text: String = (0..20_000).map(|n| format!("{{\"n\":{n},\"p\":\"{padding}\"}}\r\n")).collect();
+    append_text(dir.path(), "a", &text);
+    seal(dir.path(), "a");
+    let mut options = consumer("c");
+    options.filter = Some(Box::new(Keep(|n| n % 500 == 7)));
+    options.max_batch_size = 100;
+    let mut c = open_one(dir.path(), options);
+    let mut delivery = next(&mut c).await;
+    let batch = delivery.batch().clone();
+    assert_eq!(numbers(&batch), (0..40).map(|i| i * 500 + 7).collect::<Vec<_>>());
+    assert!(batch.footprint() < 40 * 8192, "{} bytes are kept", batch.footprint());
+    for record in batch.iter() {
+        let position = record.position();
+        assert_eq!(
+            format!("{}\r\n", record.text()),
+            text[position.offset as usize..][..record.bytes().len() + 2]
+        );
+        assert_eq!(record.field("n").unwrap(), (position.line - 1).to_string());
+    }
+    delivery.commit().unwrap();
+}
