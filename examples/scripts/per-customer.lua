@@ -24,7 +24,7 @@ kumo.on('main', function(directory, pool)
     max_batch_size = 100,
     max_batch_latency = '1s',
     checkpoint_name = 'webhook-' .. pool,
-    -- Ours: ends when everything is delivered, for use from cron..
+    -- Ours: ends when everything is delivered, for use from cron.
     follow = os.getenv 'ONCE' == nil,
   }, function(record)
     return record.egress_pool == pool

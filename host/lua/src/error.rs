@@ -73,7 +73,8 @@ fn is_binding_frame(line: &str) -> bool {
     let frame = line.trim_start_matches('>').trim();
     let of_c = frame == "[C]: in ?"
         || frame.starts_with("[C]: in ") && (frame.ends_with(" 'poll'") || frame.ends_with(" 'get_future'"));
-    line.starts_with(['\t', '>']) && (of_c || frame.starts_with("__mlua_"))
+    line.starts_with(['\t', '>'])
+        && (of_c || (frame.starts_with("__mlua_") || frame.starts_with("__tailweir_")))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod record;
 pub mod serde;
 
 mod error;
+mod globals;
 mod kumo;
 mod native;
 mod options;

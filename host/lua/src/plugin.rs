@@ -40,6 +40,7 @@ use thiserror::Error;
 
 use crate::batch::LuaBatch;
 use crate::error::lua_text;
+use crate::globals;
 use crate::record::Records;
 use crate::serde::to_lua;
 
@@ -339,6 +340,8 @@ fn load(
     let lua = Lua::new();
     let run = || {
         Records::install(&lua)?;
+        globals::let_coroutines_wait(&lua)?;
+        globals::refuse_exit(&lua)?;
         install(&lua)?;
         let config = to_lua(&lua, config)?;
         let name = format!("@{}", path.display());

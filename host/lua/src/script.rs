@@ -9,6 +9,7 @@ use mlua::{Lua, LuaOptions, StdLib, Table, Value, Variadic};
 use thiserror::Error;
 
 use crate::error::{lua_text, with_causes};
+use crate::globals;
 use crate::kumo::{self, Hooks, Host};
 
 /// How long a script may go on once it has been asked to stop.
@@ -61,7 +62,15 @@ impl Script {
     fn try_new(hooks: Hooks) -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
         provide_traceback(&lua)?;
+        globals::let_coroutines_wait(&lua)?;
         let (_, host) = kumo::build(&lua, hooks)?;
+        let ending = Rc::downgrade(&host);
+        globals::end_before_exit(&lua, move || {
+            if let Some(host) = ending.upgrade() {
+                host.close_all();
+                host.finish_all();
+            }
+        })?;
         Ok(Self { lua, host })
     }
 

@@ -26,6 +26,16 @@ fn filter(script: &str) -> LuaFilter {
 }
 
 #[test]
+fn a_plug_in_cannot_end_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("exit.lua");
+    std::fs::write(&path, "return function() os.exit(0) end").unwrap();
+    let mut filter = load_filter(&path, &json!(null), &|_| Ok(())).unwrap();
+    let error = filter.evaluate(&batch(&LINES)).unwrap_err().to_string();
+    assert!(error.contains("a plug-in cannot end the program"), "{error}");
+}
+
+#[test]
 fn a_filter_keeps_what_is_true_to_lua() {
     let check = |script: &str, expected: [bool; 3]| {
         let verdict = filter(script).evaluate(&batch(&LINES)).unwrap();

@@ -159,15 +159,20 @@ fn a_changed_record_keeps_order_nulls_and_empty_arrays() {
         encoded(json, "r.s = 'B' r.big = nil r.n = false r.a[1] = 'x' r.o.k = {}"),
         r#"{"z":1e2,"n":false,"a":["x"],"o":{"k":{}},"s":"B","l":[null,1,null]}"#
     );
-    assert_eq!(
-        encoded(json, "r.a.x = 1 r.o[1] = 1"),
-        json.replace("[]", r#"{"x":1}"#).replace("{}", r#"{"1":1}"#)
-    );
+    assert_eq!(encoded(json, "r.a.x = 1 r.o[1] = 1"), json.replace("[]", r#"{"x":1}"#).replace("{}", "[1]"));
     assert_eq!(encoded(json, "r.l[2] = 2"), json.replace("[null,1,null]", "[null,2,null]"));
     assert_eq!(encoded(json, "r.l[2] = nil"), json.replace("[null,1,null]", "[null]"));
     assert_eq!(encoded(json, "r.a[1] = 1 table.remove(r.a)"), json);
     assert_eq!(encoded(json, "for k in pairs(r) do r[k] = nil end"), r#"{"n":null}"#);
     assert_eq!(encoded(json, "setmetatable(r, {})"), json);
+}
+
+#[test]
+fn an_empty_object_that_becomes_an_array_is_one() {
+    let json = r#"{"m":{},"a":[]}"#;
+    assert_eq!(encoded(json, "table.insert(r.m, 'x') r.m[2] = {}"), r#"{"m":["x",{}],"a":[]}"#);
+    assert_eq!(encoded(json, "r.m.x = 1"), r#"{"m":{"x":1},"a":[]}"#);
+    assert_eq!(encoded(json, "r.m.x = 1 r.m.x = nil r.a[1] = 1 r.a[1] = nil"), json);
 }
 
 #[test]

@@ -147,6 +147,87 @@ fn a_pending_poll_returns_nil_when_the_tailer_is_closed() {
 }
 
 #[test]
+fn coroutines_of_a_script_may_wait() {
+    let logs = logs(5);
+    let seen = see(
+        logs.path(),
+        "local function each(co)
+           local tailer <close> = kumo.jsonl.new_tailer { directory = 'DIR', max_batch_size = 2, follow = false }
+           for batch in tailer:batches() do
+             for record in batch:iter_records() do coroutine.yield(record.n, #batch) end
+             kumo.time.sleep(0.001)
+           end
+           return nil
+         end
+         for n, size in coroutine.wrap(each) do see(n .. ' of ' .. size) end
+         local co = coroutine.create(function(a)
+           kumo.time.sleep(0.001)
+           local b = coroutine.yield(a + 1)
+           local inner = coroutine.wrap(function() kumo.time.sleep(0.001) coroutine.yield(b) kumo.time.sleep(0.001) end)
+           see(inner())
+           see(select('#', inner()))
+           kumo.time.sleep(0.001)
+           error('no more')
+         end)
+         see(table.concat({ tostring(coroutine.resume(co, 1)), select(2, coroutine.resume(co, 'b')) }, ' '))
+         see(coroutine.status(co))",
+    );
+    assert_eq!(seen[..5], ["0 of 2", "1 of 2", "2 of 2", "3 of 2", "4 of 1"]);
+    assert_eq!(seen[5..7], ["b", "0"]);
+    assert!(seen[7].starts_with("true ") && seen[7].contains(":18: no more"), "{seen:?}");
+    assert_eq!(seen[8], "dead");
+}
+
+#[test]
+fn a_wrapped_coroutine_raises_as_in_plain_lua() {
+    let directory = tempfile::tempdir().unwrap();
+    let seen = see(
+        directory.path(),
+        "local closed = 0
+         local function failing(what)
+           return coroutine.wrap(function()
+             local guard <close> = setmetatable({}, { __close = function() closed = closed + 1 end })
+             kumo.time.sleep(0.001)
+             error(what)
+           end)
+         end
+         see(tostring(select(2, pcall(function() local x = failing('text')() end))):gsub('[^ ]*script.lua', 'S'))
+         local object = {}
+         see(select(2, pcall(failing(object))) == object)
+         see(closed)
+         local done = coroutine.wrap(function() end)
+         done()
+         see(tostring(select(2, pcall(done))))",
+    );
+    assert_eq!(seen, ["S:10: S:7: text", "true", "2", "cannot resume dead coroutine"]);
+}
+
+/// Runs only in a process of its own, which `os_exit_finishes_segments_first` starts.
+#[test]
+#[ignore = "ends the process"]
+fn exits() {
+    let directory = std::env::var("EXIT_DIRECTORY").unwrap();
+    see(
+        directory.as_ref(),
+        "local writer = kumo.jsonl.new_writer { log_dir = 'DIR', flush_interval = '1h' }
+         writer:write_record { n = 1 }
+         os.exit(7)",
+    );
+}
+
+#[test]
+fn os_exit_finishes_segments_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "exits", "--ignored"]).env("EXIT_DIRECTORY", directory.path());
+    assert_eq!(command.output().unwrap().status.code(), Some(7));
+    let segment = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap();
+    assert!(segment.metadata().unwrap().permissions().readonly());
+    let text = zstd::decode_all(std::fs::File::open(segment.path()).unwrap()).unwrap();
+    assert_eq!(text, b"{\"n\":1}\n");
+}
+
+#[test]
 fn a_second_commit_is_an_error() {
     let logs = logs(1);
     let seen = see(
@@ -311,11 +392,15 @@ fn options_that_are_wrong_are_named() {
     );
     check(
         "new_multi_tailer { directory = 'DIR', consumers = { {} } }",
-        ": consumers: option `name` is required",
+        ": consumers[1]: option `name` is required",
     );
     check(
         "new_multi_tailer { directory = 'DIR', consumers = { { name = 'a', filtre = print } } }",
-        ": consumers: unknown option `filtre`; did you mean `filter`?",
+        ": consumers[1]: unknown option `filtre`; did you mean `filter`?",
+    );
+    check(
+        "new_multi_tailer { directory = 'DIR', consumers = { { name = 'a' }, nil, { name = 'b' } } }",
+        ": consumers[2] is missing, but there is consumers[3]",
     );
     check(
         "new_writer { directory = 'DIR' }",

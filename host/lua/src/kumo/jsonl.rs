@@ -24,6 +24,8 @@ pub(crate) fn module(lua: &Lua, host: &Rc<Host>) -> mlua::Result<Table> {
         MultiTailer::open(&shared, config::multi(lua, options, &shared)?)
     })?;
     jsonl.set("new_multi_tailer", new_multi_tailer)?;
-    jsonl.set("new_writer", lua.create_function(|lua, options: Value| writer::open(lua, options))?)?;
+    let shared = host.clone();
+    let new_writer = lua.create_function(move |lua, options: Value| writer::open(lua, options, &shared))?;
+    jsonl.set("new_writer", new_writer)?;
     Ok(jsonl)
 }

@@ -48,10 +48,11 @@ pub(crate) struct Host {
     events: Arc<dyn EventSink>,
     handlers: RefCell<BTreeMap<String, Function>>,
     open: RefCell<Vec<Weak<dyn Close>>>,
+    unfinished: RefCell<Vec<Weak<dyn Close>>>,
     closing: Cell<bool>,
 }
 
-/// Something that has to be closed before the Lua state goes: it may hold functions of that state, which hold the state.
+/// Something that has to be closed before the Lua state goes, or before the process ends.
 trait Close {
     fn close(&self);
 }
@@ -69,7 +70,21 @@ impl Host {
         open.iter().filter_map(Weak::upgrade).for_each(|open| open.close());
     }
 
-    /// Sees to it that something is closed when the script has to end.
+    /// Finishes the segment of every writer.
+    pub(crate) fn finish_all(&self) {
+        let unfinished = self.unfinished.take();
+        unfinished.iter().filter_map(Weak::upgrade).for_each(|writer| writer.close());
+    }
+
+    /// Sees to it that something is closed when the script ends the process: it may be used until then.
+    fn remember_to_finish(&self, opened: Weak<dyn Close>) {
+        let mut unfinished = self.unfinished.borrow_mut();
+        unfinished.retain(|writer| writer.strong_count() > 0);
+        unfinished.push(opened);
+    }
+
+    /// Sees to it that something is closed when the script has to end. It may hold functions of the Lua state, which
+    /// hold the state.
     fn remember(&self, opened: Weak<dyn Close>) {
         if self.closing.get() {
             return opened.upgrade().map_or((), |opened| opened.close());
@@ -95,6 +110,7 @@ pub(crate) fn build(lua: &Lua, hooks: Hooks) -> mlua::Result<(Table, Rc<Host>)> 
         events: hooks.events,
         handlers: RefCell::default(),
         open: RefCell::default(),
+        unfinished: RefCell::default(),
         closing: Cell::new(false),
     });
     let kumo = lua.create_table()?;

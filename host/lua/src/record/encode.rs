@@ -144,7 +144,9 @@ impl<'a> Encoder<'a> {
             }
             if let Some(origin) = lazy::open_origin(state, shared, at) {
                 match origin.kind() {
-                    Kind::Object => return self.written_object(state, origin, at),
+                    // What was an empty object is an array if the script made it one, as any table is.
+                    Kind::Object if origin.len() > 0 => return self.written_object(state, origin, at),
+                    Kind::Object => {}
                     Kind::Array => {
                         if let Some(len) = written_array_len(state, origin, at) {
                             return self.written_array(state, origin, at, len);

@@ -94,8 +94,15 @@ pub(super) fn multi(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Conf
         }
     }
     entries.sort_by_key(|(index, _)| *index);
-    let consumers = entries.into_iter().map(|(_, entry)| consumer(lua, function, &options, entry));
-    let consumers = consumers.collect::<mlua::Result<Vec<_>>>()?;
+    let mut consumers = Vec::new();
+    for (number, (index, entry)) in (1..).zip(entries) {
+        if index != number {
+            return Err(fail(format!(
+                "{function}: consumers[{number}] is missing, but there is consumers[{index}]"
+            )));
+        }
+        consumers.push(consumer(lua, function, number, &options, entry)?);
+    }
     match consumers.is_empty() {
         true => {
             Err(options.wrong("consumers", "an array of at least one table", &Value::Table(table.clone())))
@@ -105,8 +112,15 @@ pub(super) fn multi(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Conf
 }
 
 /// One entry of `consumers`. What the whole tailer was told holds for each consumer that is not told otherwise.
-fn consumer(lua: &Lua, function: &str, all: &Options, entry: Value) -> mlua::Result<ConsumerOptions> {
-    let options = Options::new(lua, format!("{function}: consumers"), entry, CONSUMER)?;
+fn consumer(
+    lua: &Lua,
+    function: &str,
+    number: i64,
+    all: &Options,
+    entry: Value,
+) -> mlua::Result<ConsumerOptions> {
+    let function = format!("{function}: consumers[{number}]");
+    let options = Options::new(lua, function.as_str(), entry, CONSUMER)?;
     let name = options.string("name")?;
     let name = options.required("name", name)?;
     if name.is_empty() || name.chars().any(char::is_control) {
@@ -114,7 +128,7 @@ fn consumer(lua: &Lua, function: &str, all: &Options, entry: Value) -> mlua::Res
     }
     let mut consumer = ConsumerOptions::new(name);
     fill(&options, Some(all), &mut consumer)?;
-    consumer.filter = filter(lua, function, &options.value("filter")?)?;
+    consumer.filter = filter(lua, &function, &options.value("filter")?)?;
     Ok(consumer)
 }
 

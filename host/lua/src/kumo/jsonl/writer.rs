@@ -1,11 +1,13 @@
 //! Writers of segments.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MetaMethod, UserData, UserDataMethods, Value};
 use tailweir_segments::{WriteError, WriterOptions};
 
-use crate::error::{fail, lua_text, raise};
+use crate::error::{fail, lua_text, raise, with_causes};
+use crate::kumo::{Close, Host};
 use crate::options::Options;
 use crate::record::Records;
 
@@ -25,7 +27,7 @@ const WRITER: &[&str] = &[
 const MAX_RECORD_SIZE: usize = 64 << 20;
 
 /// `kumo.jsonl.new_writer`.
-pub(super) fn open(lua: &Lua, options: Value) -> mlua::Result<Writer> {
+pub(super) fn open(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Writer> {
     let options = Options::new(lua, "kumo.jsonl.new_writer", options, WRITER)?;
     let directory = options.string("log_dir")?;
     let mut writer = WriterOptions::new(options.required("log_dir", directory)?);
@@ -46,12 +48,32 @@ pub(super) fn open(lua: &Lua, options: Value) -> mlua::Result<Writer> {
     writer.tz = options.string("tz")?;
     let max_record_size = options.size("max_record_size")?.unwrap_or(MAX_RECORD_SIZE);
     let writer = tailweir_segments::Writer::new(writer).map_err(|e| options.failed(&e))?;
-    Ok(Writer { writer: RefCell::new(Some(writer)), max_record_size })
+    let writer = Rc::new(Open(RefCell::new(Some(writer))));
+    let weak = Rc::downgrade(&writer);
+    host.remember_to_finish(weak);
+    Ok(Writer { writer, max_record_size })
 }
 
-/// What `kumo.jsonl.new_writer` returns. Empty once it is closed.
+/// A writer; empty once it is closed.
+struct Open(RefCell<Option<tailweir_segments::Writer>>);
+
+impl Open {
+    fn finish(&self) -> Result<(), WriteError> {
+        self.0.take().map_or(Ok(()), tailweir_segments::Writer::close)
+    }
+}
+
+impl Close for Open {
+    fn close(&self) {
+        if let Err(error) = self.finish() {
+            tracing::error!("{}", with_causes(&error));
+        }
+    }
+}
+
+/// What `kumo.jsonl.new_writer` returns.
 pub(super) struct Writer {
-    writer: RefCell<Option<tailweir_segments::Writer>>,
+    writer: Rc<Open>,
     max_record_size: usize,
 }
 
@@ -60,7 +82,7 @@ impl Writer {
         &self,
         act: impl FnOnce(&tailweir_segments::Writer) -> Result<(), WriteError>,
     ) -> mlua::Result<()> {
-        match &*self.writer.borrow() {
+        match &*self.writer.0.borrow() {
             Some(writer) => act(writer).map_err(|e| raise(&e)),
             None => Err(raise(&WriteError::Closed)),
         }
@@ -77,10 +99,7 @@ impl Writer {
     }
 
     fn close(&self) -> mlua::Result<()> {
-        match self.writer.take() {
-            Some(writer) => writer.close().map_err(|e| raise(&e)),
-            None => Ok(()),
-        }
+        self.writer.finish().map_err(|e| raise(&e))
     }
 }
 
