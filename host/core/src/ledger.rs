@@ -184,6 +184,12 @@ impl Ledger {
         Ok(Advance { moved, held })
     }
 
+    /// Says that a segment is there of which nothing was delivered yet: the frontier holds its first line.
+    pub fn begin_segment(&mut self, segment: &SegmentName) {
+        self.segments.entry(segment.clone()).or_insert_with(|| Account::at(Mark::default(), None));
+        self.retire();
+    }
+
     /// Says that a segment is sealed and wholly delivered. It is finished once all of it is acknowledged.
     pub fn end_segment(&mut self, segment: &SegmentName, end: Mark, identity: Identity) {
         let account =

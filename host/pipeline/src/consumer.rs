@@ -439,6 +439,11 @@ impl Consumer {
                 }
                 self.rejoin();
             }
+            Item::Pending { segment } => {
+                if self.settlement.is_kept() && !self.place.finished.contains(segment) {
+                    self.settlement.begin_segment(segment);
+                }
+            }
             // What is pending of the file that was there must go out before the new one is counted.
             Item::Replaced { .. } | Item::Vanished { .. } if !self.pending.is_empty() => {
                 self.held = Some(item);

@@ -23,6 +23,7 @@ pub(crate) enum Item {
     Finished { segment: SegmentName, identity: Identity, end: Mark },
     Replaced { segment: SegmentName },
     Vanished { segment: SegmentName },
+    Pending { segment: SegmentName },
 }
 
 impl Item {
@@ -76,6 +77,7 @@ impl Place {
             Item::Vanished { segment } => {
                 self.begun.remove(segment);
             }
+            Item::Pending { .. } => {}
         }
     }
 
@@ -327,6 +329,7 @@ fn read(pass: &Weak<Pass>, mut reader: Reader) {
             }
             Ok(Step::Replaced { segment }) => pass.push(Item::Replaced { segment }),
             Ok(Step::Vanished { segment }) => pass.push(Item::Vanished { segment }),
+            Ok(Step::Pending { segment }) => pass.push(Item::Pending { segment }),
             Ok(Step::Idle) => {
                 drop(pass);
                 reader.wait(RESCAN);

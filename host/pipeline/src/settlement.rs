@@ -264,6 +264,14 @@ impl Settlement {
         inner.dirty = true;
     }
 
+    /// Says that a segment is there of which nothing can be read yet, so that the checkpoint does not pass it.
+    pub(crate) fn begin_segment(&self, segment: &SegmentName) {
+        let mut inner = self.inner();
+        // Without any progress there is nothing to say yet.
+        inner.dirty |= !inner.ledger.frontier().segments.is_empty();
+        inner.ledger.begin_segment(segment);
+    }
+
     /// Says that a segment's file was replaced.
     pub(crate) fn restart_segment(&self, segment: &SegmentName) {
         self.inner().ledger.restart_segment(segment);

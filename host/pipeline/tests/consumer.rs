@@ -438,6 +438,34 @@ async fn a_checkpoint_that_another_program_writes_meanwhile_is_noticed() {
 }
 
 #[tokio::test]
+async fn kumod_would_not_pass_a_segment_that_has_nothing_yet() {
+    let dir = tempdir().unwrap();
+    append_text(dir.path(), "a", "");
+    sealed(dir.path(), "b", 0..10);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, (0..10).collect::<Vec<_>>());
+    let place = |dir: &std::path::Path| {
+        let place = checkpoint(dir, "c");
+        (place["file"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(), place["line"].clone())
+    };
+    assert_eq!(place(dir.path()), ("a".to_owned(), 0.into()));
+    append(dir.path(), "a", 100..103);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, vec![100, 101, 102]);
+    assert_eq!(place(dir.path()), ("a".to_owned(), 3.into()));
+    seal(dir.path(), "a");
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, Vec::<u64>::new());
+    assert_eq!(place(dir.path()), ("b".to_owned(), 10.into()));
+    // One that vanishes with nothing in it holds nothing up.
+    append_text(dir.path(), "aa", "");
+    sealed(dir.path(), "c", 10..11);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, vec![10]);
+    assert_eq!(place(dir.path()).0, "aa");
+    std::fs::remove_file(dir.path().join("aa")).unwrap();
+    sealed(dir.path(), "d", 11..12);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, vec![11]);
+    assert_eq!(place(dir.path()), ("d".to_owned(), 1.into()));
+}
+
+#[tokio::test]
 async fn f24_a_batch_of_rare_records_keeps_only_them_in_memory() {
     let dir = tempdir().unwrap();
     let padding = "x".repeat(1000);

@@ -74,6 +74,11 @@ pub enum Step {
         /// Its name.
         segment: SegmentName,
     },
+    /// The segment is there, and nothing of it can be read yet. Said once, before anything that sorts behind it.
+    Pending {
+        /// Its name.
+        segment: SegmentName,
+    },
     /// There is nothing to read at present.
     Idle,
     /// Everything that was there was read. Only with [`Mode::Once`].

@@ -209,6 +209,7 @@ impl World {
                 assert!(model.deleted, "{segment} was not deleted, seed {seed}");
                 model.finished = true;
             }
+            Step::Pending { .. } => {}
             Step::Replaced { segment } => panic!("{segment} was not replaced, seed {seed}"),
             Step::Idle => return Seen::Nothing,
             Step::End => panic!("it follows, seed {seed}"),

@@ -385,9 +385,11 @@ fn an_empty_file_is_not_yet_known() {
     rig.put("b", b"\x28");
     rig.open();
     rig.expect("");
+    assert_eq!(rig.waiting, ["a", "b"], "that they are there is said before anything of them is read");
     rig.append("a", &lines(1, 1));
     rig.append("b", &zst(&lines(1, 1))[1..]);
     rig.expect("a:1 b:1");
+    assert_eq!(rig.waiting.len(), 2);
     rig.put("c", b"");
     rig.expect("");
     rig.seal("c");
@@ -595,6 +597,11 @@ fn f27_foreign_files_are_named_once_and_never_block() {
     let mut events = rig.log.take();
     events.sort();
     assert_eq!(events, ["foreign core", "foreign dangling", "foreign dir", "foreign fifo", "foreign socket"]);
+    // After a restart they are foreign, and not late.
+    let finished = names(&["real", "zlink"]);
+    rig.open_at(Cursor { finished, ..Cursor::default() });
+    rig.expect("");
+    assert!(rig.log.take().iter().all(|event| event.starts_with("foreign ")));
     // The name is free again, and then a segment's.
     rig.remove("core");
     rig.expect("");

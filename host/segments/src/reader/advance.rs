@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 
-use super::entries::{Entry, Follow, Held, Seen, State};
+use super::entries::{Entry, Follow, Held, Late, Seen, State};
 use super::{Begun, Mode, Reader, Start, Step};
 use crate::Seal;
 use crate::carve::{Carved, Limits, Segment};
@@ -132,6 +132,7 @@ impl Reader {
         };
         let said = std::mem::replace(&mut entry.error_said, true);
         entry.state = State::Failed;
+        self.pending(name);
         if !said {
             let path = self.directory.path().join(name.as_str());
             let message =
@@ -166,12 +167,16 @@ impl Reader {
     }
 
     fn foreign(&mut self, name: &SegmentName, reason: &str) {
-        let begun = self.entries.make_foreign(name);
+        let Some(before) = self.entries.make_foreign(name) else {
+            return;
+        };
         self.ready.remove(name);
         self.emit(Event::ForeignFile { name: name.to_string(), reason: reason.to_owned() });
-        if begun {
+        if before.begun.is_some() {
             let reason = format!("another file has taken its place, and {reason}");
             self.emit(Event::SegmentGap { segment: name.clone(), reason });
+        }
+        if before.begun.is_some() || before.pending_said {
             self.steps.push_back(Step::Vanished { segment: name.clone() });
         }
     }
@@ -193,6 +198,7 @@ impl Reader {
             return Ok(false);
         };
         let first = entry.identity.is_none();
+        let late = std::mem::replace(&mut entry.late, Late::No) == Late::Yes;
         if let Some(reason) = entry.is_replaced_by(&file, seen.len, format)? {
             self.replaced(name, reason);
             return Ok(false);
@@ -214,6 +220,9 @@ impl Reader {
                 checked: seen,
             });
         }
+        if late {
+            self.emit(Event::SegmentLate { segment: name.clone() });
+        }
         if first {
             self.emit(Event::SegmentOpened { segment: name.clone() });
         }
@@ -232,6 +241,7 @@ impl Reader {
         if seen.seal == Seal::Open {
             entry.state = State::Unknown { seen };
             self.ready.remove(name);
+            self.pending(name);
             return Ok(false);
         }
         if len > 0 {
@@ -283,6 +293,7 @@ impl Reader {
             }
             Carved::Working => Followed::Again,
             Carved::Starved => {
+                self.pending(name);
                 self.park(name, seen);
                 Followed::Quiet
             }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tailweir_core::{Event, SegmentName};
 
-use super::entries::{Late, State, Stored};
+use super::entries::{State, Stored};
 use super::{ReadError, Reader, Step, Watch};
 use crate::directory::{self, Opened};
 use crate::signal::{Changes, NativeWatcher, RESCAN};
@@ -64,10 +64,7 @@ impl Reader {
         }
         for stored in news {
             match stored {
-                Stored::New { name, late } => {
-                    if late == Late::Yes {
-                        self.emit(Event::SegmentLate { segment: name.clone() });
-                    }
+                Stored::New { name } => {
                     self.ready.insert(name);
                 }
                 Stored::Foreign { name, reason } => {
@@ -117,11 +114,24 @@ impl Reader {
     }
 
     pub(super) fn vanished(&mut self, name: &SegmentName, gap: Option<&str>) {
+        let said = self.entries.get_mut(name).is_some_and(|entry| entry.pending_said);
         self.entries.remove(name);
         self.ready.remove(name);
         if let Some(reason) = gap {
             self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+        }
+        if said || gap.is_some() {
             self.steps.push_back(Step::Vanished { segment: name.clone() });
+        }
+    }
+
+    /// Says that a segment is there, if nothing of it was read yet.
+    pub(super) fn pending(&mut self, name: &SegmentName) {
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.begun.is_none()
+            && !std::mem::replace(&mut entry.pending_said, true)
+        {
+            self.steps.push_back(Step::Pending { segment: name.clone() });
         }
     }
 
@@ -169,6 +179,7 @@ impl Reader {
             entry.begun = None;
             entry.identity = None;
             entry.replaced = false;
+            entry.pending_said = false;
             entry.state = State::Waiting;
             self.ready.insert(name.clone());
         }

@@ -28,6 +28,10 @@ pub(super) struct Entry {
     pub replaced: bool,
     /// That it cannot be read was said.
     pub error_said: bool,
+    /// That it is there was said, before anything of it was read.
+    pub pending_said: bool,
+    /// Segments behind it were read before it was found.
+    pub late: Late,
     pub state: State,
 }
 
@@ -120,6 +124,8 @@ impl Entry {
             identity: None,
             replaced: false,
             error_said: false,
+            pending_said: false,
+            late: Late::No,
             state: State::Waiting,
         }
     }
@@ -166,7 +172,6 @@ struct Foreign {
 pub(super) enum Stored {
     New {
         name: SegmentName,
-        late: Late,
     },
     Foreign {
         name: String,
@@ -182,7 +187,7 @@ pub(super) enum Stored {
     },
 }
 
-/// Whether segments behind a new one were read already.
+/// Whether segments behind a new one were read already, and that was not said yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Late {
     No,
@@ -243,7 +248,7 @@ impl Entries {
             let other = entry.inode != found.inode;
             (entry.inode, entry.scan) = (found.inode, scan);
             if first {
-                news.push(Stored::New { name, late: Late::No });
+                news.push(Stored::New { name });
             } else if other {
                 news.push(Stored::OpenOneChanged { name });
             }
@@ -261,9 +266,9 @@ impl Entries {
         self.foreign.remove(text);
         let late =
             if self.highest.as_ref().is_some_and(|highest| name < *highest) { Late::Yes } else { Late::No };
-        let entry = Entry { inode: found.inode, scan, ..Entry::new(None) };
+        let entry = Entry { inode: found.inode, scan, late, ..Entry::new(None) };
         self.unfinished.insert(name.clone(), entry);
-        news.push(Stored::New { name, late });
+        news.push(Stored::New { name });
     }
 
     fn found_foreign(&mut self, found: &Found<'_>, reason: &'static str, news: &mut Vec<Stored>) {
@@ -334,12 +339,10 @@ impl Entries {
         }
     }
 
-    /// Returns whether some of it was read before, when it was a segment.
-    pub(super) fn make_foreign(&mut self, name: &SegmentName) -> bool {
-        let Some(entry) = self.unfinished.remove(name) else {
-            return false;
-        };
+    /// Returns what it was taken for before.
+    pub(super) fn make_foreign(&mut self, name: &SegmentName) -> Option<Entry> {
+        let entry = self.unfinished.remove(name)?;
         self.foreign.insert(name.to_string(), Foreign { inode: entry.inode, scan: entry.scan });
-        entry.begun.is_some()
+        Some(entry)
     }
 }

@@ -51,6 +51,8 @@ pub struct Rig {
     /// The last place in each segment.
     pub marks: Vec<(SegmentName, Begun)>,
     pending: VecDeque<String>,
+    /// Segments of which nothing could be read when they were found.
+    pub waiting: Vec<String>,
 }
 
 impl Rig {
@@ -65,7 +67,8 @@ impl Rig {
             watch: Watch::Poll(Duration::from_millis(2)),
             ..ReaderOptions::new(directory)
         };
-        Self { temp, log, options, reader: None, marks: Vec::new(), pending: VecDeque::new() }
+        let (reader, marks, pending, waiting) = (None, Vec::new(), VecDeque::new(), Vec::new());
+        Self { temp, log, options, reader, marks, pending, waiting }
     }
 
     pub fn once() -> Self {
@@ -116,6 +119,10 @@ impl Rig {
         }
         let text = match self.reader.as_mut().unwrap().next().unwrap() {
             Step::Idle | Step::End => return None,
+            Step::Pending { segment } => {
+                self.waiting.push(segment.to_string());
+                return self.next();
+            }
             Step::Block(block) => {
                 let segment = block.segment();
                 let mut lines: Vec<_> = (0..block.len())
