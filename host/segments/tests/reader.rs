@@ -171,6 +171,7 @@ fn damage_in_the_middle_costs_one_frame_at_most() {
     let frames: Vec<_> = (0..5).map(frame).collect();
     let whole = frames.concat();
     let (begin, end) = (frames[..2].concat().len(), frames[..3].concat().len());
+    let (before, after): (Vec<u64>, Vec<u64>) = ((1..=2000).collect(), (3001..=5000).collect());
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..60 {
@@ -196,9 +197,8 @@ fn damage_in_the_middle_costs_one_frame_at_most() {
                 _ => {}
             }
         }
-        let undamaged = |n: &u64| (1..=2000).contains(n) || (3001..=5000).contains(n);
-        let outside: Vec<_> = numbers.iter().copied().filter(undamaged).collect();
-        assert!(outside.into_iter().eq((1..=2000).chain(3001..=5000)), "seed {seed}, byte {at}");
+        // The damaged frame may give any numbers before its checksum is seen to be wrong, those of others too.
+        assert!(numbers.starts_with(&before) && numbers.ends_with(&after), "seed {seed}, byte {at}");
         // Resuming behind the damage gives the rest, exactly.
         for (to, count) in marks {
             let begun = Begun { start: Start::Mark(to), identity: None };
