@@ -311,7 +311,8 @@ fn consumers_of_a_multi_tailer_are_ready_independently() {
     );
     let mut seen = seen;
     seen.sort();
-    let failed = seen.remove(seen.iter().position(|s| s.starts_with("the filter failed at ")).unwrap());
+    let failed = seen
+        .remove(seen.iter().position(|s| s.starts_with("consumer `bad`: the filter failed at ")).unwrap());
     assert!(failed.ends_with("five"), "{failed}");
     assert_eq!(seen, ["bad 5", "even 1", "even 2"]);
 }

@@ -141,12 +141,12 @@ impl Stream {
             };
         };
         if let Some(error) = taken.failure() {
-            return Err(explain(&error));
+            return Err(error);
         }
         let ready = first_ready(&mut taken.sources).await;
         // A batch must not be lost for the error of another consumer: that is raised by the next call.
         match ready.is_empty() {
-            true => taken.failure().map_or(Ok(ready), |error| Err(explain(&error))),
+            true => taken.failure().map_or(Ok(ready), Err),
             false => Ok(ready),
         }
     }
@@ -177,8 +177,11 @@ impl Taken {
     }
 
     /// The error of a consumer that has failed. It is tried again from then on.
-    fn failure(&mut self) -> Option<NextError> {
-        self.sources.iter_mut().find_map(|source| source.failed.take())
+    fn failure(&mut self) -> Option<mlua::Error> {
+        let of_several = self.sources.len() > 1;
+        let (consumer, error) =
+            self.sources.iter_mut().find_map(|source| Some((&source.consumer, source.failed.take()?)))?;
+        Some(explain(&error, of_several.then(|| consumer.name())))
     }
 }
 
@@ -218,15 +221,18 @@ async fn first_ready(sources: &mut [Source]) -> Vec<Delivery> {
     ready
 }
 
-/// The error of a consumer, for the script.
-fn explain(error: &NextError) -> mlua::Error {
-    let NextError::Filter { position, source } = error else { return raise(error) };
+/// The error of a consumer, for the script; `name` says whose it is where there are several.
+fn explain(error: &NextError, name: Option<&str>) -> mlua::Error {
+    let whose = name.map_or_else(String::new, |name| format!("consumer `{name}`: "));
+    let NextError::Filter { position, source } = error else {
+        return fail(format!("{whose}{}", with_causes(error)));
+    };
     let cause = with_causes(&**source);
     let hint = match cause.contains("attempt to yield") {
         true => "a filter must answer at once: it can't sleep, send requests or yield\n",
         false => "",
     };
-    fail(format!("the filter failed at {position}: {hint}{cause}"))
+    fail(format!("{whose}the filter failed at {position}: {hint}{cause}"))
 }
 
 /// What became of waiting for a consumer.
