@@ -125,9 +125,17 @@ impl Response {
         find(&self.headers, name)
     }
 
-    /// The first characters of its body, at most `limit`, for a message.
+    /// The first characters of its body, at most `limit`, for a message: in one line, with a space for what cannot be seen.
+    ///
+    /// ```
+    /// let body = b"no such\n\x1b[31mhook\n".to_vec();
+    /// let response = tailweir_guest::http::Response { status: 404, headers: vec![], body };
+    /// assert_eq!(response.excerpt(200), "no such  [31mhook");
+    /// ```
     pub fn excerpt(&self, limit: usize) -> String {
-        String::from_utf8_lossy(&self.body).chars().take(limit).collect()
+        let visible = |c: char| if c.is_control() { ' ' } else { c };
+        let text: String = String::from_utf8_lossy(&self.body).chars().take(limit).map(visible).collect();
+        text.trim().to_owned()
     }
 }
 
@@ -162,6 +170,23 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The name of an error of `wasi:http`, such as `ErrorCode::ConnectionRefused`, for people.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "without a host nothing fails"))]
+pub(crate) fn in_words(code: &str) -> String {
+    let name = code.strip_prefix("ErrorCode::").unwrap_or(code);
+    if !name.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return name.to_owned();
+    }
+    let mut words = String::new();
+    for (index, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && index > 0 {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
 
 /// The parts of a URL that a request is made of.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "without a host only its form is checked"))]
@@ -222,7 +247,14 @@ mod transport {
 
 #[cfg(test)]
 mod tests {
-    use super::Url;
+    use super::{Url, in_words};
+
+    #[test]
+    fn errors_are_put_into_words() {
+        assert_eq!(in_words("ErrorCode::ConnectionReadTimeout"), "connection read timeout");
+        let payload = "DnsError(DnsErrorPayload { rcode: None, info_code: Some(0) })";
+        assert_eq!(in_words(&format!("ErrorCode::{payload}")), payload);
+    }
 
     #[test]
     fn urls_are_taken_apart() {

@@ -283,17 +283,19 @@ pub(crate) use requests::send;
 mod requests {
     use super::http_world::wasi::http::outgoing_handler;
     use super::http_world::wasi::http::types::{
-        ErrorCode, Fields, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions, Scheme,
+        ErrorCode, Fields, HeaderError, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
+        RequestOptions, Scheme,
     };
     use super::http_world::wasi::io::streams::StreamError;
-    use crate::http::{Error, MAX_RESPONSE, Request, Response, Url};
+    use crate::http::{Error, MAX_RESPONSE, Request, Response, Url, in_words};
 
     pub(crate) fn send(request: &Request, url: &Url<'_>) -> Result<Response, Error> {
         let refused = |what: &str| Error::Request(format!("the host does not accept its {what}"));
-        let mut headers: Vec<(String, Vec<u8>)> =
-            request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
-        headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
-        let fields = Fields::from_list(&headers).map_err(|e| Error::Request(format!("its headers: {e}")))?;
+        let length = ("Content-Length".to_owned(), request.body.len().to_string());
+        let fields = Fields::new();
+        for (name, value) in request.headers.iter().chain([&length]) {
+            fields.append(name, value.as_bytes()).map_err(|e| Error::Request(not_a_header(name, e)))?;
+        }
         let outgoing = OutgoingRequest::new(fields);
         outgoing.set_method(&method(&request.method)).map_err(|()| refused("method"))?;
         outgoing.set_scheme(Some(&scheme(url.scheme))).map_err(|()| refused("scheme"))?;
@@ -319,6 +321,14 @@ mod requests {
             Some(Ok(Ok(response))) => read(&response),
             Some(Ok(Err(e))) => Err(error(e, url)),
             Some(Err(())) | None => Err(Error::Transport("the host lost the response".to_owned())),
+        }
+    }
+
+    fn not_a_header(name: &str, error: HeaderError) -> String {
+        match error {
+            HeaderError::InvalidSyntax => format!("`{name}` or its value cannot be a header"),
+            HeaderError::Forbidden => format!("the header `{name}` is set by the host"),
+            other => format!("the header `{name}`: {other:?}"),
         }
     }
 
@@ -351,7 +361,11 @@ mod requests {
                 Ok(bytes) if body.len() + bytes.len() > MAX_RESPONSE => return Err(lost("too long")),
                 Ok(bytes) => body.extend_from_slice(&bytes),
                 Err(StreamError::Closed) => break,
-                Err(StreamError::LastOperationFailed(e)) => return Err(lost(&e.to_debug_string())),
+                Err(StreamError::LastOperationFailed(e)) => {
+                    // The host may add where in its own code that happened.
+                    let text = e.to_debug_string();
+                    return Err(lost(text.lines().next().unwrap_or_default()));
+                }
             }
         }
         Ok(Response { status: response.status(), headers, body })
@@ -361,7 +375,7 @@ mod requests {
         match code {
             ErrorCode::HttpRequestDenied => Error::Denied(format!("{}://{}", url.scheme, url.authority)),
             ErrorCode::InternalError(Some(text)) => Error::Transport(text),
-            other => Error::Transport(format!("{other:?}")),
+            other => Error::Transport(in_words(&format!("{other:?}"))),
         }
     }
 

@@ -169,8 +169,8 @@ impl Call {
             None => error.root_cause().to_string(),
         };
         if self.store.data().memory.refused {
-            let mib = self.memory_limit >> 20;
-            cause = format!("it wanted more memory than its limit, {mib} MiB ({cause})");
+            let limit = size(self.memory_limit);
+            cause = format!("it wanted more memory than its limit, {limit} ({cause})");
         }
         cause
     }
@@ -181,6 +181,16 @@ impl Call {
 
     pub(crate) fn invalid(&self, what: String) -> CallError {
         CallError::Invalid { plugin: self.plugin.clone(), what }
+    }
+}
+
+/// A number of bytes, in MiB if it is one in MiB.
+fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes >= MIB && bytes.is_multiple_of(MIB) {
+        format!("{} MiB", bytes / MIB)
+    } else {
+        format!("{bytes} bytes")
     }
 }
 

@@ -42,8 +42,13 @@ impl Default for Limits {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|e| de::Error::custom(format!("`{text}` is no duration such as `10s`: {e}")))
+    match humantime::parse_duration(&text) {
+        Ok(Duration::ZERO) => {
+            Err(de::Error::custom(format!("`{text}` is no time at all; write more than zero")))
+        }
+        Ok(duration) => Ok(duration),
+        Err(e) => Err(de::Error::custom(format!("`{text}` is no duration such as `10s`: {e}"))),
+    }
 }
 
 /// The capabilities that the operator gives a processor. By default none.
@@ -149,6 +154,10 @@ mod tests {
         let error = |text: &str| serde_json::from_str::<Limits>(text).unwrap_err().to_string();
         assert!(error(r#"{"dedline":"1s"}"#).contains("unknown field `dedline`"));
         assert!(error(r#"{"deadline":"soon"}"#).contains("`soon` is no duration such as `10s`"));
+        for limit in ["deadline", "wait"] {
+            let table = format!(r#"{{"{limit}":"0s"}}"#);
+            assert!(error(&table).contains("`0s` is no time at all"), "{}", error(&table));
+        }
         let error = serde_json::from_str::<Grants>(r#"{"http":["https://a/b"]}"#).unwrap_err().to_string();
         assert!(error.contains("`https://a/b` is no origin of the form `https://host[:port]`"), "{error}");
     }

@@ -195,6 +195,10 @@ struct Lines {
 /// How much a guest may write at once, and how long a line without an end may get.
 const LINE_BUFFER: usize = 64 << 10;
 
+/// How the last line of a Rust program begins that dies: advice that nobody can follow, as a guest has no environment, and
+/// that must not stand in for the line which says what it dies of.
+const BACKTRACE_HINT: &str = "note: run with `RUST_BACKTRACE=";
+
 impl Lines {
     fn new(log: Log, level: Level) -> Self {
         Self { log, level, partial: Arc::default() }
@@ -207,7 +211,7 @@ impl Lines {
             if piece.ends_with(b"\n") || partial.len() >= LINE_BUFFER {
                 let line = String::from_utf8_lossy(&partial);
                 let line = line.trim_end();
-                if !line.is_empty() {
+                if !line.is_empty() && !line.starts_with(BACKTRACE_HINT) {
                     self.log.write(self.level, line);
                 }
                 partial.clear();
@@ -281,6 +285,8 @@ mod tests {
         assert_eq!(log.end_call(), None);
         lines.take(b"b\n\nc\n");
         assert_eq!(log.end_call().as_deref(), Some("c"));
+        lines.take(b"d\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n");
+        assert_eq!(log.end_call().as_deref(), Some("d"));
     }
 
     #[test]

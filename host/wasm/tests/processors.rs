@@ -189,12 +189,25 @@ fn a_webhook_posts_the_batch_and_heeds_the_answer() {
     let reason = format!("{url} answered 429: slow");
     let slow = Failure::Retry { after: Some(Duration::from_secs(3)), reason };
     assert_eq!(run(webhook.process(&batch)), Err(slow));
-    let broken = Failure::Retry { after: None, reason: format!("{url} answered 500: ") };
+    let broken = Failure::Retry { after: None, reason: format!("{url} answered 500") };
     assert_eq!(run(webhook.process(&batch)), Err(broken));
-    assert_eq!(run(webhook.process(&batch)), Err(Failure::Stop { reason: format!("{url} answered 404: ") }));
+    assert_eq!(run(webhook.process(&batch)), Err(Failure::Stop { reason: format!("{url} answered 404") }));
     // Nobody listens any more.
     let failure = run(webhook.process(&batch)).unwrap_err();
     assert!(matches!(&failure, Failure::Retry { .. }), "{failure}");
+}
+
+#[test]
+fn a_header_that_cannot_be_sent_is_named() {
+    let check = |name: &str, value: &str, expected: &str| {
+        let config = json!({"url": "http://127.0.0.1:9", "headers": {name: value}});
+        let plugin = load_processor("webhook", config, &["http://127.0.0.1:9"]).unwrap();
+        let reason = format!("the request cannot be sent: {expected}");
+        assert_eq!(run(plugin.create().process(&batch(&["1"]))), Err(Failure::Stop { reason }));
+    };
+    check("Host", "elsewhere", "the header `Host` is set by the host");
+    check("X Y", "z", "`X Y` or its value cannot be a header");
+    check("X-Y", "a\nb", "`X-Y` or its value cannot be a header");
 }
 
 #[test]
@@ -259,5 +272,6 @@ fn a_call_that_waits_for_too_long_is_given_up() {
     let plugin =
         host().processor(&guest("webhook"), &json!({"url": origin}), granted(&[&origin]), limits).unwrap();
     let failure = run(plugin.create().process(&batch(&["1"]))).unwrap_err();
-    assert!(matches!(&failure, Failure::Retry { .. }), "{failure}");
+    let reason = format!("{origin}: the request failed: connection read timeout");
+    assert_eq!(failure, Failure::Retry { after: None, reason });
 }

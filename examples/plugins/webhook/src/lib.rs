@@ -36,7 +36,11 @@ tailweir_guest::processor!(process, config_schema = include_str!("../config.sche
 
 /// What a response means. A redirect is not followed: it may lead out of what was granted.
 fn answer(url: &str, response: &Response) -> Result<Outcome, Failure> {
-    let what = format!("{url} answered {}: {}", response.status, response.excerpt(200));
+    let mut what = format!("{url} answered {}", response.status);
+    match response.excerpt(200) {
+        said if said.is_empty() => {}
+        said => what = format!("{what}: {said}"),
+    }
     match response.status {
         200..300 => Ok(Outcome::Done),
         429 | 500.. => {
