@@ -199,7 +199,13 @@ impl Segment {
             let room = (max_line_size + block_size).saturating_sub(self.arena.len()).max(1);
             self.arena.reserve_exact(self.arena.len().max(block_size).min(room));
         }
-        let filled = self.decoder.fill(&self.file, &mut self.arena)?;
+        let mut filled = self.decoder.fill(&self.file, &mut self.arena)?;
+        if filled == Filled::Starved
+            && seal == Seal::Sealed
+            && let Some(damage) = self.decoder.salvage(&self.file)?
+        {
+            filled = Filled::Damaged(damage);
+        }
         match self.skip {
             Skip::Nothing => Ok(self.carve(filled, seal)),
             Skip::To(point) => Ok(self.skip_to(point, filled, seal)),

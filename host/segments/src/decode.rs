@@ -135,6 +135,14 @@ impl Decoder {
         }
     }
 
+    /// The file ends here: goes on behind a frame that lacks its end though others follow. Returns what to say about it.
+    pub(crate) fn salvage(&mut self, file: &File) -> io::Result<Option<String>> {
+        match &mut self.codec {
+            Codec::Zstd(zstd) => zstd.salvage(file, &mut self.input),
+            Codec::Gzip(_) | Codec::Plain => Ok(None),
+        }
+    }
+
     /// Whether the file, if it ends here, ends in the middle of a frame.
     pub(crate) fn is_cut(&self) -> bool {
         match &self.codec {

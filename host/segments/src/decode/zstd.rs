@@ -150,27 +150,55 @@ impl Zstd {
             self.state = State::Careful { delivered: track.produced - self.frame.decompressed };
             return None;
         }
-        let at = input.position().max(self.frame.compressed + 1);
-        input.seek(at);
+        let at = input.position();
+        // Damage may have made the decoder take later frames for data of this one: they begin behind its first byte.
+        input.seek(self.frame.compressed + 1);
         self.state = State::Searching;
         let first = !std::mem::replace(&mut self.after_damage, true);
         first.then(|| format!("zstd: {} near byte {at} of the file", get_error_name(code)))
     }
 
+    /// Goes on behind a frame that has no end, if another one begins before the end of the file: then it was not cut,
+    /// but damaged. Returns what to say about it.
+    pub(super) fn salvage(&mut self, file: &File, input: &mut Input) -> io::Result<Option<String>> {
+        if !self.is_cut() {
+            return Ok(None);
+        }
+        let mut ahead = Input::new(self.frame.compressed + 1);
+        if !find_frame(file, &mut ahead)? {
+            return Ok(None);
+        }
+        // The parameters survive a reset of the session, which cannot fail.
+        let _ = self.context.reset(ResetDirective::SessionOnly);
+        (self.hint, self.holds_output) = (0, false);
+        input.seek(ahead.position());
+        self.state = State::Searching;
+        self.after_damage = true;
+        Ok(Some(format!("zstd: the frame at byte {} of the file has no end", self.frame.compressed)))
+    }
+
     /// Looks for the next frame. Returns whether there is one.
     fn search(&mut self, file: &File, input: &mut Input, track: &mut Track) -> io::Result<bool> {
-        loop {
-            let found = memmem::find(input.bytes(), &ZSTD_MAGIC);
-            input.consume(found.unwrap_or(input.available().saturating_sub(3)));
-            if found.is_some() {
-                debug_assert!(is_zstd(input.bytes()));
-                self.state = State::Fast;
-                self.begin(input.position(), track);
-                return Ok(true);
-            }
-            if input.more(file)? == 0 {
-                return Ok(false);
-            }
+        let found = find_frame(file, input)?;
+        if found {
+            debug_assert!(is_zstd(input.bytes()));
+            self.state = State::Fast;
+            self.begin(input.position(), track);
+        }
+        Ok(found)
+    }
+}
+
+/// Consumes what is before the next frame. Returns whether there is one.
+fn find_frame(file: &File, input: &mut Input) -> io::Result<bool> {
+    loop {
+        let found = memmem::find(input.bytes(), &ZSTD_MAGIC);
+        input.consume(found.unwrap_or(input.available().saturating_sub(3)));
+        if found.is_some() {
+            return Ok(true);
+        }
+        if input.more(file)? == 0 {
+            return Ok(false);
         }
     }
 }
