@@ -58,6 +58,9 @@ fn a_check_names_each_kind_of_mistake() {
         &filter(&format!("{{ wasm = '{component}', config = {{ pol = 'x' }} }}")),
         &["pool-filter", "pol"],
     );
+    let misnamed = format!("{{ lua = '{component}' }}");
+    refuses(&filter(&misnamed), &["filter", "pool-filter.wasm: WebAssembly, not Lua; name it as `wasm`"]);
+    refuses(&with(&format!("processor = {misnamed}")), &["processor", "not Lua; name it as `wasm`"]);
     refuses(&with(&format!("processor = {{ wasm = '{component}' }}")), &["processor", "pool-filter.wasm"]);
     refuses(
         &filter(&format!("{{ wasm = '{component}', limits = {{ memroy_bytes = 1 }} }}")),
@@ -167,6 +170,26 @@ fn f23_a_pipeline_that_is_killed_loses_nothing_and_ends_in_good_order_when_asked
     assert!(arrived() <= 20_000 + 3 * 101, "{}", arrived());
     let again = pipeline(&segments, consumer).arg("--once").run().quietly();
     assert!(again.is_empty() && arrived() <= 20_000 + 3 * 101);
+}
+
+#[test]
+fn f23_a_signal_while_plugins_are_loaded_ends_it_in_good_order() {
+    let segments = Segments::generate(100, 1, 2);
+    segments.beside(
+        "slow.lua",
+        "print('loading') io.stdout:flush() local t = os.clock() repeat until os.clock() - t > 0.3 return print",
+    );
+    let mut run = pipeline(&segments, "[[consumer]]\nname = 'a'\nprocessor = { lua = 'slow.lua' }").start();
+    assert_eq!(run.line().as_deref(), Some("loading"));
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(0));
+
+    let mut tail = tailweir().arg("tail").arg(segments.directory()).arg("--filter");
+    tail = tail.arg(segments.directory().with_file_name("slow.lua"));
+    let mut tail = tail.start();
+    assert_eq!(tail.line().as_deref(), Some("loading"));
+    tail.signal(Signal::TERM);
+    assert_eq!(tail.end().code, Some(0));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Filters and processors of a pipeline, made from what its file says.
 
 use std::cell::OnceCell;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
 use tailweir_pipeline::{Sink, SinkProcessor};
@@ -35,7 +37,7 @@ impl Engines {
         path: &Path,
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
-        if path.extension().is_some_and(|extension| extension == "lua") {
+        if path.extension().is_some_and(|extension| extension == "lua") && !is_binary(path) {
             return lua_filter(path, config);
         }
         Ok(Arc::new(self.wasm()?.filter(path, &config, Limits::default())?))
@@ -69,6 +71,7 @@ impl Engines {
                     )?)
                 }
                 Engine::Lua { path } => {
+                    expect_lua(path)?;
                     load_processor(path, &plugin.config)?;
                     ProcessorMaker::Lua { path: path.clone(), config: plugin.config.clone() }
                 }
@@ -78,7 +81,19 @@ impl Engines {
     }
 }
 
+/// Whether a file begins as all WebAssembly does. One that cannot be read is left to whoever reads it in earnest.
+fn is_binary(path: &Path) -> bool {
+    let mut start = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"\0asm"
+}
+
+fn expect_lua(path: &Path) -> Result<()> {
+    ensure!(!is_binary(path), "{}: WebAssembly, not Lua; name it as `wasm`", path.display());
+    Ok(())
+}
+
 fn lua_filter(path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
+    expect_lua(path)?;
     load_filter(path, &config)?;
     Ok(Arc::new(LuaFilterFile { path: path.to_owned(), config }))
 }

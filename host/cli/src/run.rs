@@ -26,14 +26,17 @@ use crate::signals::Shutdown;
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    let closers = Arc::new(Closers::default());
+    if !args.check {
+        // Before plug-ins are compiled, which takes a while.
+        let on_signal = closers.clone();
+        Shutdown::on_signal(move || on_signal.close())?;
+    }
     let pipeline = config::load(&args.pipeline)?;
     let plans = prepare(&pipeline).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
-    let closers = Arc::new(Closers::default());
-    let on_signal = closers.clone();
-    Shutdown::on_signal(move || on_signal.close())?;
     let source = Source::new(source(&pipeline.tailer, args.once))?;
     let gate = Gate::new();
     let mut threads = Vec::with_capacity(plans.len());

@@ -1,11 +1,12 @@
 //! `tailweir tail`.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow};
 use tailweir_pipeline::{
-    CheckpointName, CheckpointOptions, ConsumerOptions, DriveError, Policy, SinkProcessor, SourceOptions,
-    StartFrom, drive, open,
+    CheckpointName, CheckpointOptions, Closer, ConsumerOptions, DriveError, Policy, SinkProcessor,
+    SourceOptions, StartFrom, drive, open,
 };
 use tailweir_segments::{Mode, Pattern, Watch};
 
@@ -19,6 +20,10 @@ use crate::sinks::StdoutSink;
 
 /// Prints the records that are kept; commits each batch once it is written.
 pub(crate) fn run(args: &TailArgs) -> Result<()> {
+    // Before a plug-in is compiled, which takes a while.
+    let stop = Arc::new(Stop::default());
+    let on_signal = stop.clone();
+    Shutdown::on_signal(move || on_signal.ask())?;
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let options = consumer(args)?;
     let mut consumer =
@@ -27,8 +32,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<()> {
     let broken = stdout.broken_pipe();
     let closer = consumer.closer();
     broken.watch(move || closer.close()).context("cannot watch stdout")?;
-    let closer = consumer.closer();
-    Shutdown::on_signal(move || closer.close())?;
+    stop.closes(consumer.closer());
     progress::start(&args.directory, &pattern, vec![consumer.counters()]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,6 +46,29 @@ pub(crate) fn run(args: &TailArgs) -> Result<()> {
         // Whoever reads has seen enough; the batch that did not get through comes again.
         Err(DriveError::Stopped { .. }) if broken.is_broken() => Ok(()),
         ended => Ok(ended?),
+    }
+}
+
+/// Closes the consumer when asked to, even if that is before there is one.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    closer: OnceLock<Closer>,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        if let Some(closer) = self.closer.get() {
+            closer.close();
+        }
+    }
+
+    fn closes(&self, closer: Closer) {
+        let closer = self.closer.get_or_init(|| closer);
+        if self.asked.load(Ordering::SeqCst) {
+            closer.close();
+        }
     }
 }
 
