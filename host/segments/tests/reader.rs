@@ -451,6 +451,15 @@ fn f10_a_segment_deleted_while_it_is_read_is_read_to_its_end() {
     kumo.flush();
     rig.remove("a");
     rig.expect("a:2 a$");
+    // Its writer may not have been done.
+    assert_eq!(rig.log.take(), ["damaged a:2", "gap a"]);
+    // One that was sealed was done, and is in no way lost.
+    rig.put("b", &lines(1, 1));
+    rig.expect("b:1");
+    rig.seal("b");
+    rig.remove("b");
+    rig.expect("b$");
+    assert_eq!(rig.log.take(), [""; 0]);
 }
 
 #[test]

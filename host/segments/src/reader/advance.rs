@@ -304,8 +304,22 @@ impl Reader {
                 );
                 Followed::Again
             }
-            Carved::End(end) => Followed::Step(self.finished(name, identity, end)),
+            Carved::End(end) => {
+                if seen.seal == Seal::Open {
+                    self.lost_sight_of(name);
+                }
+                Followed::Step(self.finished(name, identity, end))
+            }
         })
+    }
+
+    /// Says that a segment went away before it was sealed. If another file has its name, that is said anyway.
+    fn lost_sight_of(&mut self, name: &SegmentName) {
+        if self.entries.get_mut(name).is_some_and(|entry| !entry.replaced) {
+            let reason = "it was deleted or moved away before it was sealed; it was read as far as it went, and what \
+                          is written to it from now on is not read";
+            self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
+        }
     }
 
     /// Closes a segment without news if there are many of them.
