@@ -33,6 +33,24 @@ fn status_tells_place_distance_and_holder() {
 }
 
 #[test]
+fn f04_status_names_the_checkpoint_that_can_not_be_used_and_shows_the_others() {
+    let segments = Segments::generate(1_000, 2, 33);
+    for name in ["broken", "sound"] {
+        let tail = tailweir().arg("tail").arg(segments.directory()).arg("--once");
+        tail.args(&format!("--checkpoint {name}")).run().quietly();
+    }
+    for suffix in ["", ".prev", ".tmp"] {
+        fs::write(segments.directory().join(format!(".broken{suffix}")), "{").unwrap();
+    }
+    let said = tailweir().arg("status").arg(segments.directory()).run().with_code(1);
+    assert!(said.contains("/.broken can't be used") && said.contains("rm '"), "{said}");
+    let json = tailweir().arg("status").arg(segments.directory()).arg("--json").run();
+    let found: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&found[0]["checkpoint"], &found[1]["checkpoint"]), (&json!("sound"), &json!("broken")));
+    assert!(found[1]["problem"].as_str().unwrap().contains("can't be used"), "{found}");
+}
+
+#[test]
 fn a_checkpoint_of_kumods_is_taken_over_and_handed_back() {
     let segments = Segments::generate(1_000, 2, 32);
     let lines = segments.lines();

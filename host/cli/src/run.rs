@@ -78,7 +78,8 @@ fn prepare(pipeline: &Pipeline) -> Result<Vec<Plan>> {
         .with_context(|| format!("no checkpoint can be written in {}", tailer.directory.display()))?;
     let engines = Engines::default();
     let plan = |table: &ConsumerTable| -> Result<Plan> {
-        check_sink(&table.sink).context("sink")?;
+        let sink = table.sink.clone().unwrap_or_default();
+        check_sink(&sink).context("sink")?;
         Ok(Plan {
             name: table.name.get_ref().clone(),
             filter: table
@@ -88,7 +89,7 @@ fn prepare(pipeline: &Pipeline) -> Result<Vec<Plan>> {
                 .transpose()
                 .context("filter")?,
             processor: engines.processor(&table.processor).context("processor")?,
-            sink: table.sink.clone(),
+            sink,
             policy: table.on_error.policy(),
             table: table.clone(),
         })

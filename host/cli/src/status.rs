@@ -3,10 +3,10 @@
 use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
-use tailweir_pipeline::{CheckpointStatus, WrittenBy, status};
+use tailweir_pipeline::{CheckpointStatus, Listed, WrittenBy, status};
 
 use crate::args::StatusArgs;
 
@@ -25,19 +25,46 @@ struct Line<'a> {
     written_by: &'static str,
 }
 
-/// Prints where the checkpoints of a directory are.
+/// A checkpoint that no consumer could start from, as `--json` prints it.
+#[derive(Serialize)]
+struct Problem<'a> {
+    checkpoint: &'a str,
+    problem: String,
+}
+
+/// Prints where the checkpoints of a directory are, and fails if one can't be used.
 pub(crate) fn run(args: &StatusArgs) -> Result<()> {
-    let checkpoints = status(&args.directory)?;
-    let lines: Vec<Line<'_>> = checkpoints.iter().map(line).collect();
+    let found = status(&args.directory)?;
+    let (mut lines, mut problems) = (Vec::new(), Vec::new());
+    for listed in &found {
+        match listed {
+            Listed::Checkpoint(status) => lines.push(line(status)),
+            Listed::Unusable { name, problem } => {
+                problems.push(Problem { checkpoint: name, problem: problem.to_string() });
+            }
+        }
+    }
     let text = match (args.json, lines.is_empty()) {
-        (true, _) => serde_json::to_string_pretty(&lines).context("cannot print")? + "\n",
-        (false, true) => format!("no checkpoint in {}\n", args.directory.display()),
+        (true, _) => json(&lines, &problems).context("cannot print")? + "\n",
+        (false, true) if problems.is_empty() => format!("no checkpoint in {}\n", args.directory.display()),
+        (false, true) => String::new(),
         (false, false) => table(&lines),
     };
     match io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to stdout"),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write to stdout")?,
     }
+    match &problems[..] {
+        [] => Ok(()),
+        // Each names its file.
+        problems => bail!("{}", problems.iter().map(|p| p.problem.as_str()).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+fn json(lines: &[Line<'_>], problems: &[Problem<'_>]) -> serde_json::Result<String> {
+    let lines = lines.iter().map(serde_json::to_value);
+    let problems = problems.iter().map(serde_json::to_value);
+    serde_json::to_string_pretty(&lines.chain(problems).collect::<Result<Vec<_>, _>>()?)
 }
 
 fn line(status: &CheckpointStatus) -> Line<'_> {

@@ -1,171 +1,28 @@
 //! A consumer: takes what a pass has read, filters it, cuts it into batches, and hands them out.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tailweir_core::{
     Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Position, SegmentName,
-    Span, Ticket, Verdict,
+    Span, Verdict,
 };
-use tailweir_segments::{Begun, ReadError, Start, list};
+use tailweir_segments::{Begun, ReadError, Start};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::checkpoint::{CheckpointStore, FileStore, Saved, StoreError};
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::QuarantineError;
-use crate::settlement::{CommitError, Kept, MakeStore, OpenError, Opened, Settlement, chain};
-use crate::{
-    CheckpointOptions, ConsumerOptions, Counters, OnFilterError, OnMalformed, SourceOptions, StartFrom,
-};
+use crate::settlement::{CommitError, Kept, Settlement, chain};
+use crate::{Closer, ConsumerOptions, Counters, Delivery, OnFilterError, OnMalformed};
 
 /// How many items a consumer goes through without delivering before it lets other tasks of its thread run.
 const ITEMS_PER_TURN: u32 = 32;
 
 /// How often a consumer looks whether it could share another pass.
 const REJOIN_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Opens the consumers' checkpoints and begins to read for them.
-///
-/// # Errors
-/// If the directory can't be read, or a checkpoint can't be opened: another process or another consumer has it, or its
-/// file can't be used. The error says what to do. Nothing is begun then.
-pub fn open(source: SourceOptions, consumers: Vec<ConsumerOptions>) -> Result<Vec<Consumer>, OpenError> {
-    let (directory, events) = (source.reader.directory.clone(), source.reader.events.clone());
-    open_with(source, consumers, &files(directory, events))
-}
-
-/// As [`open`], with checkpoints in stores of the caller's choice.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_with(
-    source: SourceOptions,
-    consumers: Vec<ConsumerOptions>,
-    make_store: MakeStore<'_>,
-) -> Result<Vec<Consumer>, OpenError> {
-    refuse_twins(&consumers)?;
-    let source = Source::new(source)?;
-    let prepare = |options| source.prepare(options, make_store);
-    let mut opened = consumers.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
-    // All subscribe before the first takes anything, so that those at one place share a pass from its start.
-    for consumer in &mut opened {
-        consumer.subscribe()?;
-    }
-    Ok(opened)
-}
-
-/// Checkpoints in files of the directory.
-fn files(
-    directory: PathBuf,
-    events: Arc<dyn EventSink>,
-) -> impl Fn(&CheckpointOptions) -> Result<Box<dyn CheckpointStore>, StoreError> {
-    move |options| Ok(Box::new(FileStore::new(&directory, options.name.clone(), events.clone())?))
-}
-
-/// A directory to open consumers on one by one, each on the thread that it will stay on. Clones share their passes over
-/// the directory; consumers share one from its start if none of them is asked for a batch before all are open.
-#[derive(Clone)]
-pub struct Source {
-    pool: Arc<Pool>,
-    directory: PathBuf,
-    events: Arc<dyn EventSink>,
-    /// What is passed over because the newest was asked for.
-    older: Option<Arc<HashSet<SegmentName>>>,
-}
-
-impl Source {
-    /// Looks at the directory. Nothing is read, and no file made, before a consumer is opened.
-    ///
-    /// # Errors
-    /// If the directory can't be read.
-    pub fn new(options: SourceOptions) -> Result<Self, OpenError> {
-        let SourceOptions { reader, start } = options;
-        // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
-        let mut older = list(&reader.directory, &reader.pattern)?;
-        let newest = older.pop().map(|entry| entry.name);
-        let (directory, events) = (reader.directory.clone(), reader.events.clone());
-        let older = match (start, newest) {
-            (StartFrom::Newest, Some(first)) => {
-                if !older.is_empty() {
-                    events.emit(Event::SkippedByRequest { first, segments: older.len() as u64 });
-                }
-                Some(Arc::new(older.into_iter().map(|entry| entry.name).collect()))
-            }
-            _ => None,
-        };
-        let pool = Pool::new(reader);
-        Ok(Self { pool, directory, events, older })
-    }
-
-    /// Opens a consumer and begins to read for it.
-    ///
-    /// # Errors
-    /// If its checkpoint can't be opened, as with [`open`].
-    pub fn open(&self, options: ConsumerOptions) -> Result<Consumer, OpenError> {
-        let make_store = files(self.directory.clone(), self.events.clone());
-        let mut consumer = self.prepare(options, &make_store)?;
-        consumer.subscribe()?;
-        Ok(consumer)
-    }
-
-    /// A consumer with its checkpoint open, for which nothing is read yet.
-    fn prepare(&self, options: ConsumerOptions, make_store: MakeStore<'_>) -> Result<Consumer, OpenError> {
-        let (name, events): (Arc<str>, _) = (options.name.as_str().into(), self.events.clone());
-        let Opened { settlement, saved } = match &options.checkpoint {
-            None => Settlement::unkept(name.clone(), events.clone()),
-            Some(checkpoint) => {
-                Settlement::open(&self.directory, name.clone(), events.clone(), checkpoint, make_store)?
-            }
-        };
-        let place = match &self.older {
-            None => place_of(saved),
-            Some(older) => {
-                settlement.start_behind(older);
-                Place { finished: older.as_ref().clone(), ..Place::default() }
-            }
-        };
-        Ok(Consumer::new(name, options, settlement, place, self.pool.clone(), events))
-    }
-}
-
-fn refuse_twins(consumers: &[ConsumerOptions]) -> Result<(), OpenError> {
-    let (mut names, mut checkpoints) = (HashSet::new(), HashSet::new());
-    for consumer in consumers {
-        if !names.insert(&consumer.name) {
-            return Err(OpenError::Twice { what: "name", name: consumer.name.clone() });
-        }
-        if let Some(checkpoint) = &consumer.checkpoint
-            && !checkpoints.insert(&checkpoint.name)
-        {
-            return Err(OpenError::Twice {
-                what: "checkpoint_name",
-                name: checkpoint.name.as_str().to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The place that a checkpoint stands for.
-pub(crate) fn place_of(saved: Saved) -> Place {
-    let mut place = Place { finished: saved.finished, ..Place::default() };
-    for (name, progress) in saved.frontier.segments {
-        if progress.finished {
-            continue;
-        }
-        let start = match saved.unlocated.contains(&name) {
-            true => Start::Line(progress.mark.point.line),
-            false => Start::Mark(progress.mark),
-        };
-        place.begun.insert(name, Begun { start, identity: progress.identity });
-    }
-    place
-}
 
 /// Why there is no next batch.
 #[derive(Debug, Error)]
@@ -271,7 +128,7 @@ enum Turn {
 }
 
 impl Consumer {
-    fn new(
+    pub(crate) fn new(
         name: Arc<str>,
         options: ConsumerOptions,
         settlement: Arc<Settlement>,
@@ -306,7 +163,7 @@ impl Consumer {
         }
     }
 
-    fn subscribe(&mut self) -> Result<(), ReadError> {
+    pub(crate) fn subscribe(&mut self) -> Result<(), ReadError> {
         self.subscription = Some(self.pool.join(&self.place, &self.notify)?);
         Ok(())
     }
@@ -756,122 +613,13 @@ impl Consumer {
             self.end_segments();
         }
         Counters::add(&self.counters.batches, 1);
-        Ok(Turn::Deliver(Delivery {
-            batch: Arc::new(batch),
-            state: ticket.map_or(State::Unkept, State::Outstanding),
-            settlement: self.settlement.clone(),
-            counters: self.counters.clone(),
-            events: self.events.clone(),
-        }))
+        let (settlement, counters) = (self.settlement.clone(), self.counters.clone());
+        Ok(Turn::Deliver(Delivery::new(batch, ticket, settlement, counters, self.events.clone())))
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.settlement.close();
-    }
-}
-
-/// Closes a consumer from any thread.
-#[derive(Debug, Clone)]
-pub struct Closer {
-    closed: Arc<AtomicBool>,
-    notify: Arc<Notify>,
-}
-
-impl Closer {
-    /// A pending or later [`Consumer::next`] gives `None`. Batches that were delivered may still be committed.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.notify.notify_one();
-    }
-
-    /// Whether it was closed.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Waits until it is closed.
-    pub async fn closed(&self) {
-        while !self.is_closed() {
-            self.notify.notified().await;
-        }
-        // Another waiter may have been meant.
-        self.notify.notify_one();
-    }
-}
-
-/// A batch that must be committed. If it is dropped without, its records come again on the next run.
-#[must_use = "a delivery that is dropped is not committed"]
-pub struct Delivery {
-    batch: Arc<Batch>,
-    state: State,
-    settlement: Arc<Settlement>,
-    counters: Arc<Counters>,
-    events: Arc<dyn EventSink>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// There is no checkpoint to keep it in.
-    Unkept,
-    Outstanding(Ticket),
-    /// Acknowledged, but the checkpoint could not be written.
-    Unsaved,
-    Committed,
-}
-
-impl Delivery {
-    /// The batch.
-    pub fn batch(&self) -> &Arc<Batch> {
-        &self.batch
-    }
-
-    /// Says that the batch is dealt with, and writes the checkpoint. Works after the consumer was closed, too.
-    ///
-    /// # Errors
-    /// [`CommitError::AlreadyCommitted`] the second time. If the checkpoint can't be written, say because the disk is
-    /// full, the batch counts as dealt with all the same, and it may be committed again to try again.
-    pub fn commit(&mut self) -> Result<(), CommitError> {
-        match self.state {
-            State::Committed => return Err(CommitError::AlreadyCommitted),
-            State::Unkept => {}
-            State::Unsaved => self.settlement.save()?,
-            State::Outstanding(ticket) => {
-                self.settlement.ack(ticket)?;
-                self.state = State::Unsaved;
-                self.settlement.save()?;
-            }
-        }
-        self.state = State::Committed;
-        let (records, bytes) = (self.batch.len() as u64, self.batch.bytes() as u64);
-        Counters::add(&self.counters.committed_batches, 1);
-        Counters::add(&self.counters.committed_records, records);
-        Counters::add(&self.counters.committed_bytes, bytes);
-        self.events.emit(Event::Committed { consumer: self.batch.consumer().to_owned(), records, bytes });
-        Ok(())
-    }
-
-    /// Puts records of the batch in quarantine. The batch must still be committed.
-    ///
-    /// # Errors
-    /// If the quarantine can't be written.
-    pub fn quarantine(&mut self, indices: &[u32], reason: &str) -> Result<(), CommitError> {
-        for record in indices.iter().filter_map(|index| self.batch.get(*index as usize)) {
-            let position = record.position();
-            self.settlement.quarantine(&position, reason, record.bytes())?;
-            Counters::add(&self.counters.quarantined, 1);
-            let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
-            self.events.emit(Event::Quarantined { consumer, position, reason });
-        }
-        Ok(())
-    }
-
-    /// Says that the batch will be delivered again.
-    pub(crate) fn retrying(&self, after: Duration, reason: &str) {
-        Counters::add(&self.counters.retries, 1);
-        let (consumer, batch) = (self.batch.consumer().to_owned(), self.batch.id().to_string());
-        let after_ms = after.as_millis() as u64;
-        self.events.emit(Event::Retried { consumer, batch, after_ms, reason: reason.to_owned() });
     }
 }

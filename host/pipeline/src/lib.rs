@@ -13,17 +13,20 @@
 pub mod checkpoint;
 mod consumer;
 mod counters;
+mod delivery;
 mod directory;
 mod drive;
 mod options;
 mod pass;
 mod quarantine;
 mod settlement;
+mod source;
 mod status;
 
 pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};
-pub use consumer::{Closer, Consumer, Delivery, NextError, Source, open, open_with};
+pub use consumer::{Consumer, NextError};
 pub use counters::{Counters, Snapshot};
+pub use delivery::{Closer, Delivery};
 pub use drive::{Backoff, DriveError, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
@@ -31,4 +34,5 @@ pub use options::{
 };
 pub use quarantine::{Quarantine, QuarantineError};
 pub use settlement::{CommitError, MakeStore, OpenError};
-pub use status::{CheckpointStatus, StatusError, WrittenBy, status};
+pub use source::{Source, open, open_with};
+pub use status::{CheckpointStatus, Listed, StatusError, WrittenBy, status};

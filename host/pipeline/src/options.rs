@@ -156,7 +156,7 @@ pub struct CheckpointNameError {
 }
 
 /// What files beside a checkpoint end in.
-pub(crate) const RESERVED: [&str; 6] = [".lock", ".state", ".quarantine", ".prev", ".finished", ".tmp"];
+const RESERVED: [&str; 6] = [".lock", ".state", ".quarantine", ".prev", ".finished", ".tmp"];
 
 impl CheckpointName {
     /// Checks a name.

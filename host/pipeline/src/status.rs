@@ -10,9 +10,8 @@ use serde::Serialize;
 use tailweir_segments::{Pattern, PatternError, ReadError, measure};
 use thiserror::Error;
 
-use crate::checkpoint::{FileStore, StoreError, holder};
-use crate::consumer::place_of;
-use crate::options::RESERVED;
+use crate::checkpoint::{FileStore, Saved, StoreError, holder};
+use crate::source::place_of;
 use crate::{CheckpointName, pass::Place};
 
 /// One checkpoint.
@@ -54,7 +53,7 @@ pub enum StatusError {
     /// The directory can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A checkpoint can't be read.
+    /// A checkpoint's files can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The pattern is no glob.
@@ -62,12 +61,36 @@ pub enum StatusError {
     Pattern(#[from] PatternError),
 }
 
+/// What stands under a checkpoint's name.
+#[derive(Debug)]
+pub enum Listed {
+    /// A checkpoint.
+    Checkpoint(CheckpointStatus),
+    /// A file that no consumer could start from.
+    Unusable {
+        /// The checkpoint's name, without the dot.
+        name: String,
+        /// Why, and what to do.
+        problem: StoreError,
+    },
+}
+
+impl Listed {
+    /// The checkpoint, if it can be used.
+    pub fn usable(self) -> Option<CheckpointStatus> {
+        match self {
+            Self::Checkpoint(status) => Some(status),
+            Self::Unusable { .. } => None,
+        }
+    }
+}
+
 /// The checkpoints in a directory, by name. How far behind they are is measured by decompressing what is left, so it takes
 /// time in proportion.
 ///
 /// # Errors
-/// If the directory or one of its checkpoints can't be read.
-pub fn status(directory: &Path) -> Result<Vec<CheckpointStatus>, StatusError> {
+/// If the directory can't be read.
+pub fn status(directory: &Path) -> Result<Vec<Listed>, StatusError> {
     let pattern = Pattern::new("*")?;
     // Fails for a directory that can't be read, before anything else is tried.
     tailweir_segments::list(directory, &pattern)?;
@@ -78,50 +101,57 @@ pub fn status(directory: &Path) -> Result<Vec<CheckpointStatus>, StatusError> {
     })?;
     let mut found = Vec::new();
     for name in names {
-        let mut store = FileStore::new(directory, name.clone(), Arc::new(()))?;
-        let Some((saved, written_by)) = store.peek()? else {
-            continue;
-        };
-        let frontier = &saved.frontier.segments;
-        let lowest = frontier.iter().find(|(_, p)| !p.finished).or(frontier.iter().next_back());
-        let Some((segment, line)) = lowest.map(|(name, p)| (name.to_string(), p.mark.point.line)) else {
-            continue;
-        };
-        let place: Place = place_of(saved);
-        let remaining = measure(directory, &pattern, &place.cursor())?;
-        let behind = remaining.iter().filter(|r| r.bytes > 0);
-        let path = directory.join(name.file(""));
-        found.push(CheckpointStatus {
-            segment,
-            line,
-            modified: std::fs::metadata(&path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
-            held_by: holder(directory, &name),
-            written_by,
-            behind_segments: behind.clone().count() as u64,
-            behind_bytes: behind.map(|r| r.bytes).sum(),
-            quarantined: lines(&directory.join(name.file(".quarantine"))),
-            name: name.as_str().to_owned(),
-        });
+        match FileStore::new(directory, name.clone(), Arc::new(()))?.peek() {
+            Ok(None) => {}
+            Ok(Some((saved, written_by))) => {
+                found
+                    .extend(describe(directory, &pattern, &name, saved, written_by)?.map(Listed::Checkpoint));
+            }
+            Err(problem) => found.push(Listed::Unusable { name: name.as_str().to_owned(), problem }),
+        }
     }
     Ok(found)
 }
 
-/// Names of what may be checkpoints: hidden files that hold one or have a lock beside them.
+/// `None` for a checkpoint that names no segment yet.
+fn describe(
+    directory: &Path,
+    pattern: &Pattern,
+    name: &CheckpointName,
+    saved: Saved,
+    written_by: WrittenBy,
+) -> Result<Option<CheckpointStatus>, StatusError> {
+    let frontier = &saved.frontier.segments;
+    let lowest = frontier.iter().find(|(_, p)| !p.finished).or(frontier.iter().next_back());
+    let Some((segment, line)) = lowest.map(|(name, p)| (name.to_string(), p.mark.point.line)) else {
+        return Ok(None);
+    };
+    let place: Place = place_of(saved);
+    let remaining = measure(directory, pattern, &place.cursor())?;
+    let behind = remaining.iter().filter(|r| r.bytes > 0);
+    let path = directory.join(name.file(""));
+    Ok(Some(CheckpointStatus {
+        segment,
+        line,
+        modified: std::fs::metadata(&path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
+        held_by: holder(directory, name),
+        written_by,
+        behind_segments: behind.clone().count() as u64,
+        behind_bytes: behind.map(|r| r.bytes).sum(),
+        quarantined: lines(&directory.join(name.file(".quarantine"))),
+        name: name.as_str().to_owned(),
+    }))
+}
+
+/// Names of what may be checkpoints: hidden files that hold one or have one of a checkpoint's other files beside them.
 fn names(directory: &Path) -> std::io::Result<BTreeSet<CheckpointName>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(directory)? {
         let file = entry?.file_name();
-        let Some(hidden) = file.to_str().and_then(|name| name.strip_prefix('.')) else {
-            continue;
-        };
-        if RESERVED.iter().any(|suffix| hidden.ends_with(suffix)) {
-            continue;
-        }
-        let Ok(name) = CheckpointName::new(hidden) else {
-            continue;
-        };
-        let locked = directory.join(name.file(".lock")).exists();
-        if locked || holds_checkpoint(&directory.join(&file)) {
+        let Some(hidden) = file.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+        let Ok(name) = CheckpointName::new(hidden) else { continue };
+        let beside = [".lock", ".prev", ".finished"].iter().any(|s| directory.join(name.file(s)).exists());
+        if beside || holds_checkpoint(&directory.join(&file)) {
             names.insert(name);
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Event, Located};
 use tailweir_pipeline::{
-    CommitError, NextError, OnFilterError, OnMalformed, OpenError, StartFrom, open, status,
+    CheckpointStatus, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError, StartFrom, open,
+    status,
 };
 use tempfile::tempdir;
 
@@ -221,13 +222,13 @@ async fn f19_a_checkpoint_has_one_user_and_can_be_opened_again_after_close() {
     assert!(matches!(open(once(dir.path()), vec![consumer("c")]), Err(OpenError::InUse { .. })));
     let (mut one, mut two) = (next(&mut first).await, next(&mut first).await);
     one.commit().unwrap();
-    assert_eq!(status(dir.path()).unwrap()[0].held_by, Some(std::process::id()));
+    assert_eq!(usable(dir.path())[0].held_by, Some(std::process::id()));
     drop(first);
     let mut again = open_one(dir.path(), consumer("c"));
     assert!(matches!(two.commit(), Err(CommitError::Superseded)));
     assert_eq!(drain(&mut again).await, (10..30).collect::<Vec<_>>());
     drop((one, two, again));
-    assert_eq!(status(dir.path()).unwrap()[0].held_by, None);
+    assert_eq!(usable(dir.path())[0].held_by, None);
 }
 
 #[tokio::test]
@@ -388,16 +389,25 @@ async fn a_partial_batch_goes_out_after_its_latency_and_growth_is_followed() {
     assert!(tokio::time::timeout(Duration::from_secs(20), c.next()).await.unwrap().unwrap().is_none());
 }
 
+fn usable(directory: &std::path::Path) -> Vec<CheckpointStatus> {
+    status(directory).unwrap().into_iter().filter_map(Listed::usable).collect()
+}
+
 #[tokio::test]
-async fn status_tells_how_far_behind_each_checkpoint_is() {
+async fn status_tells_how_far_behind_each_checkpoint_is_and_which_can_not_be_used() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..10);
     sealed(dir.path(), "b", 10..20);
-    let mut c = open_one(dir.path(), consumer("c"));
-    next(&mut c).await.commit().unwrap();
-    drop(c);
+    for name in ["broken", "c"] {
+        let mut c = open_one(dir.path(), consumer(name));
+        next(&mut c).await.commit().unwrap();
+    }
+    std::fs::write(dir.path().join(".broken"), b"{").unwrap();
     let found = status(dir.path()).unwrap();
-    let [status] = &found[..] else { panic!("{found:?}") };
+    let [Listed::Unusable { name, problem }, Listed::Checkpoint(status)] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert!(name == "broken" && problem.to_string().contains("rm '"), "{problem}");
     assert_eq!((status.name.as_str(), status.segment.as_str(), status.line), ("c", "a", 10));
     assert_eq!((status.behind_segments, status.behind_bytes, status.quarantined), (1, 90, 0));
 }

@@ -51,8 +51,7 @@ pub(crate) struct ConsumerTable {
     pub(crate) name: Spanned<String>,
     pub(crate) filter: Option<Plugin<ForFilter>>,
     pub(crate) processor: ProcessorTable,
-    #[serde(default)]
-    pub(crate) sink: SinkTable,
+    pub(crate) sink: Option<SinkTable>,
     pub(crate) max_batch_size: Option<NonZeroUsize>,
     pub(crate) max_batch_bytes: Option<NonZeroUsize>,
     pub(crate) max_batch_latency: Option<Period>,
@@ -280,6 +279,10 @@ fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
         if names.insert(name, ()).is_some() {
             return fail(&consumer.name, format!("a second consumer is called `{name}`"));
         }
+        if let (ProcessorTable::BuiltIn(_), Some(_)) = (&consumer.processor, &consumer.sink) {
+            let message = "takes what a plug-in emits; a built-in processor emits nothing";
+            return fail(&consumer.name, format!("the `sink` of consumer `{name}` {message}"));
+        }
         let checkpoint = consumer.checkpoint_name();
         if let Err(e) = CheckpointName::new(checkpoint.get_ref()) {
             return fail(checkpoint, e.to_string());
@@ -306,7 +309,8 @@ impl Pipeline {
                 ProcessorTable::Plugin(plugin) => vec![plugin.path_mut()],
                 ProcessorTable::BuiltIn(sink) => sink.paths_mut(),
             };
-            filter.into_iter().chain(processor).chain(consumer.sink.paths_mut())
+            let sink = consumer.sink.iter_mut().flat_map(SinkTable::paths_mut);
+            filter.into_iter().chain(processor).chain(sink)
         });
         std::iter::once(&mut self.tailer.directory).chain(consumers)
     }
@@ -378,6 +382,10 @@ mod tests {
             "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\ncheckpoint = '../a'",
             "p.toml:6: checkpoint_name `../a` starts with a dot; the dot of the file's name is added for you",
         );
+        check(
+            "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\nsink = { file = { path = 'x' } }",
+            "p.toml:4: the `sink` of consumer `a` takes what a plug-in emits; a built-in processor emits nothing",
+        );
         let two = "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\n";
         check(&two.repeat(2), "p.toml:7: a second consumer is called `a`");
         check(
@@ -391,12 +399,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.toml");
         let consumer = "[[consumer]]\nname = 'a'\nfilter = { lua = 'f.lua', config = { a = [1] } }\n\
-            processor = { file = { path = '/out' } }\nsink = { http = { url = { file = 'url' } } }\n";
+            processor = { lua = '/p.lua' }\nsink = { http = { url = { file = 'url' } } }\n";
         std::fs::write(&path, format!("{TAILER}{consumer}")).unwrap();
         let mut pipeline = load(&path).unwrap();
         let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
         let beside = |name: &str| folder.path().join(name);
-        assert_eq!(paths, [beside("logs"), beside("f.lua"), "/out".into(), beside("url")]);
+        assert_eq!(paths, [beside("logs"), beside("f.lua"), "/p.lua".into(), beside("url")]);
         assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
     }
 }

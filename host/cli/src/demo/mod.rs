@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{BinaryBytes, HumanCount};
-use tailweir_pipeline::{CheckpointStatus, status};
+use tailweir_pipeline::{CheckpointStatus, Listed, status};
 
 use self::child::{Child, Children};
 use self::receiver::Receiver;
@@ -190,15 +190,19 @@ impl Demo {
         self.children.start_piped(&self.filter_arguments()).context("the filter")
     }
 
+    fn checkpoints(&self) -> Result<Vec<CheckpointStatus>> {
+        Ok(status(&self.segments)?.into_iter().filter_map(Listed::usable).collect())
+    }
+
     fn checkpoint(&self, name: &str) -> Result<CheckpointStatus> {
-        let found = status(&self.segments)?.into_iter().find(|checkpoint| checkpoint.name == name);
+        let found = self.checkpoints()?.into_iter().find(|checkpoint| checkpoint.name == name);
         found.with_context(|| format!("checkpoint {name} is not there"))
     }
 
     /// Waits until both checkpoints are at the end of everything.
     fn wait_for_checkpoints(&self) -> Result<()> {
         wait_for("the checkpoints", || {
-            let checkpoints = status(&self.segments)?;
+            let checkpoints = self.checkpoints()?;
             Ok(checkpoints.len() == 2 && checkpoints.iter().all(|c| c.behind_bytes == 0))
         })
     }

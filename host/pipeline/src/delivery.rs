@@ -1,0 +1,127 @@
+//! A batch on its way to being committed, and the handle that closes its consumer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tailweir_core::{Batch, Event, EventSink, Ticket};
+use tokio::sync::Notify;
+
+use crate::Counters;
+use crate::settlement::{CommitError, Settlement};
+
+/// Closes a consumer from any thread.
+#[derive(Debug, Clone)]
+pub struct Closer {
+    pub(crate) closed: Arc<AtomicBool>,
+    pub(crate) notify: Arc<Notify>,
+}
+
+impl Closer {
+    /// A pending or later [`Consumer::next`] gives `None`. Batches that were delivered may still be committed.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is closed.
+    pub async fn closed(&self) {
+        while !self.is_closed() {
+            self.notify.notified().await;
+        }
+        // Another waiter may have been meant.
+        self.notify.notify_one();
+    }
+}
+
+/// A batch that must be committed. If it is dropped without, its records come again on the next run.
+#[must_use = "a delivery that is dropped is not committed"]
+pub struct Delivery {
+    batch: Arc<Batch>,
+    state: State,
+    settlement: Arc<Settlement>,
+    counters: Arc<Counters>,
+    events: Arc<dyn EventSink>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is no checkpoint to keep it in.
+    Unkept,
+    Outstanding(Ticket),
+    /// Acknowledged, but the checkpoint could not be written.
+    Unsaved,
+    Committed,
+}
+
+impl Delivery {
+    /// A batch that was recorded in the ledger as `ticket`, if there is a checkpoint to keep.
+    pub(crate) fn new(
+        batch: Batch,
+        ticket: Option<Ticket>,
+        settlement: Arc<Settlement>,
+        counters: Arc<Counters>,
+        events: Arc<dyn EventSink>,
+    ) -> Self {
+        let state = ticket.map_or(State::Unkept, State::Outstanding);
+        Self { batch: Arc::new(batch), state, settlement, counters, events }
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
+    /// Says that the batch is dealt with, and writes the checkpoint. Works after the consumer was closed, too.
+    ///
+    /// # Errors
+    /// [`CommitError::AlreadyCommitted`] the second time. If the checkpoint can't be written, say because the disk is
+    /// full, the batch counts as dealt with all the same, and it may be committed again to try again.
+    pub fn commit(&mut self) -> Result<(), CommitError> {
+        match self.state {
+            State::Committed => return Err(CommitError::AlreadyCommitted),
+            State::Unkept => {}
+            State::Unsaved => self.settlement.save()?,
+            State::Outstanding(ticket) => {
+                self.settlement.ack(ticket)?;
+                self.state = State::Unsaved;
+                self.settlement.save()?;
+            }
+        }
+        self.state = State::Committed;
+        let (records, bytes) = (self.batch.len() as u64, self.batch.bytes() as u64);
+        Counters::add(&self.counters.committed_batches, 1);
+        Counters::add(&self.counters.committed_records, records);
+        Counters::add(&self.counters.committed_bytes, bytes);
+        self.events.emit(Event::Committed { consumer: self.batch.consumer().to_owned(), records, bytes });
+        Ok(())
+    }
+
+    /// Puts records of the batch in quarantine. The batch must still be committed.
+    ///
+    /// # Errors
+    /// If the quarantine can't be written.
+    pub fn quarantine(&mut self, indices: &[u32], reason: &str) -> Result<(), CommitError> {
+        for record in indices.iter().filter_map(|index| self.batch.get(*index as usize)) {
+            let position = record.position();
+            self.settlement.quarantine(&position, reason, record.bytes())?;
+            Counters::add(&self.counters.quarantined, 1);
+            let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
+            self.events.emit(Event::Quarantined { consumer, position, reason });
+        }
+        Ok(())
+    }
+
+    /// Says that the batch will be delivered again.
+    pub(crate) fn retrying(&self, after: Duration, reason: &str) {
+        Counters::add(&self.counters.retries, 1);
+        let (consumer, batch) = (self.batch.consumer().to_owned(), self.batch.id().to_string());
+        let after_ms = after.as_millis() as u64;
+        self.events.emit(Event::Retried { consumer, batch, after_ms, reason: reason.to_owned() });
+    }
+}
