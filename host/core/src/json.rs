@@ -6,6 +6,7 @@
 //! Grammar: RFC 8259. Pointers: RFC 6901. Where an object has the same key twice, the last one counts.
 
 mod grammar;
+pub mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -157,19 +158,17 @@ impl<'a> Iterator for Elements<'a> {
 
 /// The text of the value under `key` in an object's text; of the last one, if the key is there more than once.
 pub fn get<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+    let open = skip_space(object.as_bytes(), 0);
+    if object.as_bytes().get(open) != Some(&b'{') {
+        return None;
+    }
     let mut found = None;
-    for (raw, value) in members(object) {
-        if key_is(raw, key) {
+    scan::split(object.as_bytes(), open, |part| {
+        if let Some(value) = scan::value_under(object, part, key) {
             found = Some(value);
         }
-    }
-    found
-}
-
-/// Whether a key's text between its quotes spells `key`.
-#[inline]
-pub fn key_is(raw: &str, key: &str) -> bool {
-    raw == key || (raw.len() > key.len() && raw.contains('\\') && unescape(raw) == key)
+    });
+    object.get(found?)
 }
 
 /// The string that a string's text between its quotes stands for. A surrogate without its other half becomes U+FFFD.

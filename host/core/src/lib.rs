@@ -5,6 +5,8 @@
 //! directories is the work of `tailweir-segments`, driving consumers that of `tailweir-pipeline`, and the engines that
 //! implement the traits live in `tailweir-lua` and `tailweir-wasm`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod batch;
 pub mod block;
 pub mod event;

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use tailweir_core::json;
-
-use super::scan;
+use tailweir_core::json::{self, scan};
 
 /// A JSON object or array within a batch: the record that it is in, and the offset of its opening bracket there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,6 @@
 mod encode;
 mod lazy;
 mod memo;
-mod scan;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ struct Masks {
 
 /// Calls `each` with the part of `text` for every member of the container whose bracket opens at `open`. Parts may have
 /// white space around them.
-pub(super) fn split(text: &[u8], open: usize, mut each: impl FnMut(Range<usize>)) {
+pub fn split(text: &[u8], open: usize, mut each: impl FnMut(Range<usize>)) {
     let (mut base, mut part, mut depth) = (open + 1, open + 1, 1usize);
     // Whether the block before ended within a string, as all ones, and whether it ended in an escaping backslash.
     let (mut in_string, mut escaped) = (0u64, 0u64);
@@ -50,19 +50,20 @@ pub(super) fn split(text: &[u8], open: usize, mut each: impl FnMut(Range<usize>)
     }
 }
 
-/// A member of an object.
-pub(super) struct Parts {
-    /// Its key, between the quotes.
-    pub(super) key: Range<usize>,
+/// Where the parts of an object's member are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// Its key's text between the quotes, escapes and all.
+    pub key: Range<usize>,
     /// Whether the key holds escapes.
-    pub(super) escapes: bool,
-    /// Its value.
-    pub(super) value: Range<usize>,
+    pub escapes: bool,
+    /// Its value's text.
+    pub value: Range<usize>,
 }
 
 /// What a part is that [`split`] made of an object; `None` if there is nothing in it.
 #[inline]
-pub(super) fn member(text: &[u8], part: Range<usize>) -> Option<Parts> {
+pub fn member(text: &[u8], part: Range<usize>) -> Option<Parts> {
     let start = skip_space(text, part.start) + 1;
     if text.get(start - 1) != Some(&b'"') {
         return None;
@@ -79,6 +80,34 @@ pub(super) fn member(text: &[u8], part: Range<usize>) -> Option<Parts> {
     let colon = skip_space(text, end + 1);
     let value = trim(text, colon + 1..part.end)?;
     Some(Parts { key: start..end, escapes, value })
+}
+
+/// Where the value is of the member that a part is, if its key is `key`.
+#[inline]
+pub(super) fn value_under(text: &str, part: Range<usize>, key: &str) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let start = skip_space(bytes, part.start) + 1;
+    if bytes.get(start - 1) != Some(&b'"') {
+        return None;
+    }
+    let rest = bytes.get(start..part.end)?;
+    let plain = rest.starts_with(key.as_bytes()) && rest.get(key.len()) == Some(&b'"');
+    if plain && !key.contains(['"', '\\']) {
+        let colon = skip_space(bytes, start + key.len() + 1);
+        return trim(bytes, colon + 1..part.end);
+    }
+    // It may still be spelt with escapes, but rarely is.
+    let mut end = start;
+    loop {
+        end += plain_len(bytes.get(end..)?);
+        match bytes.get(end)? {
+            b'"' => return None,
+            b'\\' => break,
+            _ => {}
+        }
+    }
+    let member = member(bytes, part)?;
+    (super::unescape(text.get(member.key)?) == key).then_some(member.value)
 }
 
 /// A number of bytes at the start of `text` that are neither quotes nor backslashes; if it is all of the first 16 or of
@@ -110,7 +139,7 @@ fn plain_len_of_few(text: &[u8]) -> usize {
 
 /// A part without the white space around it; `None` if that is all.
 #[inline]
-pub(super) fn trim(text: &[u8], part: Range<usize>) -> Option<Range<usize>> {
+pub fn trim(text: &[u8], part: Range<usize>) -> Option<Range<usize>> {
     let start = skip_space(text, part.start);
     let mut end = part.end;
     while end > start && is_space(text[end - 1]) {
@@ -214,10 +243,9 @@ fn block_masks(block: &[u8; BLOCK]) -> Masks {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tailweir_core::json;
-
     use super::*;
+    use crate::json;
+    use proptest::prelude::*;
 
     /// Members as the walker of the core crate has them.
     fn check(text: &str) {
