@@ -46,7 +46,12 @@ fn a_check_names_each_kind_of_mistake() {
         &with("processor = { file = { path = 'no/such/folder/x' } }"),
         &["cannot append to", "no/such/folder/x"],
     );
-    refuses(&with(&format!("{out}\nsink = {{ file = {{ path = 'no/such/x' }} }}")), &["sink", "no/such/x"]);
+    let sink = "sink = { file = { path = 'no/such/x' } }";
+    refuses(&with(&format!("processor = {{ lua = 'any.lua' }}\n{sink}")), &["sink", "no/such/x"]);
+    refuses(
+        &with(&format!("{out}\n{sink}")),
+        &["`sink` of consumer `a`", "a built-in processor emits nothing"],
+    );
     let filter = |filter: &str| with(&format!("{out}\nfilter = {filter}"));
     refuses(&filter("{ lua = 'missing.lua' }"), &["filter", "missing.lua"]);
     refuses(&filter("{ lua = 'syntax.lua' }"), &["syntax.lua"]);
