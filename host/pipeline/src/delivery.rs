@@ -18,7 +18,7 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// A pending or later [`Consumer::next`] gives `None`. Batches that were delivered may still be committed.
+    /// A pending or later [`crate::Consumer::next`] gives `None`. Batches that were delivered may still be committed.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.notify.notify_one();
