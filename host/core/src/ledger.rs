@@ -244,19 +244,9 @@ impl Ledger {
         Frontier { segments: self.segments.iter().map(|(name, a)| (name.clone(), progress(a))).collect() }
     }
 
-    /// The end of what was delivered of `segment`, if any of it was.
-    pub fn delivered(&self, segment: &SegmentName) -> Option<Point> {
-        self.segments.get(segment).map(|a| a.delivered)
-    }
-
     /// How many deliveries await acknowledgement.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()
-    }
-
-    /// The delivery that has waited longest.
-    pub fn oldest(&self) -> Option<Ticket> {
-        self.outstanding.keys().next().copied()
     }
 }
 

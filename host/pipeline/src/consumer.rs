@@ -292,7 +292,7 @@ impl Consumer {
             }
             Item::Finished { segment, identity, end } => {
                 if !self.place.finished.contains(segment) {
-                    self.finish_segment(segment, *identity, *end)?;
+                    self.finish_segment(segment, *identity, *end);
                 }
                 self.rejoin();
             }
@@ -325,12 +325,7 @@ impl Consumer {
         Ok(Turn::Again)
     }
 
-    fn finish_segment(
-        &mut self,
-        segment: &SegmentName,
-        identity: tailweir_core::Identity,
-        end: Mark,
-    ) -> Result<(), NextError> {
+    fn finish_segment(&mut self, segment: &SegmentName, identity: tailweir_core::Identity, end: Mark) {
         self.place.begun.remove(segment);
         self.place.finished.insert(segment.clone());
         if self.settlement.is_kept() {
@@ -341,10 +336,9 @@ impl Consumer {
                 self.settlement.end_segment(segment, end, identity);
             }
         }
-        Ok(())
     }
 
-    /// Begins to cut a block: counts it, deals with its defects, and asks the filter.
+    /// Begins to cut a block: deals with its defects, and asks the filter.
     fn begin(&mut self, block: &Arc<Block>) -> Result<(), NextError> {
         let done = self.place.line(block.segment());
         if self.place.finished.contains(block.segment()) || block.to().point.line <= done {
@@ -378,8 +372,7 @@ impl Consumer {
     /// Deals with a line that is not a record, when the consumer goes on behind it.
     fn set_aside(&self, block: &Block, index: usize) -> Result<(), NextError> {
         let defect = &block.defects()[index];
-        let position =
-            Position { segment: block.segment().clone(), line: defect.line, offset: defect.offset };
+        let position = place_of_defect(block, index);
         let kept = match self.on_malformed {
             OnMalformed::Quarantine => {
                 self.settlement.quarantine(&position, &defect.kind.to_string(), &defect.bytes)?
@@ -414,7 +407,7 @@ impl Consumer {
             return Ok((Verdict::None, None));
         }
         let candidates = Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
-        let (verdict, failed) = match filter.evaluate(&candidates) {
+        Ok(match filter.evaluate(&candidates) {
             Ok(verdict) => (verdict, None),
             Err(error) => match self.on_filter_error {
                 OnFilterError::Raise => {
@@ -423,8 +416,7 @@ impl Consumer {
                 }
                 OnFilterError::Isolate => (Verdict::Keep(self.isolate(&candidates, error)?), None),
             },
-        };
-        Ok((verdict, failed))
+        })
     }
 
     /// Finds the records that the filter fails on, by trying again and then by halving, and puts them in quarantine.
@@ -548,10 +540,8 @@ impl Consumer {
                 NextError::Filter { position: block.position(at.min(block.len() - 1)), source }
             }
             Some((_, Barrier::Defect(index))) => {
-                let defect = &block.defects()[index];
-                let position =
-                    Position { segment: block.segment().clone(), line: defect.line, offset: defect.offset };
-                NextError::Malformed { position, kind: defect.kind.clone() }
+                let (position, kind) = (place_of_defect(&block, index), block.defects()[index].kind.clone());
+                NextError::Malformed { position, kind }
             }
             None => NextError::Ledger(LedgerError::UnknownTicket),
         }
@@ -616,6 +606,12 @@ impl Consumer {
         let (settlement, counters) = (self.settlement.clone(), self.counters.clone());
         Ok(Turn::Deliver(Delivery::new(batch, ticket, settlement, counters, self.events.clone())))
     }
+}
+
+/// Where a line is that is not a record.
+fn place_of_defect(block: &Block, index: usize) -> Position {
+    let defect = &block.defects()[index];
+    Position { segment: block.segment().clone(), line: defect.line, offset: defect.offset }
 }
 
 impl Drop for Consumer {

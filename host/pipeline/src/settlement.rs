@@ -290,12 +290,12 @@ impl Settlement {
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
-        let oldest = inner.labels.values().next().cloned().unwrap_or_default();
         let advance = inner.ledger.ack(ticket)?;
         inner.labels.remove(&ticket);
         inner.dirty |= advance.moved;
         if advance.held && self.is_kept() && !std::mem::replace(&mut inner.warned_of_held, true) {
             let consumer = &self.consumer;
+            let oldest = inner.labels.values().next().map_or("", String::as_str);
             let message = format!(
                 "consumer `{consumer}` committed a batch while an earlier one, {oldest}, is not committed; \
                  its checkpoint stays before that one until it is (said once)"
