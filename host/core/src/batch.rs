@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{Block, Pointer, Position, Span, json};
+use crate::{Block, Pointer, Position, Span};
 
 /// Records of one consumer, in order, and the stretches of stream that they account for.
 ///
@@ -153,8 +153,7 @@ impl Batch {
 
     /// One entry per record: the text of the value at `pointer`, or `None` where there is none or it is `null`.
     pub fn column<'a>(&'a self, pointer: &'a Pointer) -> impl ExactSizeIterator<Item = Option<&'a str>> {
-        self.iter()
-            .map(|record| pointer.find(record.block.text(record.index)).filter(|value| *value != "null"))
+        self.iter().map(|record| record.find(pointer).filter(|value| *value != "null"))
     }
 
     /// What identifies the batch: the same records, delivered again, have the same id, and batches that differ in any
@@ -187,9 +186,14 @@ impl<'a> Record<'a> {
         self.block.position(self.index)
     }
 
+    /// The text of the value that `pointer` leads to.
+    pub fn find(&self, pointer: &Pointer) -> Option<&'a str> {
+        pointer.find_with(self.text(), |key| self.field(key))
+    }
+
     /// The text of the value under a top-level `key`.
     pub fn field(&self, key: &str) -> Option<&'a str> {
-        json::get(self.text(), key)
+        self.block.field(self.index, key)
     }
 }
 

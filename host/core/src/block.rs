@@ -1,9 +1,12 @@
 //! A block: consecutive lines of one segment in one arena.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use thiserror::Error;
 
+use crate::json::members::{Found, Members};
+use crate::json::tokens::{Line, Tokens};
 use crate::json::{self, Invalid};
 use crate::{Frame, Identity, Mark, Point, Position, SegmentName, Span};
 
@@ -57,6 +60,19 @@ struct Slot {
     line: u32,
     /// One more than the index of the repaired text, or zero.
     repaired: u32,
+    /// The index of its first member.
+    members: u32,
+    /// How many members it has, or [`NOT_INDEXED`].
+    member_count: u32,
+}
+
+/// The members of such a record must be searched for in its text: it is repaired, or very long.
+const NOT_INDEXED: u32 = u32::MAX;
+
+impl Slot {
+    fn member_range(self) -> Range<usize> {
+        self.members as usize..(self.members + self.member_count) as usize
+    }
 }
 
 /// Consecutive lines of one segment, read and validated: one arena, and where its records begin and end.
@@ -71,6 +87,7 @@ pub struct Block {
     to: Mark,
     text: Vec<u8>,
     slots: Vec<Slot>,
+    members: Members,
     repaired: Vec<Box<str>>,
     defects: Vec<Defect>,
     blank: u64,
@@ -96,19 +113,21 @@ impl Block {
             to: Mark { point: from, frame },
             slots: Vec::with_capacity(text.len() / 512),
             text: Vec::new(),
+            members: Members::with_capacity(text.len() / 32),
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
         };
-        let whole = simdutf8::basic::from_utf8(&text).ok();
+        let mut tokens = Tokens::default();
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &text).chain(Some(text.len())) {
-            if start == text.len() {
-                break;
+        while start < text.len() {
+            if from.offset == 0 && start == 0 && text.starts_with(b"\xef\xbb\xbf") {
+                start = 3;
             }
             block.to.point.line += 1;
-            block.take_line(&text, whole, start, end);
-            start = end + 1;
+            let line = tokens.of_line(&text, start);
+            block.take_line(&text, start, line, &tokens);
+            start = line.end + 1;
         }
         block.to.point.offset += text.len() as u64;
         block.text = text;
@@ -123,35 +142,35 @@ impl Block {
         to: Mark,
         defect: Defect,
     ) -> Self {
-        let (text, slots, repaired) = (Vec::new(), Vec::new(), Vec::new());
-        Self { segment, identity, from, to, text, slots, repaired, defects: vec![defect], blank: 0 }
+        let (text, slots, members, repaired) = (Vec::new(), Vec::new(), Members::default(), Vec::new());
+        Self { segment, identity, from, to, text, slots, members, repaired, defects: vec![defect], blank: 0 }
     }
 
-    /// Adds the line `start..end` of `text` as a record, a defect or a blank line. `whole` is the text if all of it is
-    /// UTF-8; a line break is a character boundary, so each line is then UTF-8 too.
-    fn take_line(&mut self, text: &[u8], whole: Option<&str>, mut start: usize, mut end: usize) {
-        if end > start && text[end - 1] == b'\r' {
-            end -= 1;
-        }
-        if self.from.offset == 0 && start == 0 && text[..end].starts_with(b"\xef\xbb\xbf") {
-            start = 3;
-        }
-        let line = match whole {
-            Some(whole) => Cow::Borrowed(&whole[start..end]),
-            None => String::from_utf8_lossy(&text[start..end]),
+    /// Adds the line from `start` on as a record, a defect or a blank line.
+    fn take_line(&mut self, text: &[u8], start: usize, line: Line, tokens: &Tokens) {
+        let end = line.end - usize::from(text[start..line.end].ends_with(b"\r"));
+        let utf8 = line.ascii || simdutf8::basic::from_utf8(&text[start..end]).is_ok();
+        let mut slot = Slot {
+            start: start as u32,
+            len: (end - start) as u32,
+            offset: start as u32,
+            line: (self.to.point.line - self.from.line) as u32,
+            repaired: 0,
+            members: self.members.len() as u32,
+            member_count: NOT_INDEXED,
         };
+        if utf8 && self.members.add(text, line, tokens) == Found::Valid {
+            slot.member_count = self.members.len() as u32 - slot.members;
+            return self.slots.push(slot);
+        }
+        let line = String::from_utf8_lossy(&text[start..end]);
         let kind = match json::validate(&line) {
             Ok(()) => {
-                let repaired = match line {
-                    Cow::Borrowed(_) => 0,
-                    Cow::Owned(text) => {
-                        self.repaired.push(text.into());
-                        self.repaired.len() as u32
-                    }
-                };
-                let (start, len) = (start as u32, (end - start) as u32);
-                let line = (self.to.point.line - self.from.line) as u32;
-                return self.slots.push(Slot { start, len, offset: start, line, repaired });
+                if let Cow::Owned(text) = line {
+                    self.repaired.push(text.into());
+                    slot.repaired = self.repaired.len() as u32;
+                }
+                return self.slots.push(slot);
             }
             Err(Invalid::Blank) => return self.blank += 1,
             Err(Invalid::Null) => DefectKind::Null,
@@ -230,6 +249,7 @@ impl Block {
     pub fn footprint(&self) -> usize {
         self.text.capacity()
             + self.slots.capacity() * size_of::<Slot>()
+            + self.members.footprint()
             + self.repaired.iter().map(|r| r.len()).sum::<usize>()
             + self.defects.iter().map(|d| d.bytes.len()).sum::<usize>()
             + size_of::<Self>()
@@ -251,6 +271,19 @@ impl Block {
             0 => unsafe { std::str::from_utf8_unchecked(self.bytes(index)) },
             n => &self.repaired[n as usize - 1],
         }
+    }
+
+    /// The text of the value of a record's member `key`; of the last one, if the key is there more than once. `None` if
+    /// there is none, or the record is no object.
+    pub fn field(&self, index: usize, key: &str) -> Option<&str> {
+        let slot = self.slots[index];
+        if slot.member_count == NOT_INDEXED {
+            return json::get(self.text(index), key);
+        }
+        let record = &self.text[..(slot.start + slot.len) as usize];
+        let value = self.members.find(record, slot.member_range(), key)?;
+        // SAFETY: the members of a record were found in UTF-8 text, and begin and end next to ASCII.
+        Some(unsafe { std::str::from_utf8_unchecked(&record[value]) })
     }
 
     /// A record's line number, counted from 1.
@@ -301,6 +334,7 @@ impl Block {
             to: self.to,
             text: Vec::with_capacity(indices.clone().map(|index| line(self.slots[index]).len()).sum()),
             slots: Vec::with_capacity(indices.clone().count()),
+            members: Members::default(),
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
@@ -313,7 +347,12 @@ impl Block {
                 part.repaired.push(self.repaired[slot.repaired as usize - 1].clone());
                 repaired = part.repaired.len() as u32;
             }
-            part.slots.push(Slot { start, repaired, ..slot });
+            let members = part.members.len() as u32;
+            if slot.member_count != NOT_INDEXED {
+                let range = slot.member_range();
+                part.members.copy(&self.members, range, i64::from(slot.start) - i64::from(start));
+            }
+            part.slots.push(Slot { start, repaired, members, ..slot });
         }
         part
     }

@@ -6,7 +6,9 @@
 //! Grammar: RFC 8259. Pointers: RFC 6901. Where an object has the same key twice, the last one counts.
 
 mod grammar;
+pub(crate) mod members;
 pub mod scan;
+pub(crate) mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -334,12 +336,30 @@ impl Pointer {
 
     /// The text of the value that the pointer leads to in `json`, or `None` if there is none.
     pub fn find<'a>(&self, json: &'a str) -> Option<&'a str> {
-        self.tokens.iter().try_fold(json, |value, token| match Value::of(value) {
-            Value::Object(object) => get(object, token),
-            Value::Array(array) => elements(array).nth(array_index(token)?),
-            _ => None,
-        })
+        follow(&self.tokens, json)
     }
+
+    /// As [`find`](Self::find), for an object whose members `field` looks up.
+    pub(crate) fn find_with<'a>(
+        &self,
+        json: &'a str,
+        field: impl FnOnce(&str) -> Option<&'a str>,
+    ) -> Option<&'a str> {
+        match &*self.tokens {
+            [first, rest @ ..] if json.as_bytes().get(skip_space(json.as_bytes(), 0)) == Some(&b'{') => {
+                follow(rest, field(first)?)
+            }
+            tokens => follow(tokens, json),
+        }
+    }
+}
+
+fn follow<'a>(tokens: &[String], json: &'a str) -> Option<&'a str> {
+    tokens.iter().try_fold(json, |value, token| match Value::of(value) {
+        Value::Object(object) => get(object, token),
+        Value::Array(array) => elements(array).nth(array_index(token)?),
+        _ => None,
+    })
 }
 
 /// RFC 6901, section 4: `0`, or digits without a leading zero.

@@ -5,8 +5,8 @@
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::Value as Tree;
-use tailweir_core::Pointer;
 use tailweir_core::json::{self, Invalid, Value};
+use tailweir_core::{Block, Frame, Identity, Point, Pointer, SegmentName};
 
 /// JSON texts, and texts that nearly are.
 fn text() -> impl Strategy<Value = String> {
@@ -152,6 +152,19 @@ proptest! {
     }
 
     #[test]
+    fn blocks_agree_with_serde_json(lines in prop::collection::vec(text(), 1..8)) {
+        let valid = |line: &&String| {
+            serde_json::from_str::<IgnoredAny>(line).is_ok() && line.trim_matches([' ', '\t', '\r']) != "null"
+        };
+        let stream = lines.join("\n");
+        let block = block_of(&stream);
+        let found: Vec<_> = (0..block.len()).map(|n| block.text(n)).collect();
+        let expected: Vec<_> =
+            lines.iter().filter(valid).map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+        prop_assert_eq!(found, expected, "{:?}", stream);
+    }
+
+    #[test]
     fn functions_on_text_that_was_never_validated_return(text in text()) {
         for (key, value) in json::members(&text) {
             json::unescape(key);
@@ -163,8 +176,45 @@ proptest! {
     }
 }
 
+fn block_of(stream: &str) -> Block {
+    let identity = Identity { inode: 1, head_len: 0, head: 0 };
+    let segment = SegmentName::new("s").unwrap();
+    // Not at the start of the segment, where a byte order mark would be taken away.
+    let from = Point { line: 1, offset: 1 };
+    Block::parse(segment, identity, from, Frame::default(), stream.as_bytes().to_vec())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn fields_of_records_are_those_of_their_text(
+        trees in prop::collection::vec((tree(), any::<u64>()), 1..5),
+        long in prop::option::of("[k]{250,260}"),
+        keep in any::<u8>(),
+    ) {
+        let line = |(tree, seed): &(Tree, u64)| {
+            let mut tree = tree.clone();
+            if let (Tree::Object(members), Some(long)) = (&mut tree, &long) {
+                members.insert(long.clone(), Tree::from(1));
+            }
+            let mut text = String::new();
+            rewrite(&tree, &mut text, *seed);
+            (text.replace('\n', "\t"), tree)
+        };
+        let lines: Vec<_> = trees.iter().map(line).filter(|(_, tree)| !tree.is_null()).collect();
+        let block = block_of(&lines.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join("\r\n"));
+        prop_assert_eq!(block.len(), lines.len());
+        let kept: Vec<_> = (0..block.len()).filter(|n| keep & (1 << n) != 0).collect();
+        let excerpt = block.excerpt(kept.iter().copied());
+        for (place, n) in kept.into_iter().enumerate().chain((0..block.len()).map(|n| (usize::MAX, n))) {
+            let (block, index) = if place == usize::MAX { (&block, n) } else { (&excerpt, place) };
+            let keys = lines[n].1.as_object().map(|members| members.keys().cloned()).into_iter().flatten();
+            for key in keys.chain(["a".to_owned(), String::new(), "k".repeat(255)]) {
+                prop_assert_eq!(block.field(index, &key), json::get(&lines[n].0, &key), "{:?} of {}", key, lines[n].0);
+            }
+        }
+    }
 
     #[test]
     fn walking_gives_the_same_tree(tree in tree(), seed in any::<u64>()) {

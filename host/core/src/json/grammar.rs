@@ -41,6 +41,14 @@ pub(super) fn check(text: &str) -> Result<(), Fault> {
     }
 }
 
+/// How many bytes at the start of `text` are a number; `None` if there is none.
+#[inline]
+pub(super) fn number_len(text: &[u8]) -> Option<usize> {
+    let mut scanner = Scanner { text, at: 0, depth: 0, objects: 0 };
+    scanner.number().ok()?;
+    Some(scanner.at)
+}
+
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
@@ -211,7 +219,7 @@ impl Scanner<'_> {
     }
 }
 
-fn is_hex(digits: Option<&[u8]>) -> bool {
+pub(super) fn is_hex(digits: Option<&[u8]>) -> bool {
     digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 

@@ -165,20 +165,23 @@ fn is_space(byte: u8) -> bool {
 /// next block.
 #[inline]
 fn escapes(backslashes: u64, carry: &mut u64) -> u64 {
-    if backslashes == 0 {
-        return std::mem::take(carry);
-    }
+    let first = std::mem::take(carry);
+    if backslashes == 0 { first } else { escaped_by(backslashes, first, carry) }
+}
+
+/// The bytes that a backslash before them escapes, where there are backslashes. `first` is 1 if the first byte of the
+/// block is escaped; `next` becomes 1 if the first one of the next block is.
+pub(super) fn escaped_by(backslashes: u64, first: u64, next: &mut u64) -> u64 {
     // Backslashes are rare: one at a time, an escaped one escaping nothing.
-    let (mut escaped, mut rest) = (*carry, backslashes & !*carry);
-    *carry = 0;
+    let (mut escaped, mut rest) = (first, backslashes & !first);
     while rest != 0 {
         let bit = rest & rest.wrapping_neg();
         rest &= !bit;
         match bit << 1 {
-            0 => *carry = 1,
-            next => {
-                escaped |= next;
-                rest &= !next;
+            0 => *next = 1,
+            behind => {
+                escaped |= behind;
+                rest &= !behind;
             }
         }
     }
@@ -187,7 +190,7 @@ fn escapes(backslashes: u64, carry: &mut u64) -> u64 {
 
 /// Each bit of the result is the parity of the bits up to it.
 #[inline]
-fn prefix_xor(mut bits: u64) -> u64 {
+pub(super) fn prefix_xor(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
         bits ^= bits << shift;
     }

@@ -1,0 +1,458 @@
+//! Lines and their tokens, 64 bytes at a time.
+//!
+//! A token is a bracket, a comma or colon outside of strings, the quote that opens a string, or the first byte of anything
+//! else. For each 64 bytes the places of tokens are worked out as bits, so that whoever reads the tokens never goes
+//! through the text of strings. The method is stage 1 of Langdale and Lemire, "Parsing Gigabytes of JSON per Second"
+//! (2019), <https://arxiv.org/abs/1902.08318>, begun anew at each line, so that a line that is no JSON text does not change
+//! how the next one is read.
+
+use std::mem::MaybeUninit;
+use std::sync::LazyLock;
+
+const CHUNK: usize = 64;
+
+/// The longest line that is cut into tokens: these take up to four times as much memory as the text.
+const MAX_LINE: usize = 1 << 20;
+
+/// What a line is, as far as its tokens say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The offset of its line break, or of the end of the text.
+    pub(crate) end: usize,
+    /// Whether the tokens are all there and every string in it is one: closed, without control characters, and with no
+    /// escapes but those of JSON. If not, the tokens mean nothing.
+    pub(crate) sound: bool,
+    /// Whether all of it is ASCII.
+    pub(crate) ascii: bool,
+}
+
+/// Where the tokens of a line are, as offsets in the text.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    places: Vec<u32>,
+    /// Where the bytes are that a backslash escapes.
+    escaped: Vec<u32>,
+}
+
+/// The bytes of a chunk, sorted: one bit for each.
+struct Sorted {
+    quotes: u64,
+    backslashes: u64,
+    /// Brackets, commas, colons.
+    marks: u64,
+    spaces: u64,
+    /// Below 0x20: among them tabs, carriage returns, and the line's end.
+    controls: u64,
+    beyond_ascii: u64,
+}
+
+/// A way to sort the bytes of a chunk.
+trait Sort {
+    /// # Safety
+    /// The machine must have what the implementation asks for.
+    unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted;
+
+    /// Each bit of the result is the parity of the bits up to it.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn prefix_xor(bits: u64) -> u64;
+
+    /// Writes the places of the bits, counted from `base`, to the start of `room`, and anything behind them.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn write_places(mut bits: u64, mut base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
+        let mut next = 0;
+        while bits != 0 {
+            // From one bit to the next: so there is nothing that a compiler could do for several at once, and worse.
+            let step = bits.trailing_zeros();
+            base += step;
+            room[next].write(base);
+            next += 1;
+            base += 1;
+            bits = bits >> step >> 1;
+        }
+    }
+}
+
+/// What is carried from one chunk of a line to the next.
+#[derive(Default)]
+struct Carry {
+    /// All ones within a string.
+    in_string: u64,
+    /// 1 if the next byte is escaped.
+    escaped: u64,
+    /// 1 if the last byte was part of a number, a literal or of nothing that JSON has.
+    in_scalar: u64,
+}
+
+/// Cuts a line; see [`Tokens::of_line`].
+///
+/// # Safety
+/// The machine must have what the function is compiled for.
+type Cut = unsafe fn(&mut Tokens, &[u8], usize) -> Line;
+
+/// What this machine can cut lines with, the fastest first.
+fn cuts() -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("pclmulqdq")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("bmi2")
+    {
+        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi2") {
+            cuts.push(x86::cut_avx512);
+        }
+        if is_x86_feature_detected!("avx2") {
+            cuts.push(x86::cut_avx2);
+        }
+    }
+    cuts.push(cut::<Portable>);
+    cuts
+}
+
+impl Tokens {
+    /// Finds the end of the line that begins at `start`, and its tokens.
+    pub(crate) fn of_line(&mut self, text: &[u8], start: usize) -> Line {
+        static FASTEST: LazyLock<Cut> = LazyLock::new(|| cuts()[0]);
+        // SAFETY: `cuts` lists what the machine has.
+        unsafe { FASTEST(self, text, start) }
+    }
+
+    /// The tokens of the last line.
+    pub(crate) fn places(&self) -> &[u32] {
+        &self.places
+    }
+
+    /// The bytes of the last line that a backslash escapes, if it is sound.
+    pub(crate) fn escaped(&self) -> &[u32] {
+        &self.escaped
+    }
+}
+
+/// # Safety
+/// The machine must have what `S` asks for.
+#[inline(always)]
+unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+    tokens.places.clear();
+    tokens.escaped.clear();
+    let mut line = Line { end: text.len(), sound: true, ascii: true };
+    let mut carry = Carry::default();
+    let mut base = start;
+    while base < text.len() {
+        let mut padded = [b'\n'; CHUNK];
+        let chunk = match text[base..].first_chunk::<CHUNK>() {
+            Some(chunk) => chunk,
+            None => {
+                padded[..text.len() - base].copy_from_slice(&text[base..]);
+                &padded
+            }
+        };
+        // SAFETY: the caller's promise.
+        let mut sorted = unsafe { S::sort(chunk) };
+        let mut ours = u64::MAX;
+        if sorted.controls != 0 {
+            let of = |byte: u8| each(sorted.controls, |at| chunk[at] == byte);
+            let line_breaks = of(b'\n');
+            sorted.spaces |= of(b'\t') | of(b'\r');
+            if line_breaks != 0 {
+                line.end = base + line_breaks.trailing_zeros() as usize;
+                ours = (line_breaks & line_breaks.wrapping_neg()) - 1;
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { tokens.add::<S>(&mut line, &mut carry, text, base, sorted, ours) };
+        if ours != u64::MAX {
+            break;
+        }
+        base += CHUNK;
+        if base - start > MAX_LINE {
+            line.sound = false;
+            line.end = memchr::memchr(b'\n', &text[base..]).map_or(text.len(), |at| base + at);
+            line.ascii = text[start..line.end].is_ascii();
+            return line;
+        }
+    }
+    line.sound &= carry.in_string == 0;
+    line
+}
+
+/// The bits of those places among `bits` that are so.
+fn each(bits: u64, mut is: impl FnMut(usize) -> bool) -> u64 {
+    let (mut rest, mut found) = (bits, 0);
+    while rest != 0 {
+        let bit = rest & rest.wrapping_neg();
+        if is(bit.trailing_zeros() as usize) {
+            found |= bit;
+        }
+        rest &= !bit;
+    }
+    found
+}
+
+impl Tokens {
+    /// Adds the tokens of a chunk, of which the bits in `ours` belong to the line.
+    ///
+    /// # Safety
+    /// The machine must have what `S` asks for.
+    #[inline(always)]
+    unsafe fn add<S: Sort>(
+        &mut self,
+        line: &mut Line,
+        carry: &mut Carry,
+        text: &[u8],
+        base: usize,
+        sorted: Sorted,
+        ours: u64,
+    ) {
+        let backslashes = sorted.backslashes & ours;
+        let mut escaped = std::mem::take(&mut carry.escaped);
+        if backslashes != 0 {
+            escaped = super::scan::escaped_by(backslashes, escaped, &mut carry.escaped);
+        }
+        let quotes = sorted.quotes & !escaped & ours;
+        // From each opening quote up to the byte before the closing one. The line's end ends a string too, for the sake of
+        // what comes after it.
+        // SAFETY: the caller's promise.
+        let strings = unsafe { S::prefix_xor(quotes) } ^ carry.in_string;
+        let at_end = strings & ours;
+        carry.in_string = match ours.checked_add(1) {
+            None => ((strings as i64) >> 63) as u64,
+            Some(1) => carry.in_string,
+            Some(_) => at_end >> (ours.trailing_ones() - 1) & 1,
+        };
+        line.ascii &= sorted.beyond_ascii & ours == 0;
+        line.sound &= sorted.controls & at_end == 0;
+        if escaped & at_end != 0 {
+            line.sound &= self.add_escapes(text, base, escaped & at_end);
+        }
+
+        let scalars = !(sorted.marks | sorted.spaces);
+        let unquoted = scalars & !quotes;
+        let begun = scalars & !(unquoted << 1 | carry.in_scalar);
+        carry.in_scalar = unquoted >> 63;
+        let tokens = (sorted.marks | begun) & !(strings ^ quotes) & ours;
+        // SAFETY: the caller's promise.
+        unsafe { self.push::<S>(base, tokens) };
+    }
+
+    /// Adds bytes that a backslash escapes. Returns whether each of them may be.
+    #[inline(never)]
+    fn add_escapes(&mut self, text: &[u8], base: usize, escaped: u64) -> bool {
+        let unknown = each(escaped, |n| {
+            let at = base + n;
+            self.escaped.push(at as u32);
+            match text.get(at) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => false,
+                Some(b'u') => !super::grammar::is_hex(text.get(at + 1..at + 5)),
+                _ => true,
+            }
+        });
+        unknown == 0
+    }
+
+    /// Adds the places of the bits.
+    ///
+    /// # Safety
+    /// The machine must have what `S` asks for.
+    #[inline(always)]
+    unsafe fn push<S: Sort>(&mut self, base: usize, bits: u64) {
+        self.places.reserve(CHUNK);
+        let end = self.places.len() + bits.count_ones() as usize;
+        let room = self.places.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
+        // SAFETY: the caller's promise; and there are as many places behind the former length as there are bits.
+        unsafe {
+            S::write_places(bits, base as u32, room);
+            self.places.set_len(end);
+        }
+    }
+}
+
+/// For any machine.
+struct Portable;
+
+impl Sort for Portable {
+    #[inline(always)]
+    unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted {
+        let bits =
+            |is: fn(u8) -> bool| chunk.iter().rev().fold(0u64, |bits, b| bits << 1 | u64::from(is(*b)));
+        Sorted {
+            quotes: bits(|b| b == b'"'),
+            backslashes: bits(|b| b == b'\\'),
+            marks: bits(|b| matches!(b, b',' | b':' | b'{' | b'}' | b'[' | b']')),
+            spaces: bits(|b| b == b' '),
+            controls: bits(|b| b < 0x20),
+            beyond_ascii: bits(|b| b >= 0x80),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefix_xor(bits: u64) -> u64 {
+        super::scan::prefix_xor(bits)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+
+    use super::{CHUNK, Line, Sort, Sorted, Tokens, cut};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,pclmulqdq,bmi2,popcnt")]
+    pub(super) fn cut_avx512(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+        // SAFETY: this function is compiled for what `Avx512` asks for.
+        unsafe { cut::<Avx512>(tokens, text, start) }
+    }
+
+    #[target_feature(enable = "avx2,pclmulqdq,bmi2,popcnt")]
+    pub(super) fn cut_avx2(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+        // SAFETY: this function is compiled for what `Avx2` asks for.
+        unsafe { cut::<Avx2>(tokens, text, start) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefix_xor(bits: u64) -> u64 {
+        // SAFETY: both users ask for pclmulqdq.
+        unsafe {
+            let product = _mm_clmulepi64_si128(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1), 0);
+            _mm_cvtsi128_si64(product) as u64
+        }
+    }
+
+    /// With AVX-512 (F, BW and VBMI2).
+    struct Avx512;
+
+    impl Sort for Avx512 {
+        #[inline(always)]
+        unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted {
+            // SAFETY: the caller's promise; the load reads the chunk and needs no alignment.
+            unsafe {
+                let bytes = _mm512_loadu_si512(chunk.as_ptr().cast());
+                let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+                // With this bit set, both kinds of bracket are the same; nothing else becomes one.
+                let folded = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
+                let bracket = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
+                Sorted {
+                    quotes: is(b'"'),
+                    backslashes: is(b'\\'),
+                    marks: is(b',') | is(b':') | bracket(b'{') | bracket(b'}'),
+                    spaces: is(b' '),
+                    controls: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
+                    beyond_ascii: _mm512_movepi8_mask(bytes),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn prefix_xor(bits: u64) -> u64 {
+            // SAFETY: the caller's promise.
+            unsafe { prefix_xor(bits) }
+        }
+
+        #[inline(always)]
+        unsafe fn write_places(bits: u64, base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
+            // SAFETY: the caller's promise; the stores write sixteen places each, of the 64 that there are.
+            unsafe {
+                let all = _mm512_loadu_si512(ALL.as_ptr().cast());
+                let places = _mm512_maskz_compress_epi8(bits, all);
+                let base = _mm512_set1_epi32(base as i32);
+                let mut write = |n: usize, sixteen: __m128i| {
+                    let places = _mm512_add_epi32(_mm512_cvtepu8_epi32(sixteen), base);
+                    _mm512_storeu_si512(room.as_mut_ptr().add(n * 16).cast(), places);
+                };
+                write(0, _mm512_castsi512_si128(places));
+                if bits.count_ones() > 16 {
+                    write(1, _mm512_extracti32x4_epi32::<1>(places));
+                    write(2, _mm512_extracti32x4_epi32::<2>(places));
+                    write(3, _mm512_extracti32x4_epi32::<3>(places));
+                }
+            }
+        }
+    }
+
+    /// The places of all bytes of a chunk.
+    const ALL: [u8; CHUNK] = {
+        let mut all = [0; CHUNK];
+        let mut n = 0;
+        while n < CHUNK {
+            all[n] = n as u8;
+            n += 1;
+        }
+        all
+    };
+
+    /// With AVX2.
+    struct Avx2;
+
+    impl Sort for Avx2 {
+        #[inline(always)]
+        unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted {
+            // SAFETY: the caller's promise; the loads read the chunk and need no alignment.
+            unsafe {
+                let halves =
+                    [chunk.as_ptr(), chunk.as_ptr().add(32)].map(|half| _mm256_loadu_si256(half.cast()));
+                let join = |[low, high]: [__m256i; 2]| {
+                    u64::from(_mm256_movemask_epi8(low) as u32)
+                        | u64::from(_mm256_movemask_epi8(high) as u32) << 32
+                };
+                let eq = |bytes: __m256i, byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8));
+                let is = |byte: u8| join(halves.map(|bytes| eq(bytes, byte)));
+                let mark = |bytes: __m256i| {
+                    // With this bit set, both kinds of bracket are the same; nothing else becomes one.
+                    let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
+                    let brackets = _mm256_or_si256(eq(folded, b'{'), eq(folded, b'}'));
+                    _mm256_or_si256(brackets, _mm256_or_si256(eq(bytes, b','), eq(bytes, b':')))
+                };
+                let control =
+                    |bytes: __m256i| _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
+                Sorted {
+                    quotes: is(b'"'),
+                    backslashes: is(b'\\'),
+                    marks: join(halves.map(mark)),
+                    spaces: is(b' '),
+                    controls: join(halves.map(control)),
+                    beyond_ascii: join(halves),
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn prefix_xor(bits: u64) -> u64 {
+            // SAFETY: the caller's promise.
+            unsafe { prefix_xor(bits) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+        #[test]
+        fn all_machines_cut_alike(
+            text in "([\\[\\]{},:\"a1 \u{e9}\u{0}\t\r\u{7f}]|\\\\|\\\\\"|\\\\u00e9|\\\\\\\\|[a-z]{1,70}|\n){0,80}",
+            start in 0usize..10,
+        ) {
+            let (text, mut first) = (text.as_bytes(), None);
+            for cut in cuts() {
+                let (mut tokens, mut start, mut lines) = (Tokens::default(), start.min(text.len()), Vec::new());
+                while start < text.len() {
+                    // SAFETY: `cuts` lists what the machine has.
+                    let line = unsafe { cut(&mut tokens, text, start) };
+                    let break_at = memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |at| start + at);
+                    prop_assert_eq!(line.end, break_at);
+                    prop_assert_eq!(line.ascii, text[start..line.end].is_ascii());
+                    lines.push((line, tokens.places().to_vec(), tokens.escaped().to_vec()));
+                    start = line.end + 1;
+                }
+                prop_assert_eq!(first.get_or_insert_with(|| lines.clone()), &lines);
+            }
+        }
+    }
+}
