@@ -139,6 +139,28 @@ impl Batch {
             .map(|place| Record { block: &self.blocks[place.block as usize], index: place.index as usize })
     }
 
+    /// Its records as lines, each with its line break: pieces of text to be written one after another. Records that follow
+    /// each other in a block are one piece.
+    pub fn lines(&self) -> Vec<&[u8]> {
+        let (mut pieces, mut next) = (Vec::new(), 0);
+        while let Some(first) = self.records.get(next) {
+            let block = &self.blocks[first.block as usize];
+            let run = self.records[next..].iter().enumerate();
+            let len = run.take_while(|(n, place)| {
+                place.block == first.block
+                    && place.index == first.index + *n as u32
+                    && (*n == 0 || block.is_followed(place.index as usize - 1))
+            });
+            next += len.count();
+            let last = self.records[next - 1].index as usize;
+            pieces.push(block.text_of(first.index as usize, last));
+            if !block.is_followed(last) {
+                pieces.push(b"\n");
+            }
+        }
+        pieces
+    }
+
     /// A part of it, with the records at `range` and no span: for trying parts of a batch that fails as a whole.
     ///
     /// # Panics

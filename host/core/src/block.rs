@@ -264,6 +264,21 @@ impl Block {
         &self.text[slot.start as usize..][..slot.len as usize]
     }
 
+    /// Whether right behind a record's bytes there is its line break, and then the next record, if there is one.
+    pub(crate) fn is_followed(&self, index: usize) -> bool {
+        let slot = self.slots[index];
+        let end = (slot.start + slot.len) as usize;
+        self.text.get(end) == Some(&b'\n')
+            && self.slots.get(index + 1).is_none_or(|next| next.start as usize == end + 1)
+    }
+
+    /// The text from one record to another, with the line break behind the latter if it [is there](Self::is_followed).
+    pub(crate) fn text_of(&self, first: usize, last: usize) -> &[u8] {
+        let (from, to) = (self.slots[first], self.slots[last]);
+        let end = (to.start + to.len) as usize + usize::from(self.is_followed(last));
+        &self.text[from.start as usize..end]
+    }
+
     /// A record's JSON text, with U+FFFD in place of bytes that are not UTF-8.
     pub fn text(&self, index: usize) -> &str {
         match self.slots[index].repaired {

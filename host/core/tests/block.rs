@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use tailweir_core::{Block, DefectKind, Frame, Identity, Mark, Point, SegmentName};
+use tailweir_core::{Batch, Block, DefectKind, Frame, Identity, Mark, Point, SegmentName};
 
 const IDENTITY: Identity = Identity { inode: 1, head_len: 4, head: 7 };
 
@@ -140,6 +142,18 @@ proptest! {
         prop_assert_eq!(repaired, expected.iter().filter(broken).count() as u64);
         prop_assert_eq!(without_reason(found), expected);
         prop_assert_eq!(found_blank, blank);
+    }
+
+    #[test]
+    fn lines_of_a_batch_are_its_records(stream in stream(), keep in prop::collection::vec(any::<bool>(), 8)) {
+        let block = Arc::new(parse(Point::default(), &stream));
+        let mut batch = Batch::new("c".into());
+        (0..block.len()).filter(|n| keep[n % keep.len()]).for_each(|n| batch.push(&block, n));
+        let expected: Vec<_> = batch.iter().flat_map(|record| [record.bytes(), b"\n"]).collect();
+        prop_assert_eq!(batch.lines().concat(), expected.concat());
+        if batch.len() == block.len() && !block.is_empty() && batch.lines().len() > 1 {
+            prop_assert!(block.blank() > 0 || !block.defects().is_empty() || stream.contains(&b'\r') || !stream.ends_with(b"\n"));
+        }
     }
 
     #[test]

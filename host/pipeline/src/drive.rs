@@ -14,7 +14,48 @@ use crate::{Closer, Consumer, Delivery, NextError};
 pub trait Sink {
     /// Sends records, in order. They count as sent when the future is done with `Ok`; a [`Failure::Retry`] brings the same
     /// records again with the same id.
-    fn send<'a>(&'a mut self, id: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a>;
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a>;
+}
+
+/// Records on their way to a sink.
+#[derive(Debug, Clone, Copy)]
+pub enum Outgoing<'a> {
+    /// Those of a batch.
+    Batch(&'a Batch),
+    /// Those that a processor made of a batch.
+    Emitted {
+        /// What it made them of.
+        batch: &'a Batch,
+        /// JSON texts without line breaks.
+        records: &'a [String],
+    },
+}
+
+impl<'a> Outgoing<'a> {
+    /// The id of the batch.
+    pub fn id(&self) -> &'a BatchId {
+        match self {
+            Self::Batch(batch) | Self::Emitted { batch, .. } => batch.id(),
+        }
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> Vec<&'a [u8]> {
+        match self {
+            Self::Batch(batch) => batch.iter().map(|record| record.bytes()).collect(),
+            Self::Emitted { records, .. } => records.iter().map(|record| record.as_bytes()).collect(),
+        }
+    }
+
+    /// The records as lines, each with its line break: pieces of text that are to be written one after another.
+    pub fn lines(&self) -> Vec<&'a [u8]> {
+        match self {
+            Self::Batch(batch) => batch.lines(),
+            Self::Emitted { records, .. } => {
+                records.iter().flat_map(|record| [record.as_bytes(), b"\n"]).collect()
+            }
+        }
+    }
 }
 
 /// The answer to come of a [`Sink`].
@@ -26,7 +67,7 @@ pub struct SinkProcessor<S>(pub S);
 impl<S: Sink> Processor for SinkProcessor<S> {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
         Box::pin(async move {
-            self.0.send(batch.id(), batch.iter().map(|record| record.bytes()).collect()).await?;
+            self.0.send(Outgoing::Batch(batch)).await?;
             Ok(Outcome::Done)
         })
     }
@@ -203,6 +244,6 @@ async fn attempt(
 ) -> Result<(), Failure> {
     match processor.process(batch).await? {
         Outcome::Done => Ok(()),
-        Outcome::Emit(records) => sink.send(batch.id(), records.iter().map(|r| r.as_bytes()).collect()).await,
+        Outcome::Emit(records) => sink.send(Outgoing::Emitted { batch, records: &records }).await,
     }
 }

@@ -27,7 +27,7 @@ pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};
 pub use consumer::{Consumer, NextError};
 pub use counters::{Counters, Snapshot};
 pub use delivery::{Closer, Delivery};
-pub use drive::{Backoff, DriveError, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
+pub use drive::{Backoff, DriveError, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
     OnMalformed, SourceOptions, StartFrom,

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::*;
 use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
-use tailweir_pipeline::{Backoff, DriveError, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
+use tailweir_pipeline::{
+    Backoff, DriveError, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
+};
 use tempfile::tempdir;
 
 type Answer = Result<Outcome, Failure>;
@@ -37,8 +39,8 @@ impl Processor for Planned {
 struct Memory(Rc<RefCell<Vec<String>>>);
 
 impl Sink for Memory {
-    fn send<'a>(&'a mut self, _: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
-        self.0.borrow_mut().extend(records.iter().map(|r| String::from_utf8_lossy(r).into_owned()));
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        self.0.borrow_mut().extend(records.records().iter().map(|r| String::from_utf8_lossy(r).into_owned()));
         Box::pin(async { Ok(()) })
     }
 }

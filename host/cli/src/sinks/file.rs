@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tailweir_core::BatchId;
-use tailweir_pipeline::{Sink, SinkFuture};
+use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 use tracing::warn;
 
 /// The table `file = { … }`.
@@ -31,12 +30,11 @@ fn yes() -> bool {
 pub(crate) struct FileSink {
     options: FileOptions,
     file: Option<File>,
-    buffer: Vec<u8>,
 }
 
 impl FileSink {
     pub(crate) fn new(options: FileOptions) -> Self {
-        Self { options, file: None, buffer: Vec::new() }
+        Self { options, file: None }
     }
 
     /// Whether the file can be appended to. Leaves no new file behind.
@@ -49,15 +47,13 @@ impl FileSink {
         Ok(())
     }
 
-    fn write(&mut self, records: &[&[u8]]) -> io::Result<()> {
-        super::fill_lines(&mut self.buffer, records);
+    fn write(&mut self, lines: Vec<&[u8]>) -> io::Result<()> {
         if !self.is_current() {
             self.file = Some(open(&self.options.path)?);
         }
         let file = self.file.as_mut().expect("opened above");
         let before = file.metadata()?.len();
-        let written = file
-            .write_all(&self.buffer)
+        let written = super::write_all(file, lines)
             .and_then(|()| if self.options.sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
             // What is there of the batch would come again behind a torn line.
@@ -98,8 +94,8 @@ fn open(path: &PathBuf) -> io::Result<File> {
 }
 
 impl Sink for FileSink {
-    fn send<'a>(&'a mut self, _: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
-        let result = self.write(&records);
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        let result = self.write(records.lines());
         let result =
             result.map_err(|e| super::retry(format!("cannot write to {}: {e}", self.options.path.display())));
         Box::pin(std::future::ready(result))

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use tailweir_core::{BatchId, Failure};
-use tailweir_pipeline::{Sink, SinkFuture};
+use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 
 use crate::config::{Period, Text};
 use crate::exit::one_line;
@@ -159,12 +159,13 @@ fn pause(text: &str) -> Option<Duration> {
 }
 
 impl Sink for HttpSink {
-    fn send<'a>(&'a mut self, id: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
+    fn send<'a>(&'a mut self, outgoing: Outgoing<'a>) -> SinkFuture<'a> {
+        let records = outgoing.records();
         let mut body = Vec::with_capacity(records.iter().map(|r| r.len() + 1).sum::<usize>() + 1);
         body.push(b'[');
         body.extend_from_slice(&records.join(&b','));
         body.push(b']');
-        Box::pin(self.post(id, body))
+        Box::pin(self.post(outgoing.id(), body))
     }
 }
 

@@ -1,19 +1,18 @@
 //! Records as lines on stdout.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tailweir_core::{BatchId, Failure};
-use tailweir_pipeline::{Sink, SinkFuture};
+use tailweir_core::Failure;
+use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 
-/// Writes each batch with one system call where the system takes it, past the line buffer of `std::io::Stdout`: a batch
+/// Writes each batch with as few system calls as the system takes it in, past the line buffer of `std::io::Stdout`: a batch
 /// whose `send` succeeded has been handed to the system as a whole.
 pub(crate) struct StdoutSink {
     file: File,
-    buffer: Vec<u8>,
     broken: BrokenPipe,
 }
 
@@ -54,16 +53,15 @@ impl BrokenPipe {
 impl StdoutSink {
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, buffer: Vec::new(), broken: BrokenPipe::default() })
+        Ok(Self { file, broken: BrokenPipe::default() })
     }
 
     pub(crate) fn broken_pipe(&self) -> BrokenPipe {
         self.broken.clone()
     }
 
-    fn write(&mut self, records: &[&[u8]]) -> Result<(), Failure> {
-        super::fill_lines(&mut self.buffer, records);
-        match self.file.write_all(&self.buffer) {
+    fn write(&mut self, lines: Vec<&[u8]>) -> Result<(), Failure> {
+        match super::write_all(&mut self.file, lines) {
             Ok(()) => Ok(()),
             Err(e) => {
                 self.broken.0.store(e.kind() == ErrorKind::BrokenPipe, Ordering::SeqCst);
@@ -74,7 +72,7 @@ impl StdoutSink {
 }
 
 impl Sink for StdoutSink {
-    fn send<'a>(&'a mut self, _: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
-        Box::pin(std::future::ready(self.write(&records)))
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        Box::pin(std::future::ready(self.write(records.lines())))
     }
 }
