@@ -126,8 +126,8 @@ impl Block {
             }
             block.to.point.line += 1;
             let line = tokens.of_line(&text, start);
-            block.take_line(&text, start, line, &tokens);
-            start = line.end + 1;
+            block.take_line(start, line);
+            start = line.facts.end + 1;
         }
         block.to.point.offset += text.len() as u64;
         block.text = text;
@@ -147,9 +147,10 @@ impl Block {
     }
 
     /// Adds the line from `start` on as a record, a defect or a blank line.
-    fn take_line(&mut self, text: &[u8], start: usize, line: Line, tokens: &Tokens) {
-        let end = line.end - usize::from(text[start..line.end].ends_with(b"\r"));
-        let utf8 = line.ascii || simdutf8::basic::from_utf8(&text[start..end]).is_ok();
+    fn take_line(&mut self, start: usize, line: Line<'_>) {
+        let text = line.text();
+        let end = text.len() - usize::from(text[start..].ends_with(b"\r"));
+        let utf8 = line.facts.ascii || simdutf8::basic::from_utf8(&text[start..end]).is_ok();
         let mut slot = Slot {
             start: start as u32,
             len: (end - start) as u32,
@@ -159,7 +160,7 @@ impl Block {
             members: self.members.len() as u32,
             member_count: NOT_INDEXED,
         };
-        if utf8 && self.members.add(text, line, tokens) == Found::Valid {
+        if utf8 && self.members.add(line) == Found::Valid {
             slot.member_count = self.members.len() as u32 - slot.members;
             return self.slots.push(slot);
         }

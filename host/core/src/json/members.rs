@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::MAX_DEPTH;
-use super::tokens::{Line, Tokens};
+use super::tokens::Line;
 
 /// A key that has this many bytes or more, or that is spelt with escapes, must be looked at closely.
 const CLOSELY: u8 = u8::MAX;
@@ -39,15 +39,13 @@ impl Members {
         self.keys.capacity() * size_of::<u32>() + self.lens.capacity()
     }
 
-    /// Checks a line, whose text ends at `line.end`, against RFC 8259, and adds the members of the object that it is.
-    pub(crate) fn add(&mut self, text: &[u8], line: Line, tokens: &Tokens) -> Found {
+    /// Checks a line against RFC 8259, and adds the members of the object that it is.
+    pub(crate) fn add(&mut self, line: Line<'_>) -> Found {
         let before = self.len();
-        let text = &text[..line.end];
-        let places = tokens.places();
         // `null` alone is JSON text, but no record.
-        let null = matches!(places, [only] if text.get(*only as usize) == Some(&b'n'));
-        let mut walk = Walk { text, places, next: 0, escaped: tokens.escaped(), members: self };
-        if line.sound && !null && walk.whole().is_some() {
+        let null = line.len() == 1 && line.byte(0) == b'n';
+        let walk = Walk { line, escaped: line.escaped(), members: self };
+        if line.facts.sound && !null && walk.whole().is_some() {
             return Found::Valid;
         }
         self.keys.truncate(before);
@@ -164,18 +162,7 @@ fn equal(lens: &[u8; 16], len: u8) -> u32 {
     lens.iter().rev().fold(0, |bits, l| bits << 1 | u32::from(*l == len || *l == CLOSELY))
 }
 
-/// A walk over the tokens of one line.
-struct Walk<'a> {
-    text: &'a [u8],
-    places: &'a [u32],
-    next: usize,
-    /// Those that are not passed yet.
-    escaped: &'a [u32],
-    members: &'a mut Members,
-}
-
-/// The containers that the walk is in: one bit per level, the innermost lowest, whether it is an object.
-#[derive(Clone, Copy)]
+/// The containers that a walk is in: one bit per level, the innermost lowest, whether it is an object.
 struct Nest {
     depth: usize,
     objects: u128,
@@ -201,23 +188,51 @@ impl Nest {
     }
 }
 
+/// A walk over the tokens of one line.
+struct Walk<'a> {
+    line: Line<'a>,
+    /// Those bytes that a backslash escapes which are not passed yet.
+    escaped: &'a [u32],
+    members: &'a mut Members,
+}
+
 impl Walk<'_> {
     /// `None` if the line is not one whole JSON text.
-    #[inline(always)]
-    fn whole(&mut self) -> Option<()> {
-        let mut nest = Nest { depth: 0, objects: 0 };
+    fn whole(mut self) -> Option<()> {
+        let (line, mut nest, mut next) = (self.line, Nest { depth: 0, objects: 0 }, 0);
+        let byte = |token: usize| if token < line.len() { line.byte(token) } else { 0 };
         loop {
             // A value comes next.
-            if self.value(&mut nest)? {
-                continue;
+            let first = byte(next);
+            next += 1;
+            if first == b'{' {
+                nest.enter(true)?;
+                if byte(next) != b'}' {
+                    next = self.fields(next, nest.depth)?;
+                    continue;
+                }
+                next += 1;
+                nest.leave();
+            } else if first == b'[' {
+                nest.enter(false)?;
+                if byte(next) != b']' {
+                    continue;
+                }
+                next += 1;
+                nest.leave();
+            } else {
+                self.scalar(first, next - 1)?;
             }
+            // A value is complete.
             loop {
                 if nest.depth == 0 {
-                    return (self.next == self.places.len()).then_some(());
+                    return (next == line.len()).then_some(());
                 }
-                match (self.take()?, nest.in_object()) {
+                let mark = byte(next);
+                next += 1;
+                match (mark, nest.in_object()) {
                     (b',', true) => {
-                        self.key(&nest)?;
+                        next = self.fields(next, nest.depth)?;
                         break;
                     }
                     (b',', false) => break,
@@ -228,85 +243,76 @@ impl Walk<'_> {
         }
     }
 
-    /// The first byte of the next token.
+    /// Passes members of an object, from the key at `next` on, as long as they are followed by others and their values are
+    /// no containers. Returns where the value is of the one that is not.
     #[inline(always)]
-    fn peek(&self) -> Option<u8> {
-        self.text.get(*self.places.get(self.next)? as usize).copied()
+    fn fields(&mut self, mut next: usize, depth: usize) -> Option<usize> {
+        let line = self.line;
+        // A key, its colon, a value, and what is behind it: in an object there is always something.
+        while next + 3 < line.len() {
+            if line.byte(next) != b'"' || line.byte(next + 1) != b':' {
+                return None;
+            }
+            if depth == 1 {
+                self.add_key(line.place(next) + 1, line.place(next + 1));
+            }
+            let first = line.byte(next + 2);
+            if line.byte(next + 3) != b',' || first == b'{' || first == b'[' {
+                return Some(next + 2);
+            }
+            if first != b'"' {
+                self.scalar(first, next + 2)?;
+            }
+            next += 4;
+        }
+        None
     }
 
-    /// The first byte of the next token, which is passed.
+    /// Adds the key that begins at `start` and has its colon, the next token, at `colon`.
     #[inline(always)]
-    fn take(&mut self) -> Option<u8> {
-        let byte = self.peek();
-        self.next += 1;
-        byte
+    fn add_key(&mut self, start: usize, colon: usize) {
+        let mut len = colon - 1 - start;
+        if self.line.text()[colon - 1] != b'"' {
+            // Between the key's closing quote and the colon there is only white space.
+            len -= self.line.text()[start..colon].iter().rev().position(|b| *b == b'"').unwrap_or(0);
+        }
+        if !self.escaped.is_empty() && self.pass_escapes(start, start + len) {
+            len = usize::MAX;
+        }
+        self.members.keys.push(start as u32);
+        self.members.lens.push(len.min(CLOSELY as usize) as u8);
     }
 
-    /// Passes a value; `true` if it is only begun.
+    /// Passes the escapes before `end`; whether there are any from `start` on.
+    #[inline]
+    fn pass_escapes(&mut self, start: usize, end: usize) -> bool {
+        let mut within = false;
+        while let [first, rest @ ..] = self.escaped
+            && (*first as usize) < end
+        {
+            within |= *first as usize >= start;
+            self.escaped = rest;
+        }
+        within
+    }
+
+    /// Checks the string, number or literal that is the token and begins with `first`.
     #[inline(always)]
-    fn value(&mut self, nest: &mut Nest) -> Option<bool> {
-        match self.take()? {
-            b'"' => {}
-            b'{' => {
-                nest.enter(true)?;
-                if self.peek()? != b'}' {
-                    self.key(nest)?;
-                    return Some(true);
-                }
-                self.next += 1;
-                nest.leave();
-            }
-            b'[' => {
-                nest.enter(false)?;
-                if self.peek()? != b']' {
-                    return Some(true);
-                }
-                self.next += 1;
-                nest.leave();
-            }
-            b'-' | b'0'..=b'9' => self.scalar(super::grammar::number_len)?,
-            b't' => self.scalar(|text| literal(text, b"true"))?,
-            b'f' => self.scalar(|text| literal(text, b"false"))?,
-            b'n' => self.scalar(|text| literal(text, b"null"))?,
+    fn scalar(&self, first: u8, token: usize) -> Option<()> {
+        if first == b'"' {
+            return Some(());
+        }
+        let text = self.line.text();
+        // A token that there is not begins with zero.
+        let rest = if first == 0 { &[] } else { &text[self.line.place(token)..] };
+        let len = match first {
+            b'-' | b'0'..=b'9' => super::grammar::number_len(rest)?,
+            b't' => literal(rest, b"true")?,
+            b'f' => literal(rest, b"false")?,
+            b'n' => literal(rest, b"null")?,
             _ => return None,
-        }
-        Some(false)
-    }
-
-    /// Passes a key and its colon, and adds the member if it is the outermost object's.
-    #[inline(always)]
-    fn key(&mut self, nest: &Nest) -> Option<()> {
-        let [quote, colon] = *self.places.get(self.next..)?.first_chunk()?;
-        let (start, colon) = (quote as usize + 1, colon as usize);
-        if self.text.get(start - 1) != Some(&b'"') || self.text.get(colon) != Some(&b':') {
-            return None;
-        }
-        self.next += 2;
-        if nest.depth == 1 {
-            // Between the key's closing quote and the colon, which is the next token, there is only white space.
-            let mut close = colon - 1;
-            while self.text[close] != b'"' {
-                close -= 1;
-            }
-            let len = close - start;
-            while self.escaped.first().is_some_and(|at| (*at as usize) < start) {
-                self.escaped = &self.escaped[1..];
-            }
-            let escapes = self.escaped.first().is_some_and(|at| (*at as usize) < close);
-            let plain = len < CLOSELY as usize && !escapes;
-            self.members.keys.push(start as u32);
-            self.members.lens.push(if plain { len as u8 } else { CLOSELY });
-        }
-        Some(())
-    }
-
-    /// Checks the number or literal that was taken last, which must end where its text does.
-    #[inline(always)]
-    fn scalar(&self, len: impl Fn(&[u8]) -> Option<usize>) -> Option<()> {
-        let text = self.text.get(*self.places.get(self.next - 1)? as usize..)?;
-        let behind = text.get(len(text)?);
-        let ends = matches!(behind, None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r'));
-        ends.then_some(())
+        };
+        matches!(rest.get(len), None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r')).then_some(())
     }
 }
 
@@ -318,11 +324,12 @@ fn literal(text: &[u8], word: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::tokens::Tokens;
 
     fn check(line: &str, expected: Found) {
         let mut tokens = Tokens::default();
-        let found = tokens.of_line(line.as_bytes(), 0);
-        assert_eq!(Members::default().add(line.as_bytes(), found, &tokens), expected, "{line}");
+        let found = Members::default().add(tokens.of_line(line.as_bytes(), 0));
+        assert_eq!(found, expected, "{line}");
     }
 
     /// Whatever is doubtful is validated a second time: what records look like must not be.

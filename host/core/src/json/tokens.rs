@@ -16,7 +16,7 @@ const MAX_LINE: usize = 1 << 20;
 
 /// What a line is, as far as its tokens say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct Facts {
     /// The offset of its line break, or of the end of the text.
     pub(crate) end: usize,
     /// Whether the tokens are all there and every string in it is one: closed, without control characters, and with no
@@ -24,6 +24,51 @@ pub(crate) struct Line {
     pub(crate) sound: bool,
     /// Whether all of it is ASCII.
     pub(crate) ascii: bool,
+}
+
+/// A line and its tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) facts: Facts,
+    /// The text up to the line's end.
+    text: &'a [u8],
+    /// Where the tokens begin in it; each is below its length.
+    places: &'a [u32],
+    escaped: &'a [u32],
+}
+
+impl<'a> Line<'a> {
+    /// The text up to the line's end.
+    pub(crate) fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// How many tokens it has.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The offset of a token.
+    ///
+    /// # Panics
+    /// If `token` is not below [`len`](Self::len), as does the next.
+    #[inline(always)]
+    pub(crate) fn place(&self, token: usize) -> usize {
+        self.places[token] as usize
+    }
+
+    /// A token's first byte.
+    #[inline(always)]
+    pub(crate) fn byte(&self, token: usize) -> u8 {
+        // SAFETY: all places are within the text; see the field.
+        unsafe { *self.text.get_unchecked(self.place(token)) }
+    }
+
+    /// Where the bytes are that a backslash escapes.
+    pub(crate) fn escaped(&self) -> &'a [u32] {
+        self.escaped
+    }
 }
 
 /// Where the tokens of a line are, as offsets in the text.
@@ -92,7 +137,7 @@ struct Carry {
 ///
 /// # Safety
 /// The machine must have what the function is compiled for.
-type Cut = unsafe fn(&mut Tokens, &[u8], usize) -> Line;
+type Cut = unsafe fn(&mut Tokens, &[u8], usize) -> Facts;
 
 /// What this machine can cut lines with, the fastest first.
 fn cuts() -> Vec<Cut> {
@@ -115,30 +160,22 @@ fn cuts() -> Vec<Cut> {
 
 impl Tokens {
     /// Finds the end of the line that begins at `start`, and its tokens.
-    pub(crate) fn of_line(&mut self, text: &[u8], start: usize) -> Line {
+    pub(crate) fn of_line<'a>(&'a mut self, text: &'a [u8], start: usize) -> Line<'a> {
         static FASTEST: LazyLock<Cut> = LazyLock::new(|| cuts()[0]);
         // SAFETY: `cuts` lists what the machine has.
-        unsafe { FASTEST(self, text, start) }
-    }
-
-    /// The tokens of the last line.
-    pub(crate) fn places(&self) -> &[u32] {
-        &self.places
-    }
-
-    /// The bytes of the last line that a backslash escapes, if it is sound.
-    pub(crate) fn escaped(&self) -> &[u32] {
-        &self.escaped
+        let facts = unsafe { FASTEST(self, text, start) };
+        let places = if facts.sound { &self.places[..] } else { &[] };
+        Line { facts, text: &text[..facts.end], places, escaped: &self.escaped }
     }
 }
 
 /// # Safety
 /// The machine must have what `S` asks for.
 #[inline(always)]
-unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts {
     tokens.places.clear();
     tokens.escaped.clear();
-    let mut line = Line { end: text.len(), sound: true, ascii: true };
+    let mut line = Facts { end: text.len(), sound: true, ascii: true };
     let mut carry = Carry::default();
     let mut base = start;
     while base < text.len() {
@@ -200,7 +237,7 @@ impl Tokens {
     #[inline(always)]
     unsafe fn add<S: Sort>(
         &mut self,
-        line: &mut Line,
+        line: &mut Facts,
         carry: &mut Carry,
         text: &[u8],
         base: usize,
@@ -299,27 +336,18 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
 
-    use super::{CHUNK, Line, Sort, Sorted, Tokens, cut};
+    use super::{CHUNK, Facts, Sort, Sorted, Tokens, cut};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,pclmulqdq,bmi2,popcnt")]
-    pub(super) fn cut_avx512(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+    pub(super) fn cut_avx512(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts {
         // SAFETY: this function is compiled for what `Avx512` asks for.
         unsafe { cut::<Avx512>(tokens, text, start) }
     }
 
     #[target_feature(enable = "avx2,pclmulqdq,bmi2,popcnt")]
-    pub(super) fn cut_avx2(tokens: &mut Tokens, text: &[u8], start: usize) -> Line {
+    pub(super) fn cut_avx2(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts {
         // SAFETY: this function is compiled for what `Avx2` asks for.
         unsafe { cut::<Avx2>(tokens, text, start) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefix_xor(bits: u64) -> u64 {
-        // SAFETY: both users ask for pclmulqdq.
-        unsafe {
-            let product = _mm_clmulepi64_si128(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1), 0);
-            _mm_cvtsi128_si64(product) as u64
-        }
     }
 
     /// With AVX-512 (F, BW and VBMI2).
@@ -328,61 +356,22 @@ mod x86 {
     impl Sort for Avx512 {
         #[inline(always)]
         unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted {
-            // SAFETY: the caller's promise; the load reads the chunk and needs no alignment.
-            unsafe {
-                let bytes = _mm512_loadu_si512(chunk.as_ptr().cast());
-                let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-                // With this bit set, both kinds of bracket are the same; nothing else becomes one.
-                let folded = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
-                let bracket = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
-                Sorted {
-                    quotes: is(b'"'),
-                    backslashes: is(b'\\'),
-                    marks: is(b',') | is(b':') | bracket(b'{') | bracket(b'}'),
-                    spaces: is(b' '),
-                    controls: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
-                    beyond_ascii: _mm512_movepi8_mask(bytes),
-                }
-            }
+            // SAFETY: the caller's promise, as in the functions below.
+            unsafe { sort_avx512(chunk) }
         }
 
         #[inline(always)]
         unsafe fn prefix_xor(bits: u64) -> u64 {
-            // SAFETY: the caller's promise.
+            // SAFETY: as above.
             unsafe { prefix_xor(bits) }
         }
 
         #[inline(always)]
         unsafe fn write_places(bits: u64, base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
-            // SAFETY: the caller's promise; the stores write sixteen places each, of the 64 that there are.
-            unsafe {
-                let all = _mm512_loadu_si512(ALL.as_ptr().cast());
-                let places = _mm512_maskz_compress_epi8(bits, all);
-                let base = _mm512_set1_epi32(base as i32);
-                let mut write = |n: usize, sixteen: __m128i| {
-                    let places = _mm512_add_epi32(_mm512_cvtepu8_epi32(sixteen), base);
-                    _mm512_storeu_si512(room.as_mut_ptr().add(n * 16).cast(), places);
-                };
-                write(0, _mm512_castsi512_si128(places));
-                if bits.count_ones() > 16 {
-                    write(1, _mm512_extracti32x4_epi32::<1>(places));
-                    write(2, _mm512_extracti32x4_epi32::<2>(places));
-                    write(3, _mm512_extracti32x4_epi32::<3>(places));
-                }
-            }
+            // SAFETY: as above.
+            unsafe { write_places(bits, base, room) }
         }
     }
-
-    /// The places of all bytes of a chunk.
-    const ALL: [u8; CHUNK] = {
-        let mut all = [0; CHUNK];
-        let mut n = 0;
-        while n < CHUNK {
-            all[n] = n as u8;
-            n += 1;
-        }
-        all
-    };
 
     /// With AVX2.
     struct Avx2;
@@ -390,39 +379,102 @@ mod x86 {
     impl Sort for Avx2 {
         #[inline(always)]
         unsafe fn sort(chunk: &[u8; CHUNK]) -> Sorted {
-            // SAFETY: the caller's promise; the loads read the chunk and need no alignment.
-            unsafe {
-                let halves =
-                    [chunk.as_ptr(), chunk.as_ptr().add(32)].map(|half| _mm256_loadu_si256(half.cast()));
-                let join = |[low, high]: [__m256i; 2]| {
-                    u64::from(_mm256_movemask_epi8(low) as u32)
-                        | u64::from(_mm256_movemask_epi8(high) as u32) << 32
-                };
-                let eq = |bytes: __m256i, byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8));
-                let is = |byte: u8| join(halves.map(|bytes| eq(bytes, byte)));
-                let mark = |bytes: __m256i| {
-                    // With this bit set, both kinds of bracket are the same; nothing else becomes one.
-                    let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
-                    let brackets = _mm256_or_si256(eq(folded, b'{'), eq(folded, b'}'));
-                    _mm256_or_si256(brackets, _mm256_or_si256(eq(bytes, b','), eq(bytes, b':')))
-                };
-                let control =
-                    |bytes: __m256i| _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
-                Sorted {
-                    quotes: is(b'"'),
-                    backslashes: is(b'\\'),
-                    marks: join(halves.map(mark)),
-                    spaces: is(b' '),
-                    controls: join(halves.map(control)),
-                    beyond_ascii: join(halves),
-                }
-            }
+            // SAFETY: the caller's promise, as in the function below.
+            unsafe { sort_avx2(chunk) }
         }
 
         #[inline(always)]
         unsafe fn prefix_xor(bits: u64) -> u64 {
-            // SAFETY: the caller's promise.
+            // SAFETY: as above.
             unsafe { prefix_xor(bits) }
+        }
+    }
+
+    // The work is in functions with features of their own: a closure has those of the function that it is in.
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn sort_avx512(chunk: &[u8; CHUNK]) -> Sorted {
+        // SAFETY: the load reads the chunk, and needs no alignment.
+        let bytes = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+        let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
+        // With this bit set, both kinds of bracket are the same; nothing else becomes one.
+        let folded = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
+        let bracket = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
+        Sorted {
+            quotes: is(b'"'),
+            backslashes: is(b'\\'),
+            marks: is(b',') | is(b':') | bracket(b'{') | bracket(b'}'),
+            spaces: is(b' '),
+            controls: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
+            beyond_ascii: _mm512_movepi8_mask(bytes),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn sort_avx2(chunk: &[u8; CHUNK]) -> Sorted {
+        // SAFETY: the loads read the chunk, and need no alignment.
+        let (low, high) = unsafe {
+            (_mm256_loadu_si256(chunk.as_ptr().cast()), _mm256_loadu_si256(chunk.as_ptr().add(32).cast()))
+        };
+        let join = |low: __m256i, high: __m256i| {
+            u64::from(_mm256_movemask_epi8(low) as u32) | u64::from(_mm256_movemask_epi8(high) as u32) << 32
+        };
+        let eq = |bytes: __m256i, byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8));
+        let is = |byte: u8| join(eq(low, byte), eq(high, byte));
+        let mark = |bytes: __m256i| {
+            // With this bit set, both kinds of bracket are the same; nothing else becomes one.
+            let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
+            let brackets = _mm256_or_si256(eq(folded, b'{'), eq(folded, b'}'));
+            _mm256_or_si256(brackets, _mm256_or_si256(eq(bytes, b','), eq(bytes, b':')))
+        };
+        let control =
+            |bytes: __m256i| _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
+        Sorted {
+            quotes: is(b'"'),
+            backslashes: is(b'\\'),
+            marks: join(mark(low), mark(high)),
+            spaces: is(b' '),
+            controls: join(control(low), control(high)),
+            beyond_ascii: join(low, high),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "pclmulqdq")]
+    fn prefix_xor(bits: u64) -> u64 {
+        let product = _mm_clmulepi64_si128(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1), 0);
+        _mm_cvtsi128_si64(product) as u64
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vbmi2,popcnt")]
+    fn write_places(bits: u64, base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
+        /// The places of all bytes of a chunk.
+        const ALL: [u8; CHUNK] = {
+            let mut all = [0; CHUNK];
+            let mut n = 0;
+            while n < CHUNK {
+                all[n] = n as u8;
+                n += 1;
+            }
+            all
+        };
+        // SAFETY: the load reads `ALL`, and needs no alignment.
+        let all = unsafe { _mm512_loadu_si512(ALL.as_ptr().cast()) };
+        let places = _mm512_maskz_compress_epi8(bits, all);
+        let base = _mm512_set1_epi32(base as i32);
+        let mut write = |n: usize, sixteen: __m128i| {
+            let places = _mm512_add_epi32(_mm512_cvtepu8_epi32(sixteen), base);
+            // SAFETY: `n` is below 4, so the store is within the 64 places; it needs no alignment.
+            unsafe { _mm512_storeu_si512(room.as_mut_ptr().add(n * 16).cast(), places) };
+        };
+        write(0, _mm512_castsi512_si128(places));
+        if bits.count_ones() > 16 {
+            write(1, _mm512_extracti32x4_epi32::<1>(places));
+            write(2, _mm512_extracti32x4_epi32::<2>(places));
+            write(3, _mm512_extracti32x4_epi32::<3>(places));
         }
     }
 }
@@ -448,7 +500,7 @@ mod tests {
                     let break_at = memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |at| start + at);
                     prop_assert_eq!(line.end, break_at);
                     prop_assert_eq!(line.ascii, text[start..line.end].is_ascii());
-                    lines.push((line, tokens.places().to_vec(), tokens.escaped().to_vec()));
+                    lines.push((line, tokens.places.clone(), tokens.escaped.clone()));
                     start = line.end + 1;
                 }
                 prop_assert_eq!(first.get_or_insert_with(|| lines.clone()), &lines);
