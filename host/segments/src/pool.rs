@@ -15,6 +15,7 @@ use crate::Seal;
 use crate::carve::{Carved, Piece, Segment};
 
 /// What a job gives, in order.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are blocks")]
 pub(crate) enum Output {
     Block(Block),
     Damaged { line: u64, reason: String },

@@ -340,6 +340,7 @@ impl Reader {
 }
 
 /// What came of reading on in an open segment.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Followed {
     Step(Step),
     Again,
