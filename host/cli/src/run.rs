@@ -180,6 +180,7 @@ fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
         Some(factory) => Some(factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?),
         None => None,
     };
+    options.more_filters = plan.filter.clone();
     options.on_filter_error = OnFilterError::Isolate;
     options.on_malformed = table.on_malformed.unwrap_or_default();
     options.max_batch_size = table.max_batch_size.map_or(options.max_batch_size, Into::into);

@@ -89,6 +89,7 @@ fn consumer(args: &TailArgs) -> Result<ConsumerOptions> {
         };
         let filter = Engines::default().filter_file(path, config)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
+        options.more_filters = Some(filter);
     }
     Ok(options)
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::ahead::{Ahead, Known};
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::QuarantineError;
 use crate::settlement::{CommitError, Kept, Settlement, chain};
@@ -77,6 +78,7 @@ pub struct Consumer {
     on_malformed: OnMalformed,
     on_filter_error: OnFilterError,
     filter: Option<Box<dyn Filter>>,
+    ahead: Option<Ahead>,
     settlement: Arc<Settlement>,
     counters: Arc<Counters>,
     events: Arc<dyn EventSink>,
@@ -119,6 +121,16 @@ enum Barrier {
     Defect(usize),
 }
 
+/// What a filter says, and where it cannot go on.
+type Asked = (Verdict, Option<(usize, Barrier)>);
+
+/// What became of beginning a block.
+enum Begin {
+    Done,
+    /// The filter is at it on another thread, which notifies the consumer.
+    Later,
+}
+
 /// What one step of a consumer came to.
 enum Turn {
     Deliver(Delivery),
@@ -136,7 +148,10 @@ impl Consumer {
         pool: Arc<Pool>,
         events: Arc<dyn EventSink>,
     ) -> Self {
+        let notify = Arc::<Notify>::default();
+        let ahead = |factory| Ahead::new(factory, name.clone(), notify.clone());
         Self {
+            ahead: options.more_filters.map(ahead),
             pending: Batch::new(name.clone()),
             name,
             max_batch_size: options.max_batch_size.max(1),
@@ -151,7 +166,7 @@ impl Consumer {
             events,
             pool,
             subscription: None,
-            notify: Arc::default(),
+            notify,
             closed: Arc::default(),
             place,
             current: None,
@@ -285,9 +300,16 @@ impl Consumer {
         match &*item {
             Item::Block(block) => {
                 let block = block.clone();
-                if let Err(e) = self.begin(&block) {
-                    self.held = Some(item);
-                    return Err(e);
+                match self.begin(&block) {
+                    Ok(Begin::Done) => {}
+                    Ok(Begin::Later) => {
+                        self.held = Some(item);
+                        return Ok(Turn::Wait);
+                    }
+                    Err(e) => {
+                        self.held = Some(item);
+                        return Err(e);
+                    }
                 }
             }
             Item::Finished { segment, identity, end } => {
@@ -339,10 +361,10 @@ impl Consumer {
     }
 
     /// Begins to cut a block: deals with its defects, and asks the filter.
-    fn begin(&mut self, block: &Arc<Block>) -> Result<(), NextError> {
+    fn begin(&mut self, block: &Arc<Block>) -> Result<Begin, NextError> {
         let done = self.place.line(block.segment());
         if self.place.finished.contains(block.segment()) || block.to().point.line <= done {
-            return Ok(());
+            return Ok(Begin::Done);
         }
         let first = block.first_after(done);
         let fresh = block.defects().iter().enumerate().filter(|(_, defect)| defect.line > done);
@@ -363,10 +385,10 @@ impl Consumer {
             }
         }
         let end = barrier.as_ref().map_or(block.len(), |(index, _)| *index);
-        let (verdict, failed) = self.ask(block, first, end)?;
+        let Some((verdict, failed)) = self.ask(block, first, end)? else { return Ok(Begin::Later) };
         let barrier = failed.or(barrier);
         self.current = Some(Current { block: block.clone(), first, verdict, next: first, barrier });
-        Ok(())
+        Ok(Begin::Done)
     }
 
     /// Deals with a line that is not a record, when the consumer goes on behind it.
@@ -393,30 +415,46 @@ impl Consumer {
         Ok(())
     }
 
-    /// Asks the filter about the records `first..end`. If it fails and that is to be raised, where.
+    /// Asks the filter about the records `first..end`. If it fails and that is to be raised, where. `None`: the answer comes
+    /// later.
     fn ask(
         &mut self,
         block: &Arc<Block>,
         first: usize,
         end: usize,
-    ) -> Result<(Verdict, Option<(usize, Barrier)>), NextError> {
+    ) -> Result<Option<Asked>, NextError> {
         let Some(filter) = &mut self.filter else {
-            return Ok((Verdict::All, None));
+            return Ok(Some((Verdict::All, None)));
         };
         if first == end {
-            return Ok((Verdict::None, None));
+            return Ok(Some((Verdict::None, None)));
         }
-        let candidates = Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
-        Ok(match filter.evaluate(&candidates) {
+        let candidates = || Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
+        let mut known = Known::Nothing;
+        if let (Some(ahead), Some(subscription)) = (&mut self.ahead, &self.subscription) {
+            ahead.look_at(&subscription.coming(ahead.reach()));
+            if end - first == block.len() {
+                known = ahead.ask(block);
+            }
+        }
+        let answer = match known {
+            Known::Answer(answer) => answer,
+            Known::Soon => return Ok(None),
+            Known::Nothing => filter.evaluate(&candidates()),
+        };
+        Ok(Some(match answer {
             Ok(verdict) => (verdict, None),
             Err(error) => match self.on_filter_error {
                 OnFilterError::Raise => {
                     let at = first + error.decided.len();
                     (Verdict::Keep(error.decided), Some((at, Barrier::Filter(error.source))))
                 }
-                OnFilterError::Isolate => (Verdict::Keep(self.isolate(&candidates, error)?), None),
+                OnFilterError::Isolate => {
+                    let candidates = candidates();
+                    (Verdict::Keep(self.isolate(&candidates, error)?), None)
+                }
             },
-        })
+        }))
     }
 
     /// Finds the records that the filter fails on, by trying again and then by halving, and puts them in quarantine.

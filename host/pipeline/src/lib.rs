@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ahead;
 pub mod checkpoint;
 mod consumer;
 mod counters;

@@ -1,9 +1,10 @@
 //! What a source and its consumers are told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tailweir_core::Filter;
+use tailweir_core::{Filter, FilterFactory};
 use tailweir_segments::ReaderOptions;
 use thiserror::Error;
 
@@ -52,6 +53,9 @@ pub struct ConsumerOptions {
     pub on_filter_error: OnFilterError,
     /// Which records it wants; all, if `None`.
     pub filter: Option<Box<dyn Filter>>,
+    /// Makes more of that filter, for the threads that a consumer which has fallen behind may be given. `None` keeps to the
+    /// consumer's own thread.
+    pub more_filters: Option<Arc<dyn FilterFactory>>,
 }
 
 impl ConsumerOptions {
@@ -67,6 +71,7 @@ impl ConsumerOptions {
             on_malformed: OnMalformed::default(),
             on_filter_error: OnFilterError::default(),
             filter: None,
+            more_filters: None,
         }
     }
 }

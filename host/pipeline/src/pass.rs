@@ -367,6 +367,20 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// At most so many of the blocks that come next.
+    pub(crate) fn coming(&self, blocks: usize) -> Vec<Arc<Block>> {
+        let state = self.pass.state();
+        let next = state.subscribers.get(&self.id).map_or(0, |subscriber| subscriber.next);
+        let items = state.window.iter().skip(next.saturating_sub(state.first) as usize);
+        let block = |item: &Arc<Item>| match &**item {
+            Item::Block(block) => Some(block.clone()),
+            _ => None,
+        };
+        items.filter_map(block).take(blocks).collect()
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.pass.state();

@@ -1,7 +1,6 @@
 //! What scripts say about a tailer, checked and turned into what the pipeline is told.
 
 use mlua::{Lua, Value};
-use tailweir_core::Filter;
 use tailweir_pipeline::{
     CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnMalformed, SourceOptions, StartFrom,
 };
@@ -71,7 +70,7 @@ pub(super) fn single(lua: &Lua, options: Value, filter_value: Value, host: &Host
     let source = source(&options, host)?;
     let mut consumer = ConsumerOptions::new("default");
     fill(&options, None, &mut consumer)?;
-    consumer.filter = filter(lua, function, &filter_value)?;
+    set_filter(&mut consumer, lua, function, &filter_value)?;
     Ok(Config { function, source, consumers: vec![consumer] })
 }
 
@@ -128,7 +127,7 @@ fn consumer(
     }
     let mut consumer = ConsumerOptions::new(name);
     fill(&options, Some(all), &mut consumer)?;
-    consumer.filter = filter(lua, &function, &options.value("filter")?)?;
+    set_filter(&mut consumer, lua, &function, &options.value("filter")?)?;
     Ok(consumer)
 }
 
@@ -217,22 +216,22 @@ fn checkpoint_sync(options: &Options) -> mlua::Result<Option<CheckpointSync>> {
     }
 }
 
-/// A filter: a function of this state, or something that makes one in another engine.
-fn filter(lua: &Lua, function: &str, value: &Value) -> mlua::Result<Option<Box<dyn Filter>>> {
+/// Sets a filter: a function of this state, or something that makes filters in another engine.
+fn set_filter(consumer: &mut ConsumerOptions, lua: &Lua, function: &str, value: &Value) -> mlua::Result<()> {
     match value {
-        Value::Nil => Ok(None),
-        Value::Function(filter) => Ok(Some(Box::new(LuaFilter::new(lua, filter.clone())?))),
-        _ => match userdata::<FilterHandle>(value) {
-            Some(handle) => {
-                let filter = handle.borrow::<FilterHandle>()?.0.create();
-                Ok(Some(filter.map_err(|e| fail(format!("{function}: {}", with_causes(&*e))))?))
-            }
-            None => {
+        Value::Nil => {}
+        Value::Function(filter) => consumer.filter = Some(Box::new(LuaFilter::new(lua, filter.clone())?)),
+        _ => {
+            let Some(handle) = userdata::<FilterHandle>(value) else {
                 let got = describe(value);
-                Err(fail(format!(
+                return Err(fail(format!(
                     "{function}: the filter must be a function or a filter made by kumo.wasm, got {got}"
-                )))
-            }
-        },
+                )));
+            };
+            let factory = handle.borrow::<FilterHandle>()?.0.clone();
+            let filter = factory.create().map_err(|e| fail(format!("{function}: {}", with_causes(&*e))))?;
+            (consumer.filter, consumer.more_filters) = (Some(filter), Some(factory));
+        }
     }
+    Ok(())
 }

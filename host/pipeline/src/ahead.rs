@@ -1,0 +1,224 @@
+//! Filtering ahead: threads with instances of a consumer's filter of their own ask them about blocks that the consumer has
+//! not come to yet.
+//!
+//! Only a consumer that has fallen behind its pass has such threads, and all consumers of the process together have no more
+//! of them than there are cores. A block that no thread has begun with when the consumer comes to it is the consumer's own
+//! business: so a slow filter keeps nobody else's blocks waiting.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use tailweir_core::{Batch, Block, FilterError, FilterFactory, Verdict};
+use tokio::sync::Notify;
+
+/// How many blocks ahead threads may be, for each of them.
+const BLOCKS_PER_THREAD: usize = 3;
+
+/// How many blocks a consumer must be behind for it to be given a thread.
+const WORTH_A_THREAD: usize = 3;
+
+/// How many more threads the process may have.
+static FREE: LazyLock<AtomicUsize> =
+    LazyLock::new(|| AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)));
+
+/// What a filter says about a whole block.
+pub(crate) type Answer = Result<Verdict, FilterError>;
+
+/// What is known of a block that a consumer comes to.
+pub(crate) enum Known {
+    /// Nothing, and no thread is at it.
+    Nothing,
+    /// A thread is at it; the consumer is notified when there is an answer.
+    Soon,
+    Answer(Answer),
+}
+
+/// The threads of one consumer.
+pub(crate) struct Ahead {
+    factory: Arc<dyn FilterFactory>,
+    shared: Arc<Shared>,
+    threads: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+    consumer: Arc<str>,
+    done: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order in which the consumer comes to them.
+    jobs: VecDeque<Job>,
+    /// What the consumer lets go of: as much work as filtering, for whole blocks.
+    closed: bool,
+}
+
+struct Job {
+    block: Arc<Block>,
+    progress: Progress,
+}
+
+enum Progress {
+    Waiting,
+    Running,
+    Done(Answer),
+}
+
+impl Ahead {
+    pub(crate) fn new(factory: Arc<dyn FilterFactory>, consumer: Arc<str>, done: Arc<Notify>) -> Self {
+        let shared = Shared { state: Mutex::default(), work: Condvar::new(), consumer, done };
+        Self { factory, shared: Arc::new(shared), threads: 0 }
+    }
+
+    /// How many of the blocks that come next are of interest.
+    pub(crate) fn reach(&self) -> usize {
+        (self.threads * BLOCKS_PER_THREAD).max(WORTH_A_THREAD)
+    }
+
+    /// Has threads ask about the blocks that come after the one that the consumer is at, in order.
+    pub(crate) fn look_at(&mut self, coming: &[Arc<Block>]) {
+        if coming.len() >= WORTH_A_THREAD {
+            self.start_thread();
+        }
+        if self.threads == 0 {
+            return;
+        }
+        let mut state = self.shared.lock();
+        let last = state.jobs.back().map(|job| job.block.clone());
+        let known = last.and_then(|last| coming.iter().position(|block| Arc::ptr_eq(block, &last)));
+        if known.is_none() {
+            // Whatever else there is was read by another pass.
+            state.jobs.clear();
+        }
+        for block in &coming[known.map_or(0, |known| known + 1)..] {
+            state.jobs.push_back(Job { block: block.clone(), progress: Progress::Waiting });
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// What is known of a block. What came before it is forgotten.
+    pub(crate) fn ask(&self, block: &Arc<Block>) -> Known {
+        if self.threads == 0 {
+            return Known::Nothing;
+        }
+        let mut state = self.shared.lock();
+        let Some(index) = state.jobs.iter().position(|job| Arc::ptr_eq(&job.block, block)) else {
+            return Known::Nothing;
+        };
+        state.jobs.drain(..index);
+        if state.jobs.front().is_some_and(|job| matches!(job.progress, Progress::Running)) {
+            return Known::Soon;
+        }
+        match state.jobs.pop_front().map(|job| job.progress) {
+            Some(Progress::Done(answer)) => Known::Answer(answer),
+            _ => Known::Nothing,
+        }
+    }
+
+    /// Starts a thread, if the process may have another and this consumer has not got its share.
+    fn start_thread(&mut self) {
+        // The consumer's own thread is one of those that filter.
+        let share = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+        let take = |free: usize| free.checked_sub(1);
+        if self.threads == share || FREE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return;
+        }
+        let (factory, shared) = (self.factory.clone(), self.shared.clone());
+        let run = move || {
+            let _place = Place;
+            shared.run(&*factory);
+        };
+        match std::thread::Builder::new().name(format!("tailweir-ask-{}", self.threads)).spawn(run) {
+            Ok(_) => self.threads += 1,
+            // The consumer filters by itself.
+            Err(_) => _ = FREE.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// A thread's place among those that the process may have.
+struct Place;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        FREE.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ahead {
+    /// Threads end after the block that they are at. Nobody waits for that.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body of a thread. Without an instance it does nothing, and all is left to the consumer's own.
+    fn run(&self, factory: &dyn FilterFactory) {
+        let Ok(mut filter) = factory.create() else { return };
+        while let Some(block) = self.next() {
+            let running = Running { shared: self, block: &block };
+            let candidates = Arc::new(Batch::of_block(self.consumer.clone(), block.clone(), 0..block.len()));
+            let answer = filter.evaluate(&candidates);
+            drop(candidates);
+            running.end(answer);
+        }
+    }
+
+    /// Waits for a block. `None` when the consumer is gone.
+    fn next(&self) -> Option<Arc<Block>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.jobs.iter_mut().find(|job| matches!(job.progress, Progress::Waiting)) {
+                job.progress = Progress::Running;
+                return Some(job.block.clone());
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn job<'a>(state: &'a mut State, block: &Arc<Block>) -> Option<&'a mut Job> {
+        state.jobs.iter_mut().find(|job| Arc::ptr_eq(&job.block, block))
+    }
+}
+
+/// A block that a thread is at. Dropped without an answer, as when the filter panics, it is left to the consumer.
+struct Running<'a> {
+    shared: &'a Shared,
+    block: &'a Arc<Block>,
+}
+
+impl Running<'_> {
+    fn end(self, answer: Answer) {
+        self.set(Progress::Done(answer));
+    }
+
+    fn set(&self, progress: Progress) {
+        let mut state = self.shared.lock();
+        // The consumer may have gone on without it.
+        if let Some(job) = Shared::job(&mut state, self.block)
+            && matches!(job.progress, Progress::Running)
+        {
+            job.progress = progress;
+            drop(state);
+            self.shared.done.notify_one();
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.set(Progress::Waiting);
+    }
+}

@@ -1,0 +1,126 @@
+//! Filters on threads of their own: the same records come out, in the same order, whoever decided on them.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use common::*;
+use tailweir_core::{Batch, Filter, FilterError, FilterFactory, Located, Verdict};
+use tailweir_pipeline::{Consumer, ConsumerOptions, OnFilterError, open};
+use tempfile::tempdir;
+
+/// Keeps even numbers, fails on those that end in 77, and notes which threads decide.
+#[derive(Clone, Default)]
+struct Even(Arc<Log>);
+
+#[derive(Default)]
+struct Log {
+    threads: Mutex<HashSet<ThreadId>>,
+    another: Condvar,
+}
+
+impl Log {
+    /// Waits until a thread other than this one has decided on something.
+    fn wait_for_another(&self) {
+        let threads = self.threads.lock().unwrap();
+        let alone = |threads: &mut HashSet<ThreadId>| threads.iter().all(|t| *t == thread::current().id());
+        let (threads, _) = self.another.wait_timeout_while(threads, Duration::from_secs(30), alone).unwrap();
+        assert!(threads.len() > 1 || !threads.contains(&thread::current().id()), "no other thread filters");
+    }
+}
+
+impl Filter for Even {
+    fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
+        self.0.threads.lock().unwrap().insert(thread::current().id());
+        self.0.another.notify_all();
+        let numbers = numbers(candidates);
+        if numbers.iter().any(|n| n % 100 == 77) {
+            return Err(FilterError {
+                decided: Vec::new(),
+                located: Located::Batch,
+                source: "poison".into(),
+            });
+        }
+        Ok(Verdict::Keep(numbers.into_iter().map(|n| n % 2 == 0).collect()))
+    }
+}
+
+impl FilterFactory for Even {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn Error + Send + Sync>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+fn behind(directory: &Path, filter: &Even, more: Option<Arc<dyn FilterFactory>>) -> Consumer {
+    let mut source = once(directory);
+    source.reader.block_size = 300;
+    let options = ConsumerOptions {
+        filter: Some(Box::new(filter.clone())),
+        more_filters: more,
+        on_filter_error: OnFilterError::Isolate,
+        ..consumer("c")
+    };
+    open(source, vec![options]).unwrap().pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_behind_filters_on_more_threads() {
+    let dir = tempdir().unwrap();
+    for segment in 0..6u64 {
+        sealed(dir.path(), &format!("s{segment}"), segment * 500..(segment + 1) * 500);
+    }
+    let filter = Even::default();
+    let mut c = behind(dir.path(), &filter, Some(Arc::new(filter.clone())));
+    let mut seen = Vec::new();
+    while let Some(mut delivery) = c.next().await.unwrap() {
+        // The pass reads on meanwhile, so that the consumer is behind.
+        if seen.len() == 100 {
+            filter.0.wait_for_another();
+        }
+        seen.extend(numbers(delivery.batch()));
+        delivery.commit().unwrap();
+    }
+    assert_eq!(seen, (0..3000).filter(|n| n % 2 == 0).collect::<Vec<_>>());
+    let counted = c.counters().snapshot();
+    assert_eq!((counted.records, counted.kept, counted.quarantined), (3000, 1500, 30));
+    drop(c);
+    assert_eq!(
+        drain(&mut behind(dir.path(), &filter, Some(Arc::new(filter.clone())))).await,
+        Vec::<u64>::new()
+    );
+}
+
+/// Makes no filter.
+struct None;
+
+impl FilterFactory for None {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn Error + Send + Sync>> {
+        Err("no".into())
+    }
+}
+
+/// Makes filters that panic.
+struct Panicking;
+
+impl FilterFactory for Panicking {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn Error + Send + Sync>> {
+        Ok(Box::new(Keep(|_| panic!("a filter that panics"))))
+    }
+}
+
+#[tokio::test]
+async fn threads_that_cannot_filter_stop_nothing() {
+    for more in [Arc::new(None) as Arc<dyn FilterFactory>, Arc::new(Panicking)] {
+        let dir = tempdir().unwrap();
+        sealed(dir.path(), "a", 0..3000);
+        let mut c = behind(dir.path(), &Even::default(), Some(more));
+        assert_eq!(drain(&mut c).await, (0..3000).filter(|n| n % 2 == 0).collect::<Vec<_>>());
+    }
+}
