@@ -85,6 +85,20 @@ impl Batch {
         T::fetch(&self.0, pointer)
     }
 
+    /// A field that is a string in every record, without a [`String`] for each: what [`column`](Self::column) gives, much
+    /// faster.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"type":"Bounce"}"#, r#"{"type":7}"#, "{}"]);
+    /// assert_eq!(batch.strings("/type").iter().collect::<Vec<_>>(), [Some("Bounce"), None, None]);
+    /// ```
+    ///
+    /// # Panics
+    /// If `pointer` is no JSON pointer: then the host ends the instance.
+    pub fn strings(&self, pointer: &str) -> Strings {
+        self.0.strings(pointer)
+    }
+
     /// The record at `index`. Its text is fetched when it is asked for.
     ///
     /// ```
@@ -204,6 +218,26 @@ impl Joined {
     }
 }
 
+/// One string of every record, if it has it, one directly after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strings {
+    pub(crate) text: String,
+    /// How long each string is; below zero where there is none.
+    pub(crate) lengths: Vec<i32>,
+}
+
+impl Strings {
+    /// One entry per record, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
+        let mut rest = self.text.as_str();
+        self.lengths.iter().map(move |&length| {
+            let (string, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            rest = behind;
+            Some(string)
+        })
+    }
+}
+
 /// A value's JSON text, of whatever type: strings have their quotes and escapes, arrays and objects are whole.
 ///
 /// ```
@@ -237,7 +271,7 @@ macro_rules! columns {
     )*};
 }
 
-columns!(String => strings, i64 => integers, f64 => numbers, bool => booleans);
+columns!(String => owned_strings, i64 => integers, f64 => numbers, bool => booleans);
 
 impl sealed::Sealed for Raw {}
 

@@ -12,8 +12,8 @@
 //! }
 //!
 //! fn keep(batch: &Batch, config: &Config) -> Verdict {
-//!     let pools = batch.column::<String>("/egress_pool");
-//!     pools.iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+//!     let pools = batch.strings("/egress_pool");
+//!     pools.iter().map(|pool| pool == Some(config.pool.as_str())).collect()
 //! }
 //!
 //! tailweir_guest::filter!(keep);
@@ -26,7 +26,7 @@
 //! # use tailweir_guest::{Batch, Verdict};
 //! # struct Config { pool: String }
 //! # fn keep(batch: &Batch, config: &Config) -> Verdict {
-//! #     batch.column::<String>("/egress_pool").iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+//! #     batch.strings("/egress_pool").iter().map(|pool| pool == Some(config.pool.as_str())).collect()
 //! # }
 //! let batch = Batch::from_json([r#"{"egress_pool":"a"}"#, r#"{"egress_pool":"b"}"#]);
 //! assert_eq!(keep(&batch, &Config { pool: "a".into() }), Verdict::Keep(vec![true, false]));
@@ -45,7 +45,7 @@ pub mod http;
 pub mod log;
 mod plugin;
 
-pub use batch::{Batch, Column, Joined, Position, Raw, Record};
+pub use batch::{Batch, Column, Joined, Position, Raw, Record, Strings};
 pub use plugin::{Failure, Outcome, Verdict};
 
 /// What the macros expand to. No part of the interface.

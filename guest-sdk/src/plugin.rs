@@ -236,7 +236,7 @@ fn refuse(config: &str) -> Result<(), String> {
 /// use tailweir_guest::{Batch, Verdict};
 ///
 /// fn bounces(batch: &Batch) -> Verdict {
-///     batch.column::<String>("/type").iter().map(|t| t.as_deref() == Some("Bounce")).collect()
+///     batch.strings("/type").iter().map(|kind| kind == Some("Bounce")).collect()
 /// }
 ///
 /// tailweir_guest::filter!(bounces);

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::log::Level;
-use crate::{Joined, Position};
+use crate::{Joined, Position, Strings};
 
 /// Records that somebody made up.
 #[doc(hidden)]
@@ -62,8 +62,14 @@ impl Backend {
         joined
     }
 
-    pub(crate) fn strings(&self, pointer: &str) -> Vec<Option<String>> {
+    pub(crate) fn owned_strings(&self, pointer: &str) -> Vec<Option<String>> {
         self.column(pointer, parse)
+    }
+
+    pub(crate) fn strings(&self, pointer: &str) -> Strings {
+        let strings = self.owned_strings(pointer);
+        let lengths = strings.iter().map(|string| string.as_ref().map_or(-1, |s| s.len() as i32)).collect();
+        Strings { text: strings.into_iter().flatten().collect(), lengths }
     }
 
     pub(crate) fn integers(&self, pointer: &str) -> Vec<Option<i64>> {

@@ -49,9 +49,9 @@ impl Batch {
     /// All records of a block, as candidates for a filter.
     pub fn of_block(consumer: Arc<str>, block: Arc<Block>, records: Range<usize>) -> Self {
         let mut batch = Self::new(consumer);
-        for index in records {
-            batch.push(&block, index);
-        }
+        batch.bytes = records.clone().map(|index| block.bytes(index).len()).sum();
+        batch.records = records.map(|index| Place { block: 0, index: index as u32 }).collect();
+        batch.blocks.push(block);
         batch
     }
 

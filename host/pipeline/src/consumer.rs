@@ -417,12 +417,7 @@ impl Consumer {
 
     /// Asks the filter about the records `first..end`. If it fails and that is to be raised, where. `None`: the answer comes
     /// later.
-    fn ask(
-        &mut self,
-        block: &Arc<Block>,
-        first: usize,
-        end: usize,
-    ) -> Result<Option<Asked>, NextError> {
+    fn ask(&mut self, block: &Arc<Block>, first: usize, end: usize) -> Result<Option<Asked>, NextError> {
         let Some(filter) = &mut self.filter else {
             return Ok(Some((Verdict::All, None)));
         };

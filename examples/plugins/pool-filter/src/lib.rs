@@ -10,8 +10,8 @@ struct Config {
 }
 
 fn keep(batch: &Batch, config: &Config) -> Verdict {
-    let pools = batch.column::<String>("/egress_pool");
-    pools.iter().map(|pool| pool.as_ref() == Some(&config.pool)).collect()
+    let pools = batch.strings("/egress_pool");
+    pools.iter().map(|pool| pool == Some(config.pool.as_str())).collect()
 }
 
 tailweir_guest::filter!(keep, config_schema = include_str!("../config.schema.json"));

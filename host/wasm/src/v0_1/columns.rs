@@ -9,6 +9,17 @@ pub(super) fn string(text: &str) -> Option<String> {
     }
 }
 
+/// Adds the string that a value is; whether it is one.
+pub(super) fn add_string(text: &str, bytes: &mut Vec<u8>) -> bool {
+    match Value::of(text) {
+        Value::String(raw) => {
+            bytes.extend_from_slice(unescape(raw).as_bytes());
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Exact, so a fraction or an exponent makes it none, even where the value is whole.
 pub(super) fn integer(text: &str) -> Option<i64> {
     match Value::of(text) {
@@ -37,7 +48,12 @@ mod tests {
 
     #[test]
     fn entries_have_the_type_that_was_asked_for() {
-        let check = |text: &str| (string(text), integer(text), number(text), boolean(text));
+        let check = |text: &str| {
+            let mut bytes = Vec::new();
+            let joined = add_string(text, &mut bytes).then(|| String::from_utf8(bytes).unwrap());
+            assert_eq!(joined, string(text));
+            (string(text), integer(text), number(text), boolean(text))
+        };
         assert_eq!(check(r#""a\u00e9""#), (Some("aé".into()), None, None, None));
         assert_eq!(check("-0"), (None, Some(0), Some(-0.0), None));
         assert_eq!(check("9223372036854775807"), (None, Some(i64::MAX), Some(i64::MAX as f64), None));

@@ -130,6 +130,25 @@ impl records::HostBatch for State {
         self.column(&pointer, columns::string)
     }
 
+    fn strings_joined(
+        &mut self,
+        _: Resource<CurrentBatch>,
+        pointer: String,
+    ) -> wasmtime::Result<records::JoinedStrings> {
+        let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
+        let mut joined =
+            records::JoinedStrings { bytes: Vec::new(), lengths: Vec::with_capacity(batch.len()) };
+        for value in batch.column(&pointer) {
+            let before = joined.bytes.len();
+            let is_string = value.is_some_and(|value| columns::add_string(value, &mut joined.bytes));
+            joined.lengths.push(if is_string { (joined.bytes.len() - before) as i32 } else { -1 });
+        }
+        if i32::try_from(joined.bytes.len()).is_err() {
+            bail!("the strings are longer than 2 GiB together");
+        }
+        Ok(joined)
+    }
+
     fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
         self.column(&pointer, columns::integer)
     }

@@ -105,6 +105,8 @@ tailweir_guest::filter!(keep);
 fn tell(batch: &Batch, pointer: &str) -> String {
     let texts: Vec<String> = batch.text().iter().map(str::to_owned).collect();
     assert_eq!(texts, batch.records().map(|record| record.json()).collect::<Vec<_>>());
+    let strings = batch.column::<String>(pointer);
+    assert!(batch.strings(pointer).iter().eq(strings.iter().map(Option::as_deref)));
     let last = batch.position(batch.len() - 1);
     format!(
         "{}\n{}:{}:{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
@@ -112,7 +114,7 @@ fn tell(batch: &Batch, pointer: &str) -> String {
         last.segment,
         last.line,
         last.offset,
-        batch.column::<String>(pointer),
+        strings,
         batch.column::<i64>(pointer),
         batch.column::<f64>(pointer),
         batch.column::<bool>(pointer),
