@@ -210,7 +210,7 @@ impl<'a> Record<'a> {
 
     /// The text of the value that `pointer` leads to.
     pub fn find(&self, pointer: &Pointer) -> Option<&'a str> {
-        pointer.find_with(self.text(), |key| self.field(key))
+        self.block.find(self.index, pointer)
     }
 
     /// The text of the value under a top-level `key`.

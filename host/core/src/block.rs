@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::json::members::{Found, Members};
 use crate::json::tokens::{Line, Tokens};
 use crate::json::{self, Invalid};
-use crate::{Frame, Identity, Mark, Point, Position, SegmentName, Span};
+use crate::{Frame, Identity, Mark, Point, Pointer, Position, SegmentName, Span};
 
 /// Why a line is not a record.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -287,6 +287,14 @@ impl Block {
             0 => unsafe { std::str::from_utf8_unchecked(self.bytes(index)) },
             n => &self.repaired[n as usize - 1],
         }
+    }
+
+    /// The text of the value that `pointer` leads to in a record.
+    pub fn find(&self, index: usize, pointer: &Pointer) -> Option<&str> {
+        // A record that has members is an object: its text, which is in nobody's cache yet, need not be asked.
+        let is_object = matches!(self.slots[index].member_count, 1..NOT_INDEXED);
+        let found = if is_object { pointer.find_by(|key| self.field(index, key)) } else { None };
+        found.unwrap_or_else(|| pointer.find(self.text(index)))
     }
 
     /// The text of the value of a record's member `key`; of the last one, if the key is there more than once. `None` if

@@ -339,18 +339,10 @@ impl Pointer {
         follow(&self.tokens, json)
     }
 
-    /// As [`find`](Self::find), for an object whose members `field` looks up.
-    pub(crate) fn find_with<'a>(
-        &self,
-        json: &'a str,
-        field: impl FnOnce(&str) -> Option<&'a str>,
-    ) -> Option<&'a str> {
-        match &*self.tokens {
-            [first, rest @ ..] if json.as_bytes().get(skip_space(json.as_bytes(), 0)) == Some(&b'{') => {
-                follow(rest, field(first)?)
-            }
-            tokens => follow(tokens, json),
-        }
+    /// As [`find`](Self::find), in an object whose members `field` looks up. `None` if the pointer leads to the whole of it.
+    pub(crate) fn find_by<'a>(&self, field: impl FnOnce(&str) -> Option<&'a str>) -> Option<Option<&'a str>> {
+        let (first, rest) = self.tokens.split_first()?;
+        Some(field(first).and_then(|value| follow(rest, value)))
     }
 }
 

@@ -321,3 +321,15 @@ fn bad_pointers_are_refused() {
     }
     assert_eq!(Pointer::parse("/").unwrap().find(r#"{"":1}"#), Some("1"));
 }
+
+#[test]
+fn pointers_into_records_are_those_into_their_text() {
+    let lines = [r#"{"a":{"b":[1,2]},"":3}"#, "[[5]]", "{}", "7", "{\"a\":null}"];
+    let block = block_of(&lines.join("\n"));
+    for pointer in ["", "/", "/a", "/a/b", "/a/b/1", "/0", "/0/0", "/x", "/a/b/2"] {
+        let pointer = Pointer::parse(pointer).unwrap();
+        for (index, line) in lines.iter().enumerate() {
+            assert_eq!(block.find(index, &pointer), pointer.find(line), "{pointer} in {line}");
+        }
+    }
+}
