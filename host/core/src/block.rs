@@ -292,7 +292,7 @@ impl Block {
     /// The text of the value that `pointer` leads to in a record.
     pub fn find(&self, index: usize, pointer: &Pointer) -> Option<&str> {
         // A record that has members is an object: its text, which is in nobody's cache yet, need not be asked.
-        let is_object = matches!(self.slots[index].member_count, 1..NOT_INDEXED);
+        let is_object = ![0, NOT_INDEXED].contains(&self.slots[index].member_count);
         let found = if is_object { pointer.find_by(|key| self.field(index, key)) } else { None };
         found.unwrap_or_else(|| pointer.find(self.text(index)))
     }
