@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tailweir_core::{
-    Batch, BatchId, Failure, Filter, FilterError, Located, Outcome, Pointer, ProcessFuture, Processor,
-    Verdict,
+    Batch, Failure, Filter, FilterError, Located, Outcome, Pointer, ProcessFuture, Processor, Verdict,
 };
 use tailweir_lua::plugin::{load_filter, load_processor};
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, OnFilterError, Policy, Sink,
-    SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
+    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, OnFilterError, Outgoing, Policy,
+    Sink, SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
 };
 use tailweir_segments::{Mode, sample};
 use tailweir_wasm::{Grants, Host, HostOptions, Limits};
@@ -209,8 +208,9 @@ type Sent = (String, Vec<u8>);
 struct Memory(Rc<RefCell<Vec<Sent>>>);
 
 impl Sink for Memory {
-    fn send<'a>(&'a mut self, id: &'a BatchId, records: Vec<&'a [u8]>) -> SinkFuture<'a> {
-        self.0.borrow_mut().extend(records.iter().map(|record| (id.to_string(), record.to_vec())));
+    fn send<'a>(&'a mut self, outgoing: Outgoing<'a>) -> SinkFuture<'a> {
+        let id = outgoing.id();
+        self.0.borrow_mut().extend(outgoing.records().iter().map(|r| (id.to_string(), r.to_vec())));
         Box::pin(async { Ok(()) })
     }
 }

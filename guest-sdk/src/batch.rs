@@ -1,10 +1,13 @@
 //! Batches, their records and their columns.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
 use crate::backend::Backend;
+use crate::parse;
 
 /// Consecutive log records, which the host keeps: a plug-in asks for what it needs of them.
 ///
@@ -96,7 +99,23 @@ impl Batch {
     /// # Panics
     /// If `pointer` is no JSON pointer: then the host ends the instance.
     pub fn strings(&self, pointer: &str) -> Strings {
-        self.0.strings(pointer)
+        Strings(self.0.strings(pointer))
+    }
+
+    /// All records as values of your own type, in order. Only the fields that `T` names are fetched, so it costs a fraction
+    /// of parsing the texts; the values are the same. Where a record has a field twice, the last one counts.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Delivery {
+    ///     id: u32,
+    /// }
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"id":7,"size":100}"#, r#"{"id":"x"}"#]);
+    /// let ids: Vec<_> = batch.parse::<Delivery>().map(|record| record.map(|r| r.id).ok()).collect();
+    /// assert_eq!(ids, [Some(7), None]);
+    /// ```
+    pub fn parse<T: DeserializeOwned>(&self) -> impl Iterator<Item = Result<T, serde_json::Error>> {
+        parse::all(self)
     }
 
     /// The record at `index`. Its text is fetched when it is asked for.
@@ -115,10 +134,10 @@ impl Batch {
     pub fn record(&self, index: usize) -> Record<'_> {
         let len = self.len();
         assert!(index < len, "record {index} of a batch of {len}");
-        Record { batch: self, index }
+        Record { batch: self, index, text: None }
     }
 
-    /// All records, in order.
+    /// All records, in order. Their texts are fetched at once.
     ///
     /// ```
     /// let batch = tailweir_guest::Batch::from_json(["1", "2"]);
@@ -126,7 +145,8 @@ impl Batch {
     /// assert_eq!(sum, 3);
     /// ```
     pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
-        (0..self.len()).map(|index| Record { batch: self, index })
+        let text = Rc::new(self.text());
+        (0..self.len()).map(move |index| Record { batch: self, index, text: Some(text.clone()) })
     }
 
     /// A batch of these JSON texts, for unit tests: it needs no host, and there is none on the target that tests run on.
@@ -156,10 +176,12 @@ fn narrow(index: usize) -> u32 {
 }
 
 /// One record of a batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Record<'a> {
     batch: &'a Batch,
     index: usize,
+    /// The texts of the batch, if they were fetched.
+    text: Option<Rc<Joined>>,
 }
 
 impl Record<'_> {
@@ -169,8 +191,11 @@ impl Record<'_> {
     }
 
     /// Its JSON text, as it stands in its segment.
-    pub fn json(&self) -> String {
-        self.batch.json(self.index)
+    pub fn json(&self) -> Cow<'_, str> {
+        match &self.text {
+            Some(text) => Cow::Borrowed(text.get(self.index)),
+            None => Cow::Owned(self.batch.json(self.index)),
+        }
     }
 
     /// Where it is.
@@ -209,28 +234,32 @@ pub struct Joined {
 impl Joined {
     /// The texts, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let text = self.text.get(start..end as usize).unwrap_or_default();
-            start = end as usize;
-            text
-        })
+        (0..self.ends.len()).map(|index| self.get(index))
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &str {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.text.get(start as usize..self.ends[index] as usize).unwrap_or_default()
     }
 }
 
-/// One string of every record, if it has it, one directly after the other.
+/// One string of every record, if it has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strings {
+pub struct Strings(pub(crate) Entries);
+
+/// Texts, one directly after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entries {
     pub(crate) text: String,
-    /// How long each string is; below zero where there is none.
+    /// How long each text is; below zero where there is none.
     pub(crate) lengths: Vec<i32>,
 }
 
 impl Strings {
     /// One entry per record, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
-        let mut rest = self.text.as_str();
-        self.lengths.iter().map(move |&length| {
+        let mut rest = self.0.text.as_str();
+        self.0.lengths.iter().map(move |&length| {
             let (string, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
             rest = behind;
             Some(string)

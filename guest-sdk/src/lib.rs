@@ -43,6 +43,7 @@ mod batch;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
+mod parse;
 mod plugin;
 
 pub use batch::{Batch, Column, Joined, Position, Raw, Record, Strings};

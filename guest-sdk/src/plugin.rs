@@ -44,7 +44,7 @@ impl From<Vec<bool>> for Verdict {
 /// ```
 /// use tailweir_guest::{Batch, Failure, Outcome};
 /// fn process(batch: &Batch) -> Result<Outcome, Failure> {
-///     Ok(Outcome::Emit(batch.records().map(|record| record.json()).collect()))
+///     Ok(Outcome::Emit(batch.records().map(|record| record.json().into_owned()).collect()))
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::hash::{Hash, Hasher};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::batch::Entries;
 use crate::log::Level;
-use crate::{Joined, Position, Strings};
+use crate::{Joined, Position};
 
 /// Records that somebody made up.
 #[doc(hidden)]
@@ -66,10 +67,15 @@ impl Backend {
         self.column(pointer, parse)
     }
 
-    pub(crate) fn strings(&self, pointer: &str) -> Strings {
-        let strings = self.owned_strings(pointer);
-        let lengths = strings.iter().map(|string| string.as_ref().map_or(-1, |s| s.len() as i32)).collect();
-        Strings { text: strings.into_iter().flatten().collect(), lengths }
+    pub(crate) fn strings(&self, pointer: &str) -> Entries {
+        join(self.owned_strings(pointer))
+    }
+
+    pub(crate) fn joined_values(&self, pointers: &[String]) -> Entries {
+        let pointers: Vec<_> = pointers.iter().map(|pointer| tokens(pointer)).collect();
+        let entries =
+            |record| pointers.iter().map(move |tokens| Some(find(record, tokens)?.get().to_owned()));
+        join(self.records.iter().flat_map(|record| entries(record)).collect())
     }
 
     pub(crate) fn integers(&self, pointer: &str) -> Vec<Option<i64>> {
@@ -93,6 +99,11 @@ impl Backend {
         let tokens = tokens(pointer);
         self.records.iter().map(|record| of(find(record, &tokens)?)).collect()
     }
+}
+
+fn join(entries: Vec<Option<String>>) -> Entries {
+    let lengths = entries.iter().map(|entry| entry.as_ref().map_or(-1, |text| text.len() as i32)).collect();
+    Entries { text: entries.into_iter().flatten().collect(), lengths }
 }
 
 fn parse<T: DeserializeOwned>(value: &RawValue) -> Option<T> {

@@ -1,7 +1,8 @@
 //! The host's side, through the interface in `wit/v0.1`.
 
+use crate::batch::Entries;
 use crate::log::Level;
-use crate::{Joined, Position, Strings};
+use crate::{Joined, Position};
 
 use filter_world::tailweir::plugin::records;
 use lifecycle_world::tailweir::plugin::log as host_log;
@@ -99,9 +100,14 @@ impl Batch {
         self.0.strings(pointer)
     }
 
-    pub(crate) fn strings(&self, pointer: &str) -> Strings {
-        let records::JoinedStrings { bytes, lengths } = self.0.strings_joined(pointer);
-        Strings { text: utf8(bytes), lengths }
+    pub(crate) fn strings(&self, pointer: &str) -> Entries {
+        let records::JoinedEntries { bytes, lengths } = self.0.strings_joined(pointer);
+        Entries { text: utf8(bytes), lengths }
+    }
+
+    pub(crate) fn joined_values(&self, pointers: &[String]) -> Entries {
+        let records::JoinedEntries { bytes, lengths } = self.0.values_joined(pointers);
+        Entries { text: utf8(bytes), lengths }
     }
 
     pub(crate) fn integers(&self, pointer: &str) -> Vec<Option<i64>> {

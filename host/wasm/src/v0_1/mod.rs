@@ -87,6 +87,29 @@ impl State {
 
 impl records::Host for State {}
 
+/// Makes entries one piece.
+struct Joiner(records::JoinedEntries);
+
+impl Joiner {
+    fn new(entries: usize) -> Self {
+        Self(records::JoinedEntries { bytes: Vec::new(), lengths: Vec::with_capacity(entries) })
+    }
+
+    /// Adds an entry: what `write` adds, if it says that there is one.
+    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let before = self.0.bytes.len();
+        let is_some = write(&mut self.0.bytes);
+        self.0.lengths.push(if is_some { (self.0.bytes.len() - before) as i32 } else { -1 });
+    }
+
+    fn end(self) -> wasmtime::Result<records::JoinedEntries> {
+        match i32::try_from(self.0.bytes.len()) {
+            Ok(_) => Ok(self.0),
+            Err(_) => bail!("the entries are longer than 2 GiB together"),
+        }
+    }
+}
+
 impl records::HostBatch for State {
     fn id(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<String> {
         Ok(self.batch()?.id().to_string())
@@ -134,19 +157,13 @@ impl records::HostBatch for State {
         &mut self,
         _: Resource<CurrentBatch>,
         pointer: String,
-    ) -> wasmtime::Result<records::JoinedStrings> {
+    ) -> wasmtime::Result<records::JoinedEntries> {
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
-        let mut joined =
-            records::JoinedStrings { bytes: Vec::new(), lengths: Vec::with_capacity(batch.len()) };
+        let mut joined = Joiner::new(batch.len());
         for value in batch.column(&pointer) {
-            let before = joined.bytes.len();
-            let is_string = value.is_some_and(|value| columns::add_string(value, &mut joined.bytes));
-            joined.lengths.push(if is_string { (joined.bytes.len() - before) as i32 } else { -1 });
+            joined.add(|bytes| value.is_some_and(|value| columns::add_string(value, bytes)));
         }
-        if i32::try_from(joined.bytes.len()).is_err() {
-            bail!("the strings are longer than 2 GiB together");
-        }
-        Ok(joined)
+        joined.end()
     }
 
     fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
@@ -171,6 +188,26 @@ impl records::HostBatch for State {
         pointer: String,
     ) -> wasmtime::Result<Vec<Option<String>>> {
         self.column(&pointer, |value| Some(value.to_owned()))
+    }
+
+    fn values_joined(
+        &mut self,
+        _: Resource<CurrentBatch>,
+        pointers: Vec<String>,
+    ) -> wasmtime::Result<records::JoinedEntries> {
+        let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
+        let batch = self.batch()?;
+        let mut joined = Joiner::new(batch.len() * pointers.len());
+        for record in batch.iter() {
+            for pointer in &pointers {
+                let value = record.find(pointer);
+                joined.add(|bytes| {
+                    bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
+                    value.is_some()
+                });
+            }
+        }
+        joined.end()
     }
 
     fn drop(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<()> {

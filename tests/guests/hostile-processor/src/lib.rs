@@ -39,7 +39,7 @@ fn process(batch: &Batch, config: &Config) -> Result<Outcome, Failure> {
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     match config {
         Config::Done => Ok(Outcome::Done),
-        Config::Emit => Ok(Outcome::Emit(batch.records().map(|record| record.json()).collect())),
+        Config::Emit => Ok(Outcome::Emit(batch.records().map(|record| record.json().into_owned()).collect())),
         Config::Retry { times, after_ms } if call <= *times => Err(match after_ms {
             Some(ms) => Failure::retry_after(Duration::from_millis(*ms), format!("call {call}")),
             None => Failure::retry(format!("call {call}")),
