@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Tail(TailArgs),
     /// Show how far the checkpoints in a directory are
     Status(StatusArgs),
+    /// Look into the quarantine of a checkpoint, send records again, or drop them
+    Quarantine(QuarantineArgs),
     /// Watch it work: segments are written, tailed, interrupted and resumed, in a directory of the demo's own
     Demo(DemoArgs),
 }
@@ -166,6 +168,115 @@ pub(crate) struct StatusArgs {
     /// Print an array of JSON objects
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whether a command starts the log itself.
+pub(crate) fn logs_for_itself(command: &Command) -> bool {
+    match command {
+        Command::Script(_) => true,
+        Command::Quarantine(QuarantineArgs { command: QuarantineCommand::Replay(args) }) => {
+            args.script.is_some()
+        }
+        _ => false,
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineArgs {
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Count the records by reason, and say where the first and the last of each are
+    List(QuarantineList),
+    /// Print records, with their place, time, reason and bytes
+    Show(QuarantineShow),
+    /// Send records again through the filter and processor that they come from; those that are dealt with leave the
+    /// quarantine
+    Replay(QuarantineReplay),
+    /// Drop records for good
+    Drop(QuarantineDrop),
+}
+
+/// Which quarantine.
+#[derive(Debug, Args)]
+pub(crate) struct QuarantinePlace {
+    /// The directory of segments
+    pub(crate) directory: PathBuf,
+    /// The checkpoint's name
+    pub(crate) name: String,
+}
+
+/// Which records of it.
+#[derive(Debug, Args)]
+pub(crate) struct ChooseArgs {
+    /// Records, by their place; without any, all of them
+    #[arg(value_name = "SEGMENT:LINE")]
+    pub(crate) places: Vec<String>,
+    /// Only those with this text in their reason
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineList {
+    #[command(flatten)]
+    pub(crate) place: QuarantinePlace,
+    /// Print an array of JSON objects
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineShow {
+    #[command(flatten)]
+    pub(crate) place: QuarantinePlace,
+    #[command(flatten)]
+    pub(crate) choose: ChooseArgs,
+    /// Print a JSON object per line, as they are in the quarantine
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("dropped").required(true).multiple(true).args(["places", "reason", "all"])))]
+pub(crate) struct QuarantineDrop {
+    #[command(flatten)]
+    pub(crate) place: QuarantinePlace,
+    #[command(flatten)]
+    pub(crate) choose: ChooseArgs,
+    /// Drop everything
+    #[arg(long, conflicts_with_all = ["places", "reason"])]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("through").required(true).args(["pipeline", "script", "stdout"])))]
+pub(crate) struct QuarantineReplay {
+    #[command(flatten)]
+    pub(crate) place: QuarantinePlace,
+    #[command(flatten)]
+    pub(crate) choose: ChooseArgs,
+    /// Through the consumer of this pipeline file that has the checkpoint
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) pipeline: Option<PathBuf>,
+    /// Through this Lua script, whose tailer with the checkpoint gets the records
+    #[arg(long, value_name = "FILE.lua")]
+    pub(crate) script: Option<PathBuf>,
+    /// To stdout, as `tailweir tail` prints them
+    #[arg(long)]
+    pub(crate) stdout: bool,
+    /// With --stdout: print what this filter keeps
+    #[arg(long, value_name = "FILE.wasm|FILE.lua", requires = "stdout")]
+    pub(crate) filter: Option<PathBuf>,
+    /// The filter's configuration, as JSON
+    #[arg(long, value_name = "JSON", requires = "filter")]
+    pub(crate) config: Option<String>,
+    /// With --script: arguments for the script's `main`
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod logging;
 mod plugins;
 mod privileges;
 mod progress;
+mod quarantine;
 mod run;
 mod script;
 mod signals;
@@ -43,20 +44,21 @@ fn main() -> ExitCode {
 
 fn as_kumod(cli: KumodCli) -> Result<()> {
     use_ring();
-    script::run(&cli.policy, &cli.how, cli.args, &cli.log, Spelling::Kumods)
+    script::run(&cli.policy, &cli.how, cli.args, &cli.log, Spelling::Kumods, None)
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
     use_ring();
     let log = cli.log;
-    if !matches!(cli.command, Command::Script(_)) {
+    if !args::logs_for_itself(&cli.command) {
         logging::start(&log)?;
     }
     match cli.command {
-        Command::Script(args) => script::run(&args.file, &args.how, args.args, &log, Spelling::Ours),
+        Command::Script(args) => script::run(&args.file, &args.how, args.args, &log, Spelling::Ours, None),
         Command::Run(args) => run::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Quarantine(args) => quarantine::run(&args, &log),
         Command::Demo(args) => demo::run(&args),
     }
 }

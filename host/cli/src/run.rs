@@ -22,6 +22,7 @@ use crate::exit::one_line;
 use crate::logging::LogEvents;
 use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
 use crate::progress;
+use crate::quarantine;
 use crate::signals::Shutdown;
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
@@ -37,7 +38,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
-    let source = Source::new(source(&pipeline.tailer, args.once))?;
+    consume_all(&pipeline, plans, &closers, args.once)
+}
+
+/// Sends what is laid out in `room` through the consumer of a pipeline file that has the checkpoint `name`.
+pub(crate) fn replay(file: &Path, directory: &Path, name: &CheckpointName, room: &Path) -> Result<()> {
+    let closers = Arc::new(Closers::default());
+    let on_signal = closers.clone();
+    Shutdown::on_signal(move || on_signal.close())?;
+    let mut pipeline = config::load(file)?;
+    quarantine::only(&mut pipeline, file, directory, name, room.to_owned())?;
+    let plans = prepare(&pipeline).with_context(|| format!("{} cannot be used", file.display()))?;
+    consume_all(&pipeline, plans, &closers, true)
+}
+
+/// Runs consumers, each in a thread of its own, until all have ended.
+fn consume_all(pipeline: &Pipeline, plans: Vec<Plan>, closers: &Arc<Closers>, once: bool) -> Result<()> {
+    let source = Source::new(source(&pipeline.tailer, once))?;
     let gate = Gate::new();
     let mut threads = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -188,6 +205,7 @@ fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
     options.max_batch_latency = table.max_batch_latency.map_or(options.max_batch_latency, Into::into);
     let mut checkpoint = CheckpointOptions::new(CheckpointName::new(table.checkpoint_name().get_ref())?);
     checkpoint.sync = table.checkpoint_sync.unwrap_or_default();
+    checkpoint.quarantine = table.quarantine();
     options.checkpoint = Some(checkpoint);
     Ok(source.open(options)?)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tailweir_lua::{Hooks, Script};
+use tailweir_lua::{Hooks, Redirect, Script};
 use tracing::warn;
 
 use crate::args::{LogArgs, ScriptOptions};
@@ -19,13 +19,14 @@ pub(crate) enum Spelling {
     Kumods,
 }
 
-/// Runs a script to its end.
+/// Runs a script to its end. `redirect` gives its tailer other segments to read.
 pub(crate) fn run(
     file: &Path,
     how: &ScriptOptions,
     args: Vec<String>,
     log: &LogArgs,
     spelling: Spelling,
+    redirect: Option<Redirect>,
 ) -> Result<()> {
     // Before logging, which may make files, and before any thread.
     if let Some(user) = &how.user {
@@ -43,7 +44,7 @@ pub(crate) fn run(
         .build()
         .context("cannot start a runtime")?;
     let args = how.script_args.iter().cloned().chain(args).collect();
-    let script = Script::new(hooks(file))?;
+    let script = Script::new(Hooks { redirect, ..hooks(file) })?;
     runtime.block_on(script.run(file, args, shutdown.asked()))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::ahead::{Ahead, Known};
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
-use crate::quarantine::QuarantineError;
+use crate::quarantine::{Blame, QuarantineError};
 use crate::settlement::{CommitError, Kept, Settlement, chain};
 use crate::{Closer, ConsumerOptions, Counters, Delivery, OnFilterError, OnMalformed};
 
@@ -397,7 +397,12 @@ impl Consumer {
         let position = place_of_defect(block, index);
         let kept = match self.on_malformed {
             OnMalformed::Quarantine => {
-                self.settlement.quarantine(&position, &defect.kind.to_string(), &defect.bytes)?
+                let length = match defect.kind {
+                    tailweir_core::DefectKind::TooLong { len, .. } => Some(len),
+                    _ => None,
+                };
+                let (reason, blame) = (defect.kind.to_string(), Blame::Line { length });
+                self.settlement.quarantine(&position, &reason, blame, &defect.bytes)?
             }
             OnMalformed::Skip | OnMalformed::Fail => Kept::No,
         };
@@ -498,7 +503,7 @@ impl Consumer {
 
     /// Puts a record in quarantine, and says so.
     fn condemn(&self, position: &Position, reason: &str, bytes: &[u8]) -> Result<(), QuarantineError> {
-        self.settlement.quarantine(position, reason, bytes)?;
+        self.settlement.quarantine(position, reason, Blame::Filter, bytes)?;
         Counters::add(&self.counters.quarantined, 1);
         let (consumer, position, reason) = (self.name.to_string(), position.clone(), reason.to_owned());
         self.events.emit(Event::Quarantined { consumer, position, reason });

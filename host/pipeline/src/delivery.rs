@@ -8,6 +8,7 @@ use tailweir_core::{Batch, Event, EventSink, Ticket};
 use tokio::sync::Notify;
 
 use crate::Counters;
+use crate::quarantine::Blame;
 use crate::settlement::{CommitError, Settlement};
 
 /// Closes a consumer from any thread.
@@ -109,7 +110,7 @@ impl Delivery {
     pub fn quarantine(&mut self, indices: &[u32], reason: &str) -> Result<(), CommitError> {
         for record in indices.iter().filter_map(|index| self.batch.get(*index as usize)) {
             let position = record.position();
-            self.settlement.quarantine(&position, reason, record.bytes())?;
+            self.settlement.quarantine(&position, reason, Blame::Processor, record.bytes())?;
             Counters::add(&self.counters.quarantined, 1);
             let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
             self.events.emit(Event::Quarantined { consumer, position, reason });

@@ -33,7 +33,10 @@ pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
     OnMalformed, SourceOptions, StartFrom,
 };
-pub use quarantine::{Quarantine, QuarantineError};
+pub use quarantine::{
+    Fate, KeptQuarantine, Quarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
+    Updated, WhenFull, read as read_quarantine,
+};
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};
 pub use status::{CheckpointStatus, Listed, StatusError, WrittenBy, status};

@@ -8,6 +8,8 @@ use tailweir_core::{Filter, FilterFactory};
 use tailweir_segments::ReaderOptions;
 use thiserror::Error;
 
+use crate::QuarantineOptions;
+
 /// A directory to read, for all consumers of one [`crate::open`].
 pub struct SourceOptions {
     /// What to read and how.
@@ -105,12 +107,14 @@ pub struct CheckpointOptions {
     pub name: CheckpointName,
     /// When it must have reached the disk.
     pub sync: CheckpointSync,
+    /// How much the quarantine beside it may hold, and what happens then.
+    pub quarantine: QuarantineOptions,
 }
 
 impl CheckpointOptions {
     /// A checkpoint that is brought to the disk every second.
     pub fn new(name: CheckpointName) -> Self {
-        Self { name, sync: CheckpointSync::default() }
+        Self { name, sync: CheckpointSync::default(), quarantine: QuarantineOptions::default() }
     }
 }
 
@@ -185,7 +189,11 @@ impl CheckpointName {
         if name.len() > 200 {
             return fail("is longer than 200 bytes".to_owned());
         }
-        if let Some(suffix) = RESERVED.iter().find(|s| name.ends_with(*s)) {
+        // Older parts of a quarantine are numbered.
+        let unnumbered = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let part = unnumbered.strip_suffix('.').filter(|rest| rest.len() + 1 < name.len());
+        let part = part.filter(|rest| rest.ends_with(".quarantine"));
+        if let Some(suffix) = RESERVED.iter().find(|s| part.unwrap_or(name).ends_with(*s)) {
             return fail(format!("ends in `{suffix}`, which is kept for files beside the checkpoint"));
         }
         Ok(Self(name.to_owned()))

@@ -10,7 +10,7 @@ use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, Segme
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
-use crate::quarantine::{Quarantine, QuarantineError};
+use crate::quarantine::{Blame, Quarantine, QuarantineError};
 use crate::{CheckpointName, CheckpointOptions, CheckpointSync};
 
 /// Why a checkpoint, or the directory, could not be opened.
@@ -152,7 +152,8 @@ impl Settlement {
             Loaded::Fresh => Saved::default(),
             Loaded::Saved(saved) => saved,
         };
-        let quarantine = Quarantine::new(directory, &options.name, &consumer)?;
+        let limits = options.quarantine.clone();
+        let quarantine = Quarantine::new(directory, &options.name, &consumer, limits, events.clone())?;
         let settlement = Self::build(
             consumer,
             events,
@@ -332,10 +333,11 @@ impl Settlement {
         &self,
         position: &tailweir_core::Position,
         reason: &str,
+        blame: Blame,
         bytes: &[u8],
     ) -> Result<Kept, QuarantineError> {
         match &mut self.inner().quarantine {
-            Some(quarantine) => quarantine.put(position, reason, bytes).map(|()| Kept::Yes),
+            Some(quarantine) => quarantine.put(position, reason, blame, bytes).map(|()| Kept::Yes),
             None => Ok(Kept::No),
         }
     }
@@ -367,6 +369,10 @@ impl Inner {
         if !self.dirty {
             return Ok(());
         }
+        // Before a checkpoint passes what is in it.
+        if let Some(quarantine) = &mut self.quarantine {
+            quarantine.sync()?;
+        }
         self.finished.append(&mut self.ledger.take_finished());
         let mut saved = Saved { frontier: self.ledger.frontier(), ..Saved::default() };
         self.unlocated.retain(|name, line| {
@@ -390,7 +396,7 @@ impl Inner {
     }
 }
 
-fn take_lock(directory: &Path, name: &CheckpointName) -> Result<Lock, OpenError> {
+pub(crate) fn take_lock(directory: &Path, name: &CheckpointName) -> Result<Lock, OpenError> {
     use crate::checkpoint::LockError;
     Lock::take(directory, name).map_err(|e| match e {
         LockError::Held(pid) => {

@@ -1,7 +1,6 @@
 //! What the checkpoints of a directory say, read without changing anything.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -138,7 +137,7 @@ fn describe(
         written_by,
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),
-        quarantined: lines(&directory.join(name.file(".quarantine"))),
+        quarantined: crate::quarantine::count(directory, name),
         name: name.as_str().to_owned(),
     }))
 }
@@ -162,12 +161,4 @@ fn names(directory: &Path) -> std::io::Result<BTreeSet<CheckpointName>> {
 fn holds_checkpoint(path: &Path) -> bool {
     let small = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 1 << 20);
     small && std::fs::read(path).is_ok_and(|text| crate::checkpoint::parse(&text).is_ok())
-}
-
-/// Lines in a file; none if it can't be read.
-fn lines(path: &Path) -> u64 {
-    let Ok(file) = std::fs::File::open(path) else {
-        return 0;
-    };
-    BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64
 }

@@ -4,12 +4,14 @@ mod error;
 mod values;
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tailweir_pipeline::{Backoff, CheckpointName, CheckpointSync, OnMalformed, Policy, Then};
+use tailweir_pipeline::{
+    Backoff, CheckpointName, CheckpointSync, OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
+};
 use tailweir_segments::{Ordering, Pattern};
 use tailweir_wasm::{Grants, Limits};
 use toml::Spanned;
@@ -60,11 +62,28 @@ pub(crate) struct ConsumerTable {
     pub(crate) checkpoint_sync: Option<CheckpointSync>,
     #[serde(default, deserialize_with = "values::on_malformed")]
     pub(crate) on_malformed: Option<OnMalformed>,
+    pub(crate) quarantine_max_bytes: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "values::when_full")]
+    pub(crate) quarantine_when_full: Option<WhenFull>,
     #[serde(default)]
     pub(crate) on_error: OnError,
 }
 
 impl ConsumerTable {
+    /// How much its quarantine may hold, and what its plug-ins are called there.
+    pub(crate) fn quarantine(&self) -> QuarantineOptions {
+        let mut options = QuarantineOptions::default();
+        options.max_bytes = self.quarantine_max_bytes.map_or(options.max_bytes, NonZeroU64::get);
+        options.when_full = self.quarantine_when_full.unwrap_or_default();
+        if let Some(filter) = &self.filter {
+            options.filter = format!("filter {}", filter.path().display());
+        }
+        if let ProcessorTable::Plugin(plugin) = &self.processor {
+            options.processor = format!("processor {}", plugin.path().display());
+        }
+        options
+    }
+
     /// The name of its checkpoint: its own, unless it has been given another. [`load`] has checked it.
     pub(crate) fn checkpoint_name(&self) -> &Spanned<String> {
         self.checkpoint.as_ref().unwrap_or(&self.name)
@@ -302,6 +321,16 @@ fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
 }
 
 impl Pipeline {
+    /// Makes it read what is laid out in `directory` for a replay, to its end.
+    pub(crate) fn replay_from(&mut self, directory: PathBuf) {
+        let tailer = &mut self.tailer;
+        (tailer.directory, tailer.pattern, tailer.tail, tailer.follow) = (directory, None, false, false);
+        for consumer in &mut self.consumers {
+            consumer.on_malformed = Some(OnMalformed::Quarantine);
+            consumer.quarantine_max_bytes = Some(NonZeroU64::MAX);
+        }
+    }
+
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let consumers = self.consumers.iter_mut().flat_map(|consumer| {
             let filter = consumer.filter.as_mut().map(Plugin::path_mut);
@@ -317,6 +346,12 @@ impl Pipeline {
 }
 
 impl<Use> Plugin<Use> {
+    pub(crate) fn path(&self) -> &Path {
+        match &self.engine {
+            Engine::Wasm { path, .. } | Engine::Lua { path } => path,
+        }
+    }
+
     fn path_mut(&mut self) -> &mut PathBuf {
         match &mut self.engine {
             Engine::Wasm { path, .. } | Engine::Lua { path } => path,

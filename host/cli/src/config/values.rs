@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error};
-use tailweir_pipeline::{CheckpointSync, OnMalformed, Then};
+use tailweir_pipeline::{CheckpointSync, OnMalformed, Then, WhenFull};
 use tailweir_segments::{Ordering, Pattern};
 
 use super::error::nearest;
@@ -118,6 +118,10 @@ pub(super) fn on_malformed<'de, D: Deserializer<'de>>(
 
 pub(super) fn then<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Then>, D::Error> {
     choice(deserializer, &[("quarantine", Then::Quarantine), ("stop", Then::Stop)])
+}
+
+pub(super) fn when_full<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WhenFull>, D::Error> {
+    choice(deserializer, &[("stop", WhenFull::Stop), ("drop_oldest", WhenFull::DropOldest)])
 }
 
 pub(super) fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pattern>, D::Error> {

@@ -8,11 +8,13 @@ mod unsupported;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mlua::{Function, Lua, Table, Value};
 use tailweir_core::EventSink;
+use tailweir_pipeline::CheckpointName;
 
 use crate::record::Records;
 
@@ -33,12 +35,25 @@ pub struct Hooks {
     pub set_log_filter: Option<SetLogFilter>,
     /// Receives the events of the tailers that scripts open.
     pub events: Arc<dyn EventSink>,
+    /// Where a script's tailer really reads, in a replay.
+    pub redirect: Option<Redirect>,
+}
+
+/// Gives the tailer of one checkpoint other segments than it asks for. Any other tailer is refused.
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// The directory that the tailer must ask for.
+    pub directory: PathBuf,
+    /// The checkpoint that it must ask for.
+    pub checkpoint: CheckpointName,
+    /// The directory that it reads, to its end, and keeps its checkpoint in.
+    pub to: PathBuf,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { version, extensions: Vec::new(), set_log_filter: None, events: Arc::new(()) }
+        Self { version, extensions: Vec::new(), set_log_filter: None, events: Arc::new(()), redirect: None }
     }
 }
 
@@ -46,6 +61,7 @@ impl Default for Hooks {
 pub(crate) struct Host {
     set_log_filter: Option<SetLogFilter>,
     events: Arc<dyn EventSink>,
+    redirect: Option<Redirect>,
     handlers: RefCell<BTreeMap<String, Function>>,
     open: RefCell<Vec<Weak<dyn Close>>>,
     unfinished: RefCell<Vec<Weak<dyn Close>>>,
@@ -108,6 +124,7 @@ pub(crate) fn build(lua: &Lua, hooks: Hooks) -> mlua::Result<(Table, Rc<Host>)> 
     let host = Rc::new(Host {
         set_log_filter: hooks.set_log_filter,
         events: hooks.events,
+        redirect: hooks.redirect,
         handlers: RefCell::default(),
         open: RefCell::default(),
         unfinished: RefCell::default(),

@@ -1,8 +1,11 @@
 //! What scripts say about a tailer, checked and turned into what the pipeline is told.
 
+use std::path::Path;
+
 use mlua::{Lua, Value};
 use tailweir_pipeline::{
-    CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnMalformed, SourceOptions, StartFrom,
+    CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnMalformed, QuarantineOptions,
+    SourceOptions, StartFrom, WhenFull,
 };
 use tailweir_segments::{Mode, Ordering, Pattern, ReaderOptions, Watch};
 
@@ -34,6 +37,8 @@ const SINGLE: &[&str] = &[
     "max_uncommitted",
     "checkpoint_sync",
     "on_malformed",
+    "quarantine_max_bytes",
+    "quarantine_when_full",
 ];
 
 const MULTI: &[&str] = &[
@@ -49,6 +54,8 @@ const MULTI: &[&str] = &[
     "max_uncommitted",
     "checkpoint_sync",
     "on_malformed",
+    "quarantine_max_bytes",
+    "quarantine_when_full",
 ];
 
 const CONSUMER: &[&str] = &[
@@ -61,6 +68,8 @@ const CONSUMER: &[&str] = &[
     "max_uncommitted",
     "checkpoint_sync",
     "on_malformed",
+    "quarantine_max_bytes",
+    "quarantine_when_full",
 ];
 
 /// The arguments of `new_tailer`.
@@ -71,7 +80,7 @@ pub(super) fn single(lua: &Lua, options: Value, filter_value: Value, host: &Host
     let mut consumer = ConsumerOptions::new("default");
     fill(&options, None, &mut consumer)?;
     set_filter(&mut consumer, lua, function, &filter_value)?;
-    Ok(Config { function, source, consumers: vec![consumer] })
+    redirect(Config { function, source, consumers: vec![consumer] }, host)
 }
 
 /// The argument of `new_multi_tailer`.
@@ -106,8 +115,35 @@ pub(super) fn multi(lua: &Lua, options: Value, host: &Host) -> mlua::Result<Conf
         true => {
             Err(options.wrong("consumers", "an array of at least one table", &Value::Table(table.clone())))
         }
-        false => Ok(Config { function, source, consumers }),
+        false => redirect(Config { function, source, consumers }, host),
     }
+}
+
+/// In a replay: lets the consumer that is replayed read what it is to be given again, and no other consumer read at all.
+fn redirect(mut config: Config, host: &Host) -> mlua::Result<Config> {
+    let Some(redirect) = &host.redirect else { return Ok(config) };
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| Some(a) == b.canonicalize().ok());
+    let reader = &mut config.source.reader;
+    let wanted = same(&reader.directory, &redirect.directory);
+    let checkpoint = |consumer: &ConsumerOptions| consumer.checkpoint.as_ref().map(|c| c.name.clone());
+    config.consumers.retain(|consumer| wanted && checkpoint(consumer).as_ref() == Some(&redirect.checkpoint));
+    if config.consumers.is_empty() {
+        return Err(fail(format!(
+            "{}: this is a replay of the checkpoint `{}` in {}; the script opens another one",
+            config.function,
+            redirect.checkpoint.as_str(),
+            redirect.directory.display()
+        )));
+    }
+    reader.directory = redirect.to.clone();
+    (reader.mode, config.source.start) = (Mode::Once, StartFrom::Checkpoint);
+    for consumer in &mut config.consumers {
+        consumer.on_malformed = OnMalformed::Quarantine;
+        if let Some(checkpoint) = &mut consumer.checkpoint {
+            checkpoint.quarantine.max_bytes = u64::MAX;
+        }
+    }
+    Ok(config)
 }
 
 /// One entry of `consumers`. What the whole tailer was told holds for each consumer that is not told otherwise.
@@ -169,10 +205,11 @@ fn fill_reader(options: &Options, reader: &mut ReaderOptions) -> mlua::Result<()
 
 /// The options of one consumer. Those that may stand at the whole tailer too are taken from `all` where they are missing.
 fn fill(options: &Options, all: Option<&Options>, consumer: &mut ConsumerOptions) -> mlua::Result<()> {
-    let mut sync = None;
+    let (mut sync, mut quarantine) = (None, QuarantineOptions::default());
     for options in all.into_iter().chain([options]) {
         fill_shared(options, consumer)?;
         sync = checkpoint_sync(options)?.or(sync);
+        fill_quarantine(options, &mut quarantine)?;
     }
     if let Some(size) = options.size("max_batch_size")? {
         consumer.max_batch_size = size;
@@ -182,7 +219,7 @@ fn fill(options: &Options, all: Option<&Options>, consumer: &mut ConsumerOptions
     }
     if let Some(name) = options.string("checkpoint_name")? {
         let name = CheckpointName::new(&name).map_err(|e| options.failed(&e))?;
-        consumer.checkpoint = Some(CheckpointOptions { name, sync: sync.unwrap_or_default() });
+        consumer.checkpoint = Some(CheckpointOptions { name, sync: sync.unwrap_or_default(), quarantine });
     }
     Ok(())
 }
@@ -199,6 +236,17 @@ fn fill_shared(options: &Options, consumer: &mut ConsumerOptions) -> mlua::Resul
         [("quarantine", OnMalformed::Quarantine), ("skip", OnMalformed::Skip), ("fail", OnMalformed::Fail)];
     if let Some(choice) = options.choice("on_malformed", &choices)? {
         consumer.on_malformed = choice;
+    }
+    Ok(())
+}
+
+fn fill_quarantine(options: &Options, quarantine: &mut QuarantineOptions) -> mlua::Result<()> {
+    if let Some(bytes) = options.size("quarantine_max_bytes")? {
+        quarantine.max_bytes = bytes as u64;
+    }
+    let choices = [("stop", WhenFull::Stop), ("drop_oldest", WhenFull::DropOldest)];
+    if let Some(choice) = options.choice("quarantine_when_full", &choices)? {
+        quarantine.when_full = choice;
     }
     Ok(())
 }

@@ -1,0 +1,284 @@
+//! `tailweir quarantine`.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use tailweir_core::{Position, SegmentName};
+use tailweir_lua::Redirect;
+use tailweir_pipeline::{
+    CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, read_quarantine,
+};
+
+use crate::args::{
+    ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantineReplay,
+    QuarantineShow, ScriptOptions, TailArgs,
+};
+use crate::config;
+use crate::exit::UsageError;
+use crate::script::{self, Spelling};
+use crate::{run, tail};
+
+/// Looks into a quarantine, or takes records out of it.
+pub(crate) fn run(args: &QuarantineArgs, log: &LogArgs) -> Result<()> {
+    match &args.command {
+        QuarantineCommand::List(args) => list(args),
+        QuarantineCommand::Show(args) => show(args),
+        QuarantineCommand::Replay(args) => replay(args, log),
+        QuarantineCommand::Drop(args) => remove(args),
+    }
+}
+
+fn checkpoint(name: &str) -> Result<CheckpointName> {
+    CheckpointName::new(name).map_err(|e| UsageError(e.to_string()).into())
+}
+
+/// Which entries are meant.
+struct Choice {
+    places: Vec<(SegmentName, u64)>,
+    reason: Option<String>,
+}
+
+impl Choice {
+    fn new(args: &ChooseArgs) -> Result<Self> {
+        let place = |text: &String| {
+            let (segment, line) = text.rsplit_once(':')?;
+            Some((SegmentName::new(segment).ok()?, line.parse().ok()?))
+        };
+        let places = args.places.iter().map(|text| {
+            place(text)
+                .ok_or_else(|| UsageError(format!("`{text}` is not SEGMENT:LINE, as `list` prints it")))
+        });
+        Ok(Self { places: places.collect::<Result<_, _>>()?, reason: args.reason.clone() })
+    }
+
+    fn takes(&self, entry: &QuarantineEntry) -> bool {
+        let Position { segment, line, .. } = &entry.position;
+        let here = self.places.is_empty() || self.places.iter().any(|(s, l)| s == segment && l == line);
+        here && self.reason.as_ref().is_none_or(|reason| entry.reason.contains(reason.as_str()))
+    }
+}
+
+fn list(args: &QuarantineList) -> Result<()> {
+    /// One line of the list: a reason.
+    #[derive(Serialize)]
+    struct Group {
+        reason: String,
+        plugin: Option<String>,
+        records: u64,
+        first: String,
+        last: String,
+        /// Seconds since 1970.
+        newest: u64,
+    }
+    let name = checkpoint(&args.place.name)?;
+    let mut groups: BTreeMap<(String, Option<String>), Group> = BTreeMap::new();
+    let unreadable = read_quarantine(&args.place.directory, &name, |entry| {
+        let (reason, plugin, at) = (entry.reason, entry.plugin, entry.position.to_string());
+        let group = groups.entry((reason.clone(), plugin.clone())).or_insert_with(|| {
+            let (first, last) = (at.clone(), String::new());
+            Group { reason, plugin, records: 0, first, last, newest: 0 }
+        });
+        group.records += 1;
+        (group.last, group.newest) = (at, group.newest.max(entry.time));
+    })?;
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.records));
+    if args.json {
+        return print(serde_json::to_string_pretty(&groups)? + "\n");
+    }
+    let head = ["records", "first", "last", "newest", "plug-in", "reason"].map(str::to_owned);
+    let row = |group: &Group| {
+        let plugin = group.plugin.clone().unwrap_or_else(|| "-".to_owned());
+        let (first, last) = (group.first.clone(), group.last.clone());
+        [group.records.to_string(), first, last, time(group.newest), plugin, one_line(&group.reason)]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(groups.iter().map(row)).collect();
+    let mut text = String::new();
+    match groups.is_empty() {
+        true => {
+            text += &format!(
+                "nothing in the quarantine of {} in {}\n",
+                name.as_str(),
+                args.place.directory.display()
+            )
+        }
+        false => {
+            let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+            let widths: Vec<usize> = (0..6).map(width).collect();
+            for row in rows {
+                let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}")).collect();
+                text += cells.join("  ").trim_end();
+                text.push('\n');
+            }
+        }
+    }
+    if unreadable > 0 {
+        text += &format!(
+            "{unreadable} lines can't be read: a crash may have torn them, and what they began came again\n"
+        );
+    }
+    print(text)
+}
+
+fn time(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.map_or_else(|| seconds.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// The first line of a reason; some are tracebacks.
+fn one_line(reason: &str) -> String {
+    let mut lines = reason.lines();
+    let first = lines.next().unwrap_or_default();
+    if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+}
+
+fn show(args: &QuarantineShow) -> Result<()> {
+    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let (mut shown, mut written) = (0, Ok(()));
+    read_quarantine(&args.place.directory, &name, |entry| {
+        if choice.takes(&entry) && written.is_ok() {
+            written = if args.json {
+                writeln!(stdout, "{}", entry.to_line())
+            } else {
+                describe(&mut stdout, &entry)
+            };
+            shown += 1;
+        }
+    })?;
+    match written.and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write to stdout")?,
+    }
+    let asked = !args.choose.places.is_empty() || args.choose.reason.is_some();
+    ensure!(shown > 0 || !asked, "no such record in the quarantine of {}", name.as_str());
+    Ok(())
+}
+
+fn describe(out: &mut impl Write, entry: &QuarantineEntry) -> io::Result<()> {
+    let Position { offset, .. } = entry.position;
+    let plugin = entry.plugin.as_ref().map(|plugin| format!(", {plugin}")).unwrap_or_default();
+    writeln!(out, "{} (offset {offset}), {}{plugin}: {}", entry.position, time(entry.time), entry.reason)?;
+    if let Some(length) = entry.length {
+        writeln!(out, "the first {} of {length} bytes:", entry.bytes.len())?;
+    }
+    out.write_all(&entry.bytes)?;
+    out.write_all(b"\n\n")
+}
+
+fn remove(args: &QuarantineDrop) -> Result<()> {
+    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let kept = lock(&args.place.directory, &name)?;
+    let updated = kept.update(|entry| if choice.takes(entry) { Fate::Go } else { Fate::Stay })?;
+    ensure!(updated.gone > 0 || args.all, "no such record in the quarantine of {}", name.as_str());
+    print(format!("{} dropped, {} left\n", updated.gone, updated.left))
+}
+
+fn lock(directory: &Path, name: &CheckpointName) -> Result<KeptQuarantine> {
+    KeptQuarantine::lock(directory, name)
+        .context("stop the consumer first: it may put records in quarantine meanwhile")
+}
+
+fn replay(args: &QuarantineReplay, log: &LogArgs) -> Result<()> {
+    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let kept = lock(&args.place.directory, &name)?;
+    let room =
+        tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
+    let replay = Replay::lay_out(&kept, room.path(), |entry| choice.takes(entry))?;
+    let ended = match replay.is_empty() {
+        true => Ok(()),
+        false => send(args, &name, room.path(), log),
+    };
+    // Whatever the end was: what is dealt with must not come again.
+    let replayed = replay.settle().context("what was replayed is still in the quarantine")?;
+    report(&replayed);
+    ended?;
+    let Replayed { chosen, updated, .. } = replayed;
+    if chosen == 0 && (!args.choose.places.is_empty() || args.choose.reason.is_some()) {
+        bail!("no such record in the quarantine of {}", name.as_str());
+    }
+    ensure!(updated.gone >= chosen, "{} of {chosen} records are still in quarantine", chosen - updated.gone);
+    Ok(())
+}
+
+fn report(replayed: &Replayed) {
+    let Replayed { chosen, updated, left_out } = replayed;
+    let mut text = format!(
+        "{chosen} replayed: {} dealt with, {} failed again, {} in quarantine now",
+        updated.gone, updated.failed_again, updated.left
+    );
+    if *left_out > 0 {
+        text += &format!(
+            "; {left_out} were not sent: only their beginning is kept, or another record of the same segment and line \
+             must be dealt with first"
+        );
+    }
+    eprintln!("{text}");
+}
+
+/// Sends what is laid out in `room` through the consumer.
+fn send(args: &QuarantineReplay, name: &CheckpointName, room: &Path, log: &LogArgs) -> Result<()> {
+    if let Some(file) = &args.pipeline {
+        return run::replay(file, &args.place.directory, name, room);
+    }
+    if let Some(file) = &args.script {
+        let how =
+            ScriptOptions { script_args: Vec::new(), user: None, diag_log_dir: None, diag_format: None };
+        let redirect = Redirect {
+            directory: args.place.directory.clone(),
+            checkpoint: name.clone(),
+            to: room.to_owned(),
+        };
+        return script::run(file, &how, args.args.clone(), log, Spelling::Ours, Some(redirect));
+    }
+    tail::run(&TailArgs {
+        directory: room.to_owned(),
+        pattern: "*".to_owned(),
+        checkpoint: Some(name.as_str().to_owned()),
+        filter: args.filter.clone(),
+        config: args.config.clone(),
+        max_batch_size: 1000,
+        max_batch_latency: Duration::from_secs(1),
+        latest: false,
+        once: true,
+        poll_watcher: None,
+    })
+}
+
+/// The consumer of a pipeline file that keeps the checkpoint `name` in `directory`, alone and reading `room`.
+pub(crate) fn only(
+    pipeline: &mut config::Pipeline,
+    file: &Path,
+    directory: &Path,
+    name: &CheckpointName,
+    room: PathBuf,
+) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().with_context(|| format!("cannot find {}", path.display()));
+    ensure!(
+        real(&pipeline.tailer.directory)? == real(directory)?,
+        "{} reads {}, not {}",
+        file.display(),
+        pipeline.tailer.directory.display(),
+        directory.display()
+    );
+    pipeline.consumers.retain(|consumer| consumer.checkpoint_name().get_ref() == name.as_str());
+    ensure!(
+        !pipeline.consumers.is_empty(),
+        "{} has no consumer with the checkpoint `{}`",
+        file.display(),
+        name.as_str()
+    );
+    pipeline.replay_from(room);
+    Ok(())
+}
+
+fn print(text: String) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
+}

@@ -1,0 +1,107 @@
+//! The files of a quarantine: `.<name>.quarantine`, which is added to, and `.<name>.quarantine.<n>`, older parts of it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+
+use super::QuarantineEntry;
+use crate::CheckpointName;
+use crate::directory::{Directory, private};
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    /// The number of an older part; the one that is added to comes last.
+    pub(super) number: u64,
+    pub(super) name: String,
+    pub(super) bytes: u64,
+}
+
+/// The number of the part that is added to.
+pub(super) const ACTIVE: u64 = u64::MAX;
+
+/// The parts that there are, oldest first.
+pub(super) fn parts(directory: &Directory, name: &CheckpointName) -> io::Result<Vec<Part>> {
+    let active = name.file(".quarantine");
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(directory.entry(""))? {
+        let entry = entry?;
+        let file = entry.file_name();
+        let Some(file) = file.to_str() else { continue };
+        let number = match file.strip_prefix(&active) {
+            Some("") => ACTIVE,
+            Some(rest) => match rest.strip_prefix('.').and_then(|n| n.parse().ok()) {
+                Some(number) if number != ACTIVE => number,
+                _ => continue,
+            },
+            None => continue,
+        };
+        let meta = std::fs::symlink_metadata(directory.entry(file))?;
+        if meta.is_file() {
+            parts.push(Part { number, name: file.to_owned(), bytes: meta.len() });
+        }
+    }
+    parts.sort();
+    Ok(parts)
+}
+
+/// What stands in a line of a part.
+pub(super) enum Read<'a> {
+    Entry(QuarantineEntry),
+    /// Torn by a crash, or none of ours.
+    Unreadable(&'a [u8]),
+}
+
+/// Reads a part to its end, one line at a time.
+pub(super) fn read(
+    directory: &Directory,
+    part: &str,
+    mut each: impl FnMut(Read<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = match private().read(true).open(directory.entry(part)) {
+        Ok(file) => file,
+        // Rolled or dropped meanwhile by the consumer, when the lock is not ours.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        if !text.is_empty() {
+            each(QuarantineEntry::parse(text).map_or(Read::Unreadable(text), Read::Entry))?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// A new version of a part on its way to replacing it.
+pub(super) struct Replacement<'a> {
+    directory: &'a Directory,
+    name: String,
+    file: BufWriter<File>,
+}
+
+impl<'a> Replacement<'a> {
+    pub(super) fn begin(directory: &'a Directory, name: &CheckpointName) -> io::Result<Self> {
+        let name = name.file(".quarantine.tmp");
+        let file = private().write(true).create(true).truncate(true).open(directory.entry(&name))?;
+        Ok(Self { directory, name, file: BufWriter::new(file) })
+    }
+
+    pub(super) fn add(&mut self, line: &[u8]) -> io::Result<()> {
+        self.file.write_all(line)?;
+        self.file.write_all(b"\n")
+    }
+
+    /// Takes the place of `part`. After a crash, or a loss of power, there is the one or the other.
+    pub(super) fn replace(self, part: &str) -> io::Result<()> {
+        self.file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        std::fs::rename(self.directory.entry(&self.name), self.directory.entry(part))?;
+        self.directory.sync()
+    }
+
+    /// Leaves the part as it is.
+    pub(super) fn discard(self) -> io::Result<()> {
+        std::fs::remove_file(self.directory.entry(&self.name))
+    }
+}

@@ -1,0 +1,155 @@
+//! Looking into a quarantine, and taking records out of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, Read, Replacement, parts};
+use super::{QuarantineEntry, now};
+use crate::checkpoint::Lock;
+use crate::directory::Directory;
+use crate::settlement::{OpenError, take_lock};
+use crate::{CheckpointName, StoreError};
+
+/// Reads the quarantine of the checkpoint `name`, oldest entries first, and returns how many of its lines can't be read:
+/// a crash may have torn one. A consumer may be using it.
+///
+/// # Errors
+/// If a file can't be read.
+pub fn read(
+    directory: &Path,
+    name: &CheckpointName,
+    mut each: impl FnMut(QuarantineEntry),
+) -> Result<u64, StoreError> {
+    let held = Directory::open(directory)?;
+    let mut unreadable = 0;
+    let mut all = || -> io::Result<()> {
+        for part in parts(&held, name)? {
+            files::read(&held, &part.name, |read| {
+                match read {
+                    Read::Entry(entry) => each(entry),
+                    Read::Unreadable(_) => unreadable += 1,
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    };
+    let path = directory.join(name.file(".quarantine"));
+    all().map_err(|source| StoreError::Io { what: "read", path, source })?;
+    Ok(unreadable)
+}
+
+/// Entries in a quarantine; none if it can't be read.
+pub(crate) fn count(directory: &Path, name: &CheckpointName) -> u64 {
+    let mut count = 0;
+    let _ = read(directory, name, |_| count += 1);
+    count
+}
+
+/// What is to become of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays as it is.
+    Stay,
+    /// It goes.
+    Go,
+    /// It stays, for another reason.
+    FailedAgain {
+        /// Why.
+        reason: String,
+        /// The plug-in that is to blame.
+        plugin: Option<String>,
+    },
+}
+
+/// What [`KeptQuarantine::update`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Updated {
+    /// Entries that went.
+    pub gone: u64,
+    /// Entries that have another reason now.
+    pub failed_again: u64,
+    /// Entries that are in the quarantine now, those included.
+    pub left: u64,
+}
+
+/// A quarantine that no consumer uses, because its checkpoint's lock is held here.
+pub struct KeptQuarantine {
+    directory: Directory,
+    pub(super) name: CheckpointName,
+    _lock: Lock,
+}
+
+impl KeptQuarantine {
+    /// Takes the lock of the checkpoint `name` in `directory`.
+    ///
+    /// # Errors
+    /// [`OpenError::Held`] if a consumer uses the checkpoint; it names the process.
+    pub fn lock(directory: &Path, name: &CheckpointName) -> Result<Self, OpenError> {
+        let lock = take_lock(directory, name)?;
+        Ok(Self { directory: Directory::open(directory)?, name: name.clone(), _lock: lock })
+    }
+
+    /// The directory's path as it is now.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path()
+    }
+
+    /// Decides on each entry, oldest first. Each file changes at once and durably; a crash between two files leaves the
+    /// later ones as they were.
+    ///
+    /// # Errors
+    /// If a file can't be read or written; it is then as it was.
+    pub fn update(&self, mut decide: impl FnMut(&QuarantineEntry) -> Fate) -> Result<Updated, StoreError> {
+        let mut updated = Updated::default();
+        let path = self.directory.path().join(self.name.file(".quarantine"));
+        let io = |source| StoreError::Io { what: "rewrite", path: path.clone(), source };
+        for part in parts(&self.directory, &self.name).map_err(io)? {
+            self.update_part(&part.name, &mut decide, &mut updated).map_err(io)?;
+        }
+        Ok(updated)
+    }
+
+    fn update_part(
+        &self,
+        part: &str,
+        decide: &mut impl FnMut(&QuarantineEntry) -> Fate,
+        updated: &mut Updated,
+    ) -> io::Result<()> {
+        let before = *updated;
+        let mut replacement = Replacement::begin(&self.directory, &self.name)?;
+        let mut lines = 0_u64;
+        files::read(&self.directory, part, |read| {
+            let line = match read {
+                Read::Unreadable(line) => line.to_owned(),
+                Read::Entry(mut entry) => {
+                    match decide(&entry) {
+                        Fate::Stay => {}
+                        Fate::Go => {
+                            updated.gone += 1;
+                            return Ok(());
+                        }
+                        Fate::FailedAgain { reason, plugin } => {
+                            updated.failed_again += 1;
+                            (entry.reason, entry.plugin, entry.time) = (reason, plugin, now());
+                        }
+                    }
+                    updated.left += 1;
+                    entry.to_line().into_bytes()
+                }
+            };
+            lines += 1;
+            replacement.add(&line)
+        })?;
+        let changed = (before.gone, before.failed_again) != (updated.gone, updated.failed_again);
+        match (changed, lines) {
+            (true, 1..) => replacement.replace(part),
+            (true, 0) => {
+                std::fs::remove_file(self.directory.entry(part))?;
+                replacement.discard()?;
+                self.directory.sync()
+            }
+            (false, _) => replacement.discard(),
+        }
+    }
+}

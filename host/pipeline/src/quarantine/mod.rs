@@ -1,0 +1,359 @@
+//! Where records go that nothing could be done with, and lines that are no records: `.<checkpoint_name>.quarantine`, one
+//! JSON object per line with the place, the reason, the time and the bytes. It is bounded, and rolled in parts.
+
+mod entry;
+mod files;
+mod kept;
+mod replay;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tailweir_core::{Event, EventSink, Position};
+use thiserror::Error;
+
+use crate::directory::{Directory, private};
+use crate::{CheckpointName, StoreError};
+
+pub use entry::QuarantineEntry;
+use entry::{Key, now};
+use files::{ACTIVE, Part, Read, parts};
+pub(crate) use kept::count;
+pub use kept::{Fate, KeptQuarantine, Updated, read};
+pub use replay::{Replay, Replayed};
+
+/// How much a quarantine may hold, and who is to be named in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineOptions {
+    /// Bytes of its files, at most.
+    pub max_bytes: u64,
+    /// What happens to a record that does not fit.
+    pub when_full: WhenFull,
+    /// What the filter is called in an entry that it is to blame for.
+    pub filter: String,
+    /// What the processor is called in an entry that it is to blame for.
+    pub processor: String,
+}
+
+impl Default for QuarantineOptions {
+    /// 256 MiB, then stop.
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 20,
+            when_full: WhenFull::Stop,
+            filter: "filter".to_owned(),
+            processor: "processor".to_owned(),
+        }
+    }
+}
+
+/// What happens to a record that does not fit into the quarantine any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The consumer fails, and the record stays undone.
+    #[default]
+    Stop,
+    /// The oldest part of the quarantine is dropped, an eighth of it; its records are counted and named in the log.
+    DropOldest,
+}
+
+/// Who could do nothing with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Nobody: the line is no record. `length` is that of the whole line, if only its beginning is kept.
+    Line {
+        length: Option<u64>,
+    },
+    Filter,
+    Processor,
+}
+
+/// A quarantine could not take a record.
+#[derive(Debug, Error)]
+pub enum QuarantineError {
+    /// A file could not be written.
+    #[error("failed to write to the quarantine {path}", path = path.display())]
+    Io {
+        /// The quarantine.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is as large as it may be.
+    #[error(
+        "the quarantine {path} is full: it holds {held} bytes, {position} needs {needed} more, and the limit is {limit} \
+         (quarantine_max_bytes); look into it with `tailweir quarantine list '{directory}' '{name}'`, then make room with \
+         `tailweir quarantine replay` or `tailweir quarantine drop`, raise the limit, or set quarantine_when_full to \
+         `drop_oldest`",
+        path = path.display(), directory = directory.display()
+    )]
+    Full {
+        /// The quarantine.
+        path: PathBuf,
+        /// Its directory.
+        directory: PathBuf,
+        /// The checkpoint that it belongs to.
+        name: String,
+        /// Bytes in it.
+        held: u64,
+        /// The record that does not fit.
+        position: Position,
+        /// The bytes that its entry takes.
+        needed: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+}
+
+/// The quarantine of one consumer. The file is made when the first record comes.
+pub struct Quarantine {
+    directory: Directory,
+    name: CheckpointName,
+    consumer: String,
+    options: QuarantineOptions,
+    events: Arc<dyn EventSink>,
+    /// Opened by the first record, and anew after an error.
+    open: Option<Open>,
+    /// Something was added since the last sync.
+    unsynced: bool,
+    /// Records dropped to make room, since the start.
+    dropped: u64,
+}
+
+/// The part that is added to, and what is known of the whole.
+struct Open {
+    file: File,
+    bytes: u64,
+    total: u64,
+    keys: HashSet<Key>,
+}
+
+impl Quarantine {
+    /// The quarantine beside the checkpoint `name` in `directory`.
+    ///
+    /// # Errors
+    /// If the directory can't be opened.
+    pub fn new(
+        directory: &Path,
+        name: &CheckpointName,
+        consumer: &str,
+        options: QuarantineOptions,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            directory: Directory::open(directory)?,
+            name: name.clone(),
+            consumer: consumer.to_owned(),
+            options,
+            events,
+            open: None,
+            unsynced: false,
+            dropped: 0,
+        })
+    }
+
+    fn active(&self) -> String {
+        self.name.file(".quarantine")
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join(self.active())
+    }
+
+    /// Adds one record or line, unless it is there already: one whose batch was not committed comes again. When this
+    /// returns the kernel has it; see [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// If it could not be written, or does not fit.
+    pub(crate) fn put(
+        &mut self,
+        position: &Position,
+        reason: &str,
+        blame: Blame,
+        bytes: &[u8],
+    ) -> Result<(), QuarantineError> {
+        let entry = QuarantineEntry {
+            position: position.clone(),
+            consumer: self.consumer.clone(),
+            reason: reason.to_owned(),
+            plugin: match blame {
+                Blame::Line { .. } => None,
+                Blame::Filter => Some(self.options.filter.clone()),
+                Blame::Processor => Some(self.options.processor.clone()),
+            },
+            time: now(),
+            length: if let Blame::Line { length } = blame { length } else { None },
+            bytes: bytes.to_vec(),
+        };
+        let put = self.add(&entry);
+        if put.is_err() {
+            // What is in the file now is looked at again before the next one.
+            self.open = None;
+        }
+        put
+    }
+
+    fn add(&mut self, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
+        if self.open.is_none() {
+            self.open = Some(self.start().map_err(|e| self.error(e))?);
+        }
+        let (key, line) = (entry.key(), entry.to_line() + "\n");
+        if self.open.as_ref().is_some_and(|open| open.keys.contains(&key)) {
+            // It may have been written by a process that was killed before it reached the disk.
+            self.unsynced = true;
+            return Ok(());
+        }
+        self.make_room(line.len() as u64, entry)?;
+        self.append(key, line.as_bytes()).map_err(|e| self.error(e))
+    }
+
+    fn error(&self, source: io::Error) -> QuarantineError {
+        QuarantineError::Io { path: self.path(), source }
+    }
+
+    /// Opens the part that is added to, behind whatever a crash may have torn, and learns what there is.
+    fn start(&self) -> io::Result<Open> {
+        let path = self.directory.entry(&self.active());
+        let mut file = private().read(true).append(true).create(true).open(path)?;
+        let mut bytes = file.metadata()?.len();
+        if bytes > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::Start(bytes - 1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+                bytes += 1;
+            }
+        }
+        let (mut keys, mut total) = (HashSet::new(), 0);
+        for part in parts(&self.directory, &self.name)? {
+            total += part.bytes;
+            files::read(&self.directory, &part.name, |read| {
+                if let Read::Entry(entry) = read {
+                    keys.insert(entry.key());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Open { file, bytes, total, keys })
+    }
+
+    /// Rolls the part that is added to if it is large enough, and drops old ones if that is the policy.
+    fn make_room(&mut self, needed: u64, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
+        let limit = self.options.max_bytes;
+        let held = |this: &Self| this.open.as_ref().map_or((0, 0), |open| (open.bytes, open.total));
+        while held(self).1.saturating_add(needed) > limit {
+            let (active, held) = held(self);
+            if self.options.when_full == WhenFull::Stop || held == 0 {
+                return Err(QuarantineError::Full {
+                    path: self.path(),
+                    directory: self.directory.path(),
+                    name: self.name.as_str().to_owned(),
+                    held,
+                    position: entry.position.clone(),
+                    needed,
+                    limit,
+                });
+            }
+            if active == held {
+                self.roll().map_err(|e| self.error(e))?;
+            }
+            self.drop_oldest().map_err(|e| self.error(e))?;
+        }
+        let active = held(self).0;
+        if active > 0 && active.saturating_add(needed) > limit / 8 {
+            self.roll().map_err(|e| self.error(e))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the part that is added to the next number, and begins another.
+    fn roll(&mut self) -> io::Result<()> {
+        if let Some(open) = &self.open {
+            open.file.sync_all()?;
+        }
+        let older = parts(&self.directory, &self.name)?;
+        let last = older.iter().map(|part| part.number).filter(|number| *number != ACTIVE).max();
+        let name = format!("{}.{}", self.active(), last.unwrap_or(0) + 1);
+        std::fs::rename(self.directory.entry(&self.active()), self.directory.entry(&name))?;
+        self.unsynced = true;
+        let file =
+            private().read(true).append(true).create(true).open(self.directory.entry(&self.active()))?;
+        if let Some(open) = &mut self.open {
+            (open.file, open.bytes) = (file, 0);
+        }
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self) -> io::Result<()> {
+        let Some(Part { name, .. }) = parts(&self.directory, &self.name)?.into_iter().next() else {
+            return Ok(());
+        };
+        let mut lost: Vec<Position> = Vec::new();
+        files::read(&self.directory, &name, |read| {
+            if let Read::Entry(entry) = read {
+                lost.push(entry.position);
+            }
+            Ok(())
+        })?;
+        std::fs::remove_file(self.directory.entry(&name))?;
+        self.open = Some(self.start()?);
+        self.dropped += lost.len() as u64;
+        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
+            let message = format!(
+                "the quarantine {} is full ({} bytes): its {} oldest records, {first} to {last}, are dropped; {} since \
+                 the start",
+                self.path().display(),
+                self.options.max_bytes,
+                lost.len(),
+                self.dropped
+            );
+            self.events.emit(Event::Warning { message });
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, key: Key, line: &[u8]) -> io::Result<()> {
+        if let Some(open) = &mut self.open {
+            if let Err(e) = open.file.write_all(line) {
+                // A part of the line would be skipped by every reader, but takes room that a full disk may not have.
+                let _ = open.file.set_len(open.bytes);
+                return Err(e);
+            }
+            open.bytes += line.len() as u64;
+            open.total += line.len() as u64;
+            open.keys.insert(key);
+        }
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Brings what was added to the disk.
+    ///
+    /// # Errors
+    /// If the disk says so.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        let sync = match &self.open {
+            Some(open) => open.file.sync_all(),
+            None => File::open(self.directory.entry(&self.active())).and_then(|file| file.sync_all()),
+        };
+        // The file may be new, and so may be its name.
+        sync.and_then(|()| self.directory.sync()).map_err(|source| StoreError::Io {
+            what: "sync",
+            path: self.path(),
+            source,
+        })?;
+        self.unsynced = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+use tailweir_core::SegmentName;
+
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl EventSink for Warnings {
+    fn emit(&self, event: Event) {
+        if let Event::Warning { message } = event {
+            self.0.lock().unwrap().push(message);
+        }
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    name: CheckpointName,
+    warnings: Arc<Warnings>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (dir, name) = (tempfile::tempdir().unwrap(), CheckpointName::new("c").unwrap());
+        Self { dir, name, warnings: Arc::default() }
+    }
+
+    fn open(&self, max_bytes: u64, when_full: WhenFull) -> Quarantine {
+        let options = QuarantineOptions { max_bytes, when_full, ..QuarantineOptions::default() };
+        Quarantine::new(self.dir.path(), &self.name, "who", options, self.warnings.clone()).unwrap()
+    }
+
+    fn lines(&self) -> Vec<u64> {
+        let mut lines = Vec::new();
+        read(self.dir.path(), &self.name, |entry| lines.push(entry.position.line)).unwrap();
+        lines
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn at(line: u64) -> Position {
+    Position { segment: SegmentName::new("s").unwrap(), line, offset: line * 10 }
+}
+
+fn put(quarantine: &mut Quarantine, line: u64) -> Result<(), QuarantineError> {
+    quarantine.put(&at(line), "why", Blame::Processor, format!("{{\"n\":{line}}}").as_bytes())
+}
+
+#[test]
+fn the_exact_bytes_come_back() {
+    let world = World::new();
+    let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+    let all: [&[u8]; 5] = [b"", b"{\"a\":1}", b"\xff\x00\n\"", "\u{2028}\u{0}\\".as_bytes(), &[0x80; 1000]];
+    for (line, bytes) in (1..).zip(all) {
+        quarantine.put(&at(line), "r\n", Blame::Line { length: Some(7) }, bytes).unwrap();
+    }
+    quarantine.sync().unwrap();
+    let mut entries = Vec::new();
+    assert_eq!(read(world.dir.path(), &world.name, |entry| entries.push(entry)).unwrap(), 0);
+    assert_eq!(entries.iter().map(|e| e.bytes.as_slice()).collect::<Vec<_>>(), all);
+    assert!(entries.iter().all(|e| e.plugin.is_none() && e.length == Some(7) && e.consumer == "who"));
+    let mode = fs::metadata(quarantine.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o137, 0, "{mode:o}");
+}
+
+#[test]
+fn a_torn_line_hides_no_other_and_a_record_that_comes_again_is_known() {
+    let world = World::new();
+    put(&mut world.open(1 << 20, WhenFull::Stop), 1).unwrap();
+    let path = world.dir.path().join(".c.quarantine");
+    let whole = fs::read(&path).unwrap();
+    for cut in 1..whole.len() {
+        fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
+        let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+        put(&mut quarantine, 1).unwrap();
+        put(&mut quarantine, 2).unwrap();
+        let lines = world.lines();
+        // Cut right before its line break, the second line is whole.
+        let expected: &[u64] = if cut + 1 == whole.len() { &[1, 1, 2] } else { &[1, 2] };
+        assert_eq!(lines, expected, "cut after {cut}");
+    }
+}
+
+#[test]
+fn a_full_quarantine_says_what_helps_and_loses_nothing() {
+    let world = World::new();
+    let mut quarantine = world.open(1000, WhenFull::Stop);
+    let mut line = 1;
+    let error = loop {
+        match put(&mut quarantine, line) {
+            Ok(()) => line += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    let directory = world.dir.path().display().to_string();
+    for part in [&format!("{directory}/.c.quarantine"), "limit is 1000", "quarantine list", "replay", "drop"]
+    {
+        assert!(error.contains(part), "{error} lacks {part}");
+    }
+    assert!(error.contains(&format!("'{directory}' 'c'")), "{error}");
+    assert!(line > 3);
+    assert_eq!(world.lines(), (1..line).collect::<Vec<_>>());
+    assert!(put(&mut quarantine, 1).is_ok(), "it is there already");
+    assert!(put(&mut world.open(2000, WhenFull::Stop), line).is_ok());
+}
+
+#[test]
+fn the_oldest_are_dropped_by_name_if_that_is_asked_for() {
+    let world = World::new();
+    let mut quarantine = world.open(4000, WhenFull::DropOldest);
+    (1..=100).for_each(|line| put(&mut quarantine, line).unwrap());
+    let lines = world.lines();
+    assert_eq!(lines, (lines[0]..=100).collect::<Vec<_>>());
+    assert!(lines.len() > 20 && lines[0] > 1, "{lines:?}");
+    assert!(world.files().len() > 5, "{:?}", world.files());
+    let warnings = world.warnings.0.lock().unwrap();
+    let last = format!("to s:{}, are dropped; {} since the start", lines[0] - 1, lines[0] - 1);
+    assert!(warnings.last().unwrap().ends_with(&last), "{warnings:?}");
+    drop(warnings);
+    put(&mut quarantine, 1).unwrap();
+    assert_eq!(world.lines().last(), Some(&1), "what was dropped may come again");
+    let too_large = quarantine.put(&at(200), "why", Blame::Filter, &[b'x'; 5000]);
+    assert!(matches!(too_large, Err(QuarantineError::Full { held: 0, .. })), "{too_large:?}");
+}
+
+#[test]
+fn entries_go_stay_or_get_another_reason() {
+    let world = World::new();
+    let mut quarantine = world.open(2000, WhenFull::DropOldest);
+    (1..=8).for_each(|line| put(&mut quarantine, line).unwrap());
+    drop(quarantine);
+    let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
+    let before = world.files();
+    let updated = kept.update(|_| Fate::Stay).unwrap();
+    assert_eq!((updated, world.files()), (Updated { left: 8, ..Updated::default() }, before));
+    let again = || Fate::FailedAgain { reason: "new".into(), plugin: None };
+    let updated = kept
+        .update(|entry| match entry.position.line {
+            1 | 8 => Fate::Go,
+            4 => again(),
+            _ => Fate::Stay,
+        })
+        .unwrap();
+    assert_eq!(updated, Updated { gone: 2, failed_again: 1, left: 6 });
+    assert_eq!(world.lines(), [2, 3, 4, 5, 6, 7]);
+    assert_eq!(kept.update(|_| Fate::Go).unwrap().left, 0);
+    assert_eq!(world.files(), [".c.lock"]);
+}
+
+#[test]
+fn a_replay_gives_each_record_its_own_place() {
+    let world = World::new();
+    let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+    [3, 100_000].into_iter().for_each(|line| put(&mut quarantine, line).unwrap());
+    quarantine.put(&at(5), "long", Blame::Line { length: Some(1 << 30) }, b"{").unwrap();
+    quarantine.put(&at(3), "replaced", Blame::Filter, b"{}").unwrap();
+    let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let replay = Replay::lay_out(&kept, room.path(), |_| true).unwrap();
+    assert_eq!(replay.len(), 2);
+    let text = zstd::decode_all(fs::File::open(room.path().join("s")).unwrap()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<_> = text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()).collect();
+    assert_eq!(lines, [(2, "{\"n\":3}"), (99_999, "{\"n\":100000}")]);
+    let replayed = replay.settle().unwrap();
+    assert_eq!((replayed.chosen, replayed.left_out, replayed.updated.left), (4, 2, 4), "nobody read them");
+}
