@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod checkpoints;
+mod failure_modes;
+mod quarantine;
 mod readme;
 mod run;
 mod script;

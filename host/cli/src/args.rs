@@ -175,7 +175,7 @@ pub(crate) fn logs_for_itself(command: &Command) -> bool {
     match command {
         Command::Script(_) => true,
         Command::Quarantine(QuarantineArgs { command: QuarantineCommand::Replay(args) }) => {
-            args.script.is_some()
+            args.lua.is_some()
         }
         _ => false,
     }
@@ -253,7 +253,7 @@ pub(crate) struct QuarantineDrop {
 }
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("through").required(true).args(["pipeline", "script", "stdout"])))]
+#[command(group(clap::ArgGroup::new("through").required(true).args(["pipeline", "lua", "stdout"])))]
 pub(crate) struct QuarantineReplay {
     #[command(flatten)]
     pub(crate) place: QuarantinePlace,
@@ -264,7 +264,7 @@ pub(crate) struct QuarantineReplay {
     pub(crate) pipeline: Option<PathBuf>,
     /// Through this Lua script, whose tailer with the checkpoint gets the records
     #[arg(long, value_name = "FILE.lua")]
-    pub(crate) script: Option<PathBuf>,
+    pub(crate) lua: Option<PathBuf>,
     /// To stdout, as `tailweir tail` prints them
     #[arg(long)]
     pub(crate) stdout: bool,
@@ -274,8 +274,8 @@ pub(crate) struct QuarantineReplay {
     /// The filter's configuration, as JSON
     #[arg(long, value_name = "JSON", requires = "filter")]
     pub(crate) config: Option<String>,
-    /// With --script: arguments for the script's `main`
-    #[arg(last = true)]
+    /// With --lua: arguments for the script's `main`
+    #[arg(last = true, requires = "lua")]
     pub(crate) args: Vec<String>,
 }
 

@@ -225,7 +225,7 @@ fn send(args: &QuarantineReplay, name: &CheckpointName, room: &Path, log: &LogAr
     if let Some(file) = &args.pipeline {
         return run::replay(file, &args.place.directory, name, room);
     }
-    if let Some(file) = &args.script {
+    if let Some(file) = &args.lua {
         let how =
             ScriptOptions { script_args: Vec::new(), user: None, diag_log_dir: None, diag_format: None };
         let redirect = Redirect {

@@ -85,7 +85,9 @@ impl<'a> Replay<'a> {
         let name = &self.quarantine.name;
         let mut failed = HashMap::new();
         read(self.directory, name, |entry| {
-            failed.insert(entry.position, (entry.reason, entry.plugin));
+            // Blank lines stand for what lay between, so that the offsets are others.
+            let Position { segment, line, .. } = entry.position;
+            failed.insert((segment, line), (entry.reason, entry.plugin));
         })?;
         let saved = FileStore::new(self.directory, name.clone(), Arc::new(()))?.peek()?;
         let saved = saved.map(|(saved, _)| saved).unwrap_or_default();
@@ -97,7 +99,7 @@ impl<'a> Replay<'a> {
             if !(saved.finished.contains(&position.segment) || passes(&saved.frontier, position)) {
                 return Fate::Stay;
             }
-            match failed.get(position) {
+            match failed.get(&(position.segment.clone(), position.line)) {
                 Some((reason, plugin)) => {
                     Fate::FailedAgain { reason: reason.clone(), plugin: plugin.clone() }
                 }

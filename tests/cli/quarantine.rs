@@ -1,0 +1,241 @@
+//! `tailweir quarantine`, and what fills it.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tailweir_tests::{Ended, Program, Segments, id, wait_for};
+
+use crate::tailweir;
+
+/// A directory of one segment with 100 records, and its name.
+fn segments() -> (Segments, String) {
+    let segments = Segments::generate(100, 1, 24);
+    let name = segments.lines().into_keys().next().unwrap();
+    (segments, name)
+}
+
+fn quarantine(segments: &Segments, what: &str) -> Program {
+    tailweir().arg("quarantine").arg(what).arg(segments.directory()).arg("q")
+}
+
+fn pipeline(segments: &Segments, options: &str) -> std::path::PathBuf {
+    let text = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'q'\nmax_batch_size = 10\n\
+         processor = {{ lua = 'processor.lua' }}\nsink = {{ file = {{ path = 'out.jsonl' }} }}\n{options}"
+    );
+    segments.beside("pipeline.toml", &text)
+}
+
+/// Emits each record but those that were refused on purpose.
+fn processor(segments: &Segments, refused: &str) {
+    let text = format!(
+        "local refused = {{ {refused} }}
+         return function(batch)
+           local out, bad = {{}}, {{}}
+           for n, p in ipairs(batch:positions()) do
+             if refused[p.line] then bad[#bad + 1] = n else out[#out + 1] = {{ line = p.line }} end
+           end
+           if #bad > 0 then return nil, {{ reject = bad, reason = 'refused ' .. refused[batch:positions()[bad[1]].line] }} end
+           return out
+         end"
+    );
+    segments.beside("processor.lua", &text);
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn places(segments: &Segments) -> Vec<u64> {
+    let shown = quarantine(segments, "show").arg("--json").run().quietly();
+    shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["line"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn records_are_listed_shown_replayed_and_dropped() {
+    let (segments, name) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b', [91] = 'c'");
+    let file = pipeline(&segments, "");
+    tailweir().arg("run").arg(&file).arg("--once").run().with_code(0);
+    let listed = quarantine(&segments, "list").run().quietly();
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["records", "first", "last", "newest", "plug-in", "reason"]);
+    assert_eq!(rows[1][..3], ["2", &format!("{name}:47"), &format!("{name}:48")]);
+    assert!(rows.len() == 4 && listed.contains("processor.lua") && listed.contains("refused b"), "{listed}");
+
+    let shown = quarantine(&segments, "show").arg(format!("{name}:3")).run().quietly();
+    let record = &segments.lines()[&name][2];
+    assert!(shown.contains(record) && shown.contains("refused a"), "{shown}");
+    let said = quarantine(&segments, "show").arg(format!("{name}:4")).run().with_code(1);
+    assert!(said.contains("no such record"), "{said}");
+
+    // What helps for some does not help for all.
+    processor(&segments, "[47] = 'still', [91] = 'c'");
+    let replay = || quarantine(&segments, "replay").arg("--pipeline").arg(&file);
+    let said = replay().arg("--reason").arg("refused a").run().with_code(0);
+    assert!(said.contains("1 replayed: 1 dealt with, 0 failed again, 3 in quarantine now"), "{said}");
+    let out = segments.beside("out.jsonl", "");
+    let said = replay().run().with_code(1);
+    assert!(said.contains("3 replayed: 1 dealt with, 2 failed again, 2 in quarantine now"), "{said}");
+    assert!(said.contains("Error: 2 of 3 records are still in quarantine"), "{said}");
+    assert_eq!(places(&segments), [47, 91]);
+    let listed = quarantine(&segments, "list").arg("--json").run().quietly();
+    assert!(listed.contains("refused still"), "{listed}");
+    processor(&segments, "");
+    replay().run().with_code(0);
+    assert_eq!(lines(&out).iter().map(|l| l["line"].as_u64().unwrap()).collect::<Vec<_>>(), [47, 91]);
+    assert!(quarantine(&segments, "list").run().quietly().starts_with("nothing in the quarantine of q"));
+    assert!(!segments.directory().join(".q.quarantine").exists());
+    // The consumer's own progress was not touched.
+    assert_eq!(tailweir().arg("run").arg(&file).arg("--once").run().quietly(), "");
+}
+
+#[test]
+fn only_what_is_asked_for_is_dropped() {
+    let (segments, name) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b', [91] = 'c'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let drop = || quarantine(&segments, "drop");
+    let said = drop().run().with_code(2);
+    assert!(said.contains("--all"), "{said}");
+    assert_eq!(drop().arg(format!("{name}:3")).run().quietly(), "1 dropped, 3 left\n");
+    drop().arg(format!("{name}:3")).run().with_code(1);
+    drop().arg("nothing").run().with_code(2);
+    assert_eq!(drop().arg("--reason").arg("refused b").run().quietly(), "2 dropped, 1 left\n");
+    assert_eq!(places(&segments), [91]);
+    assert_eq!(drop().arg("--all").run().quietly(), "1 dropped, 0 left\n");
+}
+
+#[test]
+fn a_script_gets_the_records_again_through_its_own_tailer() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b', [91] = 'c'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let script = |checkpoint: &str| {
+        let text = format!(
+            "local kumo = require 'kumo'
+             kumo.on('main', function(stop_at)
+               local tailer <close> = kumo.jsonl.new_tailer({{ directory = '{}', checkpoint_name = '{checkpoint}',
+                 max_batch_size = 1, on_malformed = 'skip' }})
+               for batch in tailer:batches() do
+                 for r in batch:iter_records() do print(r.id) end
+                 if batch:positions()[1].line == tonumber(stop_at) then break end
+                 batch:commit()
+               end
+             end)",
+            segments.directory().display()
+        );
+        segments.beside("s.lua", &text)
+    };
+    let replay = |checkpoint: &str, stop_at: &str| {
+        quarantine(&segments, "replay").arg("--lua").arg(script(checkpoint)).arg("--").arg(stop_at).run()
+    };
+    let ids = segments.ids(|_| true);
+    let ended = replay("q", "48");
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), [&ids[2], &ids[46], &ids[47]], "{}", ended.stderr);
+    assert!(ended.with_code(1).contains("4 replayed: 2 dealt with"));
+    assert_eq!(places(&segments), [48, 91]);
+    let said = replay("other", "0").with_code(1);
+    assert!(said.contains("this is a replay of the checkpoint `q`"), "{said}");
+    assert!(!segments.directory().join(".other").exists());
+    assert_eq!(replay("q", "0").stdout.lines().count(), 2);
+    assert_eq!(places(&segments), [0_u64; 0]);
+}
+
+#[test]
+fn malformed_lines_stay_with_their_bytes_and_go_to_stdout_once_mended() {
+    let segments = Segments::generate(1, 1, 1);
+    let good = segments.kept(|_| true);
+    let odd: &[u8] = b"{\"a\":\xff\xfe}\n";
+    let path = segments.directory().join("00000000-000000.0");
+    fs::write(&path, [odd, good.as_bytes()].concat()).unwrap();
+    tailweir().arg("tail").arg(segments.directory()).args("--checkpoint q --once").run().with_code(0);
+    let shown = quarantine(&segments, "show").arg("--json").run().quietly();
+    let entry: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&entry["base64"], &entry["line"]), (&Value::from("eyJhIjr//n0="), &Value::from(1)));
+    let said = quarantine(&segments, "replay").arg("--stdout").run().with_code(1);
+    assert!(said.contains("1 failed again"), "{said}");
+    // Mended by hand: it is a file of lines.
+    let kept = segments.directory().join(".q.quarantine");
+    let mended = fs::read_to_string(&kept)
+        .unwrap()
+        .replace("\"base64\":\"eyJhIjr//n0=\"", "\"text\":\"{\\\"a\\\":1}\"");
+    fs::write(&kept, mended).unwrap();
+    let ended = quarantine(&segments, "replay").arg("--stdout").run();
+    assert_eq!(ended.stdout, "{\"a\":1}\n");
+    ended.with_code(0);
+}
+
+#[test]
+fn a_full_quarantine_stops_the_consumer_or_drops_the_oldest_as_told() {
+    let (segments, _) = segments();
+    let all: String = (1..=100).map(|line| format!("[{line}] = 'x',")).collect();
+    processor(&segments, &all);
+    let limited = |options: &str| -> Ended {
+        let file = pipeline(&segments, &format!("quarantine_max_bytes = 40000\n{options}"));
+        tailweir().arg("run").arg(file).arg("--once").run()
+    };
+    let said = limited("").with_code(1);
+    for part in [".q.quarantine is full", "the limit is 40000", "tailweir quarantine list", "drop_oldest"] {
+        assert!(said.contains(part), "{said} lacks {part}");
+    }
+    let first = places(&segments);
+    assert_eq!(first, (1..=first.len() as u64).collect::<Vec<_>>());
+    // The records that came before are recognised when their batch comes again.
+    limited("").with_code(1);
+    assert_eq!(places(&segments), first);
+    let said = limited("quarantine_when_full = 'drop_oldest'").with_code(0);
+    assert!(said.contains("oldest records") && said.contains("are dropped"), "{said}");
+    let left = places(&segments);
+    assert_eq!(left, (left[0]..=100).collect::<Vec<_>>());
+    let text = format!("for _, f in ipairs {{ '{}' }} do end", segments.directory().display());
+    let script = segments.beside(
+        "o.lua",
+        &format!(
+            "{text} require('kumo').jsonl.new_tailer {{ directory = '{}', quarantine_when_full = 'drop' }}",
+            segments.directory().display()
+        ),
+    );
+    let said = tailweir().arg("script").arg(script).run().with_code(1);
+    assert!(said.contains("`quarantine_when_full` must be 'stop' or 'drop_oldest'"), "{said}");
+}
+
+#[test]
+fn a_quarantine_in_use_is_left_alone_and_its_user_named() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    let running = tailweir().arg("run").arg(pipeline(&segments, "")).start();
+    wait_for("the quarantine", || segments.directory().join(".q.quarantine").exists());
+    for what in ["drop --all", "replay --stdout"] {
+        let (what, option) = what.split_once(' ').unwrap();
+        let said = quarantine(&segments, what).arg(option).run().with_code(1);
+        assert!(said.contains(&format!("in use by process {}", running.pid())), "{said}");
+    }
+    wait_for("the record", || places(&segments) == [3]);
+    running.signal(Signal::TERM);
+    running.end().with_code(0);
+    assert_eq!(quarantine(&segments, "drop").arg("--all").run().quietly(), "1 dropped, 0 left\n");
+}
+
+#[test]
+fn a_record_is_in_quarantine_once_however_often_the_consumer_is_killed() {
+    let (segments, _) = segments();
+    // Refuses everything, and kills the process before the commit of the fifth batch.
+    let text = "local n = 0 return function(batch) n = n + 1
+        if n == 5 then os.execute('kill -9 $PPID') end
+        local all = {} for i = 1, #batch do all[i] = i end return nil, { reject = all, reason = 'no' } end";
+    segments.beside("processor.lua", text);
+    let file = pipeline(&segments, "");
+    for _ in 0..4 {
+        tailweir().arg("run").arg(&file).arg("--once").run();
+    }
+    assert_eq!(places(&segments), (1..=100).collect::<Vec<_>>());
+    let ids: Vec<_> = lines(&segments.directory().join(".q.quarantine"))
+        .iter()
+        .map(|entry| id(entry["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(ids, segments.ids(|_| true));
+}
