@@ -34,8 +34,8 @@ pub use options::{
     OnMalformed, SourceOptions, StartFrom,
 };
 pub use quarantine::{
-    Fate, KeptQuarantine, Quarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
-    Updated, WhenFull, read as read_quarantine,
+    Fate, FullError, KeptQuarantine, Quarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay,
+    Replayed, Updated, WhenFull, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

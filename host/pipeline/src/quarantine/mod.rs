@@ -83,29 +83,31 @@ pub enum QuarantineError {
         source: io::Error,
     },
     /// It is as large as it may be.
-    #[error(
-        "the quarantine {path} is full: it holds {held} bytes, {position} needs {needed} more, and the limit is {limit} \
-         (quarantine_max_bytes); look into it with `tailweir quarantine list '{directory}' '{name}'`, then make room with \
-         `tailweir quarantine replay` or `tailweir quarantine drop`, raise the limit, or set quarantine_when_full to \
-         `drop_oldest`",
-        path = path.display(), directory = directory.display()
-    )]
-    Full {
-        /// The quarantine.
-        path: PathBuf,
-        /// Its directory.
-        directory: PathBuf,
-        /// The checkpoint that it belongs to.
-        name: String,
-        /// Bytes in it.
-        held: u64,
-        /// The record that does not fit.
-        position: Position,
-        /// The bytes that its entry takes.
-        needed: u64,
-        /// The limit in bytes.
-        limit: u64,
-    },
+    #[error(transparent)]
+    Full(Box<FullError>),
+}
+
+/// A quarantine is as large as it may be.
+#[derive(Debug, Error)]
+#[error(
+    "the quarantine {path} is full: it holds {held} bytes, {position} needs {needed} more, and the limit is {limit} \
+     (quarantine_max_bytes); look into it with `tailweir quarantine list '{directory}' '{name}'`, then make room with \
+     `tailweir quarantine replay` or `tailweir quarantine drop`, raise the limit, or set quarantine_when_full to \
+     `drop_oldest`",
+    path = path.display(), directory = directory.display()
+)]
+pub struct FullError {
+    path: PathBuf,
+    directory: PathBuf,
+    name: String,
+    /// Bytes in it.
+    held: u64,
+    /// The record that does not fit.
+    position: Position,
+    /// The bytes that its entry takes.
+    needed: u64,
+    /// The limit in bytes.
+    limit: u64,
 }
 
 /// The quarantine of one consumer. The file is made when the first record comes.
@@ -249,7 +251,7 @@ impl Quarantine {
         while held(self).1.saturating_add(needed) > limit {
             let (active, held) = held(self);
             if self.options.when_full == WhenFull::Stop || held == 0 {
-                return Err(QuarantineError::Full {
+                return Err(QuarantineError::Full(Box::new(FullError {
                     path: self.path(),
                     directory: self.directory.path(),
                     name: self.name.as_str().to_owned(),
@@ -257,7 +259,7 @@ impl Quarantine {
                     position: entry.position.clone(),
                     needed,
                     limit,
-                });
+                })));
             }
             if active == held {
                 self.roll().map_err(|e| self.error(e))?;
