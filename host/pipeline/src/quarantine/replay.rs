@@ -118,7 +118,7 @@ fn passes(frontier: &Frontier, position: &Position) -> bool {
 
 /// Writes a sealed segment in which each record has its own line; the lines between are blank.
 fn write_segment(path: &Path, lines: &BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
-    const BLANK: [u8; 64 << 10] = [b'\n'; 64 << 10];
+    static BLANK: [u8; 64 << 10] = [b'\n'; 64 << 10];
     let mut segment = zstd::Encoder::new(File::create_new(path)?, 1)?;
     let mut next = 1;
     for (line, bytes) in lines {
