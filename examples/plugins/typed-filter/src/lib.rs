@@ -1,4 +1,4 @@
-//! A filter that deserializes each record whole, into a type of its own, and keeps those of one egress pool.
+//! A filter that takes each record as a value of a type of its own, and keeps those of one egress pool.
 //!
 //! Where one column is enough, `pool-filter` shows the faster way; this is for conditions over many fields.
 
@@ -23,7 +23,7 @@ struct Record {
 
 fn keep(batch: &Batch, config: &Config) -> Verdict {
     let is_of_pool = |record: Record| record.egress_pool.as_ref() == Some(&config.pool);
-    batch.records().map(|record| record.parse().is_ok_and(is_of_pool)).collect()
+    batch.parse().map(|record| record.is_ok_and(is_of_pool)).collect()
 }
 
 tailweir_guest::filter!(keep, config_schema = include_str!("../config.schema.json"));
