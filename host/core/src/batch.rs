@@ -68,7 +68,8 @@ impl Batch {
     }
 
     /// Lets go of `block`, of which no more records will be pushed, if those that were are so small a part of it that a
-    /// copy of them is better kept: a batch of rare records must not hold on to everything between them.
+    /// copy of them is better kept: a batch of rare records must not hold on to everything between them. Of its first block,
+    /// in which the batch before may have ended, only what is behind counts: frequent records are not copied for that.
     pub fn let_go_of(&mut self, block: &Arc<Block>) {
         let footprint = block.footprint();
         if footprint < SMALL_BLOCK || !self.blocks.last().is_some_and(|last| Arc::ptr_eq(last, block)) {
@@ -78,7 +79,9 @@ impl Batch {
         let first = self.records.partition_point(|place| place.block < last);
         let records = &self.records[first..];
         let bytes: usize = records.iter().map(|place| block.bytes(place.index as usize).len()).sum();
-        if bytes >= footprint / WORTH_COPYING {
+        let passed = if first == 0 { records.first().map_or(0, |place| place.index as usize) } else { 0 };
+        let part = block.len() - passed;
+        if bytes >= footprint / WORTH_COPYING * part / block.len().max(1) {
             return;
         }
         let excerpt = block.excerpt(records.iter().map(|place| place.index as usize));
@@ -206,6 +209,11 @@ impl<'a> Record<'a> {
     /// Where it is.
     pub fn position(&self) -> Position {
         self.block.position(self.index)
+    }
+
+    /// Whether its text is known, without looking at it, to begin with the brace of an object and its first key.
+    pub fn opens_with_key(&self) -> bool {
+        self.block.opens_with_key(self.index)
     }
 
     /// The text of the value that `pointer` leads to.

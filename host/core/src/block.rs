@@ -297,6 +297,14 @@ impl Block {
         found.unwrap_or_else(|| pointer.find(self.text(index)))
     }
 
+    /// Whether a record's text is known to begin with the brace of an object and its first key, right behind one another.
+    /// That is told without the text, which may be far away in memory. If not, it may be an object all the same.
+    pub fn opens_with_key(&self, index: usize) -> bool {
+        let slot = self.slots[index];
+        slot.member_count != NOT_INDEXED
+            && self.members.first_key(slot.member_range()) == Some(slot.start.saturating_add(2))
+    }
+
     /// The text of the value of a record's member `key`; of the last one, if the key is there more than once. `None` if
     /// there is none, or the record is no object.
     pub fn field(&self, index: usize, key: &str) -> Option<&str> {

@@ -73,12 +73,33 @@ impl Members {
                 likely &= !(1 << bit);
                 let index = start + bit as usize;
                 if self.is_key(text, index, key) {
+                    self.expect_next(text, index + range.len());
                     return Some(self.value(text, index, range.end));
                 }
             }
             end = start;
         }
         None
+    }
+
+    /// Whoever looks for a member of one record does so for the next ones too, and records look alike: has the memory
+    /// fetched in which the member at `index` is, before it is asked for. `text` begins where the keys are counted from.
+    #[inline]
+    fn expect_next(&self, text: &[u8], index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(key) = self.keys.get(index) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: SSE is part of x86-64, and a prefetch is a hint that reads nothing, whatever the address.
+            unsafe { _mm_prefetch(text.as_ptr().wrapping_add(*key as usize).cast(), _MM_HINT_T0) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (text, index);
+    }
+
+    /// Where the first of the members at `range` has its key, if there is one.
+    #[inline]
+    pub(crate) fn first_key(&self, range: Range<usize>) -> Option<u32> {
+        self.keys.get(range)?.first().copied()
     }
 
     /// A bit for each of at most 16 keys that is `len` bytes long, or must be looked at closely.

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mlua::ffi::{self, lua_State};
-use tailweir_core::{Batch, json};
+use tailweir_core::{Batch, Record, json};
 
 use super::memo::{Index, Kind, Member, Memo, Place};
 
@@ -96,9 +96,13 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    fn record(&self, record: usize) -> Option<Record<'_>> {
+        self.batch.as_ref()?.get(record)
+    }
+
     /// A record's text, or nothing if there is no such record.
     fn text(&self, record: usize) -> &str {
-        self.batch.as_ref().and_then(|b| b.get(record)).map(|r| r.text()).unwrap_or_default()
+        self.record(record).map(|r| r.text()).unwrap_or_default()
     }
 
     fn owner(&self) -> usize {
@@ -146,7 +150,13 @@ impl View {
     }
 
     /// The member under a key of an object.
+    #[inline]
     pub(super) fn find(&self, key: &[u8]) -> Option<Member> {
+        if let Some(record) = self.handle.record(self.place.record())
+            && is_space(record.text().as_bytes().get(..self.place.start())?)
+        {
+            return field(record, key);
+        }
         self.shared.memo.borrow_mut().find(self.handle.owner(), self.place, || self.record(), key)
     }
 
@@ -180,6 +190,20 @@ impl View {
             tail.as_bytes().get(last..).and_then(|rest| rest.iter().position(|b| matches!(b, b']' | b'}')));
         tail.get(..last + close.unwrap_or(0) + 1).unwrap_or_default()
     }
+}
+
+/// The member of a record that is an object, by the index of its members that came with it.
+#[inline]
+fn field(record: Record<'static>, key: &[u8]) -> Option<Member> {
+    let value = record.field(std::str::from_utf8(key).ok()?)?;
+    let start = value.as_ptr().addr().checked_sub(record.text().as_ptr().addr())?;
+    Some(Member { kind: Kind::Object, key: "", value, start: u32::try_from(start).ok()? })
+}
+
+/// Whether what comes before a bracket is only white space, so that it is the record's own and not one within it.
+#[inline]
+fn is_space(before: &[u8]) -> bool {
+    before.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
 }
 
 /// Runs what may panic; a panic becomes a Lua error.
@@ -276,6 +300,11 @@ pub(super) unsafe fn push_record(state: *mut lua_State, handle: c_int, index: us
     // SAFETY: as the caller guarantees.
     unsafe {
         let Some(content) = handle_at(state, handle) else { return ffi::lua_pushnil(state) };
+        if let Ok(record) = u32::try_from(index)
+            && guarded(state, || content.record(index).is_some_and(|r| r.opens_with_key()))
+        {
+            return push_lazy(state, handle, Place::new(record, 0));
+        }
         let text = guarded(state, || content.text(index));
         let bytes = text.as_bytes();
         let start = if matches!(bytes.first(), Some(b'{')) {
