@@ -1,8 +1,8 @@
 //! Lazy tables, seen from Lua: the metamethods, and the globals that know lazy tables.
 //!
 //! A lazy table is a Lua table without fields of its own. It holds, under light-userdata keys that no script can make,
-//! the handle of its batch, its place there, and the lazy tables of those of its members that are objects or arrays and
-//! were asked for. All else is looked up in the batch's text. The first write turns it into a plain table; what it was
+//! its place in its batch, and the lazy tables of those of its members that are objects or arrays and were asked for.
+//! Its metatable, one for each handle, holds the handle of its batch. All else is looked up in the batch's text. The first write turns it into a plain table; what it was
 //! made from is remembered beside it, in the table of origins, so that it can be encoded with its order and its nulls.
 //!
 //! Everything here runs as C functions of Lua, where an error leaves by `longjmp`: no value that needs dropping may be
@@ -20,12 +20,12 @@ use tailweir_core::{Batch, Record, json};
 use super::memo::{Index, Kind, Member, Memo, Place};
 
 /// Registry keys, by address.
-static METATABLE: u8 = 0;
 static ORIGINS: u8 = 0;
 static SHARED: u8 = 0;
 
-/// Hidden keys of a lazy table. Those of its children are made by [`child_key`] and never equal these.
+/// Hidden key of a metatable of lazy tables.
 const HANDLE: *const c_void = std::ptr::without_provenance(1);
+/// Hidden key of a lazy table. Those of its children are made by [`child_key`] and never equal this.
 const PLACE: *const c_void = std::ptr::without_provenance(2);
 
 const SHARED_MAGIC: u64 = 0x7461_696c_7765_6972;
@@ -242,10 +242,11 @@ pub(super) unsafe fn open(state: *mut lua_State, at: c_int) -> Option<View> {
             return None;
         }
         let at = ffi::lua_absindex(state, at);
-        if ffi::lua_rawgetp(state, at, HANDLE) != ffi::LUA_TUSERDATA {
-            ffi::lua_pop(state, 1);
+        if ffi::lua_getmetatable(state, at) == 0 {
             return None;
         }
+        ffi::lua_rawgetp(state, -1, HANDLE);
+        ffi::lua_replace(state, -2);
         let Some(handle) = handle_at(state, -1) else {
             ffi::lua_pop(state, 1);
             return None;
@@ -281,9 +282,7 @@ unsafe fn handle_at(state: *mut lua_State, at: c_int) -> Option<&'static Handle>
 unsafe fn push_lazy(state: *mut lua_State, handle: c_int, place: Place) {
     // SAFETY: as the caller guarantees.
     unsafe {
-        ffi::lua_createtable(state, 0, 2);
-        ffi::lua_pushvalue(state, handle);
-        ffi::lua_rawsetp(state, -2, HANDLE);
+        ffi::lua_createtable(state, 0, 1);
         ffi::lua_pushinteger(state, place.to_integer());
         ffi::lua_rawsetp(state, -2, PLACE);
         ffi::lua_getiuservalue(state, handle, 1);
@@ -489,10 +488,8 @@ unsafe fn make_plain(state: *mut lua_State, table: c_int) {
                 ffi::lua_rawseti(state, table, ordinal as i64 + 1);
             }
         }
-        for key in [HANDLE, PLACE] {
-            ffi::lua_pushnil(state);
-            ffi::lua_rawsetp(state, table, key);
-        }
+        ffi::lua_pushnil(state);
+        ffi::lua_rawsetp(state, table, PLACE);
         ffi::lua_pushnil(state);
         ffi::lua_setmetatable(state, table);
         ffi::lua_settop(state, top);
@@ -608,15 +605,18 @@ unsafe fn look_up(state: *mut lua_State, view: View, handle: c_int) {
     }
 }
 
-/// `__index(t, k)`.
+/// `__index(t, k)`. Upvalue: the handle whose metatable it is in.
 unsafe extern "C-unwind" fn meta_index(state: *mut lua_State) -> c_int {
-    // SAFETY: a C function of Lua, with twenty slots.
+    // SAFETY: a C function of Lua, with twenty slots, and this upvalue, which `push_metatable` has seen to be a handle.
+    // No script gets hold of it: Lua calls it, with a table that has the metatable.
     unsafe {
+        let handle = &*(ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)) as *const Handle);
         ffi::lua_settop(state, 2);
-        match open(state, 1) {
-            Some(view) => look_up(state, view, 3),
-            None => ffi::lua_pushnil(state),
-        }
+        ffi::luaL_checktype(state, 1, ffi::LUA_TTABLE);
+        ffi::lua_rawgetp(state, 1, PLACE);
+        let place = Place::from_integer(ffi::lua_tointegerx(state, 3, std::ptr::null_mut()));
+        ffi::lua_settop(state, 2);
+        look_up(state, View { handle, shared: &*handle.shared, place }, ffi::lua_upvalueindex(1));
     }
     1
 }
@@ -944,13 +944,6 @@ pub(super) unsafe fn install(state: *mut lua_State) {
         ffi::lua_setmetatable(state, -2);
         ffi::lua_rawsetp(state, registry, &raw const ORIGINS as *const c_void);
 
-        ffi::lua_createtable(state, 0, 4);
-        set_function(state, c"__index", meta_index);
-        set_function(state, c"__newindex", meta_newindex);
-        set_function(state, c"__len", meta_len);
-        set_function(state, c"__pairs", meta_pairs);
-        ffi::lua_rawsetp(state, registry, &raw const METATABLE as *const c_void);
-
         let globals: [(&std::ffi::CStr, ffi::lua_CFunction); 6] = [
             (c"next", global_next),
             (c"getmetatable", global_getmetatable),
@@ -997,7 +990,7 @@ pub(super) unsafe fn push_handle(state: *mut lua_State) {
         let handle = ffi::lua_newuserdatauv(state, size_of::<Handle>(), 1) as *mut Handle;
         let written = Cell::new(false);
         handle.write(Handle { magic: HANDLE_MAGIC, shared, batch: None, charge: None, written });
-        ffi::lua_rawgetp(state, registry, &raw const METATABLE as *const c_void);
+        push_metatable(state);
         ffi::lua_setiuservalue(state, -2, 1);
         if ffi::lua_rawgetp(state, registry, &raw const HANDLE_METATABLE as *const c_void) != ffi::LUA_TTABLE
         {
@@ -1014,6 +1007,26 @@ pub(super) unsafe fn push_handle(state: *mut lua_State) {
 }
 
 static HANDLE_METATABLE: u8 = 0;
+
+/// Pushes a metatable for the lazy tables of the handle on the top of the stack. Through it they hold on to their handle,
+/// so that a table needs no room for that, and `__index` need not look for it.
+///
+/// # Safety
+/// As [`push_handle`].
+unsafe fn push_metatable(state: *mut lua_State) {
+    // SAFETY: as the caller guarantees.
+    unsafe {
+        ffi::lua_createtable(state, 0, 5);
+        ffi::lua_pushvalue(state, -2);
+        ffi::lua_pushcclosure(state, meta_index, 1);
+        ffi::lua_setfield(state, -2, c"__index".as_ptr());
+        set_function(state, c"__newindex", meta_newindex);
+        set_function(state, c"__len", meta_len);
+        set_function(state, c"__pairs", meta_pairs);
+        ffi::lua_pushvalue(state, -2);
+        ffi::lua_rawsetp(state, -2, HANDLE);
+    }
+}
 
 /// Pushes the shared state.
 ///
