@@ -217,3 +217,32 @@ fn an_excerpt_holds_the_records_with_their_places() {
         }
     }
 }
+
+#[test]
+fn records_that_open_with_a_key_are_told_without_their_text() {
+    let text = b"\xef\xbb\xbf{\"a\":1}\n {\"a\":1}\n{ \"a\":1}\n{}\n[{\"a\":1}]\n\"{\\\"a\"\n{\"a\":\"\xff\"}\n{\"b\":{}}\r\n";
+    let block = parse(Point::default(), text);
+    let opens = |block: &Block| (0..block.len()).map(|n| block.opens_with_key(n)).collect::<Vec<_>>();
+    assert_eq!(opens(&block), [true, false, false, false, false, false, false, true]);
+    assert_eq!(opens(&block.excerpt([7, 1, 0].into_iter())), [true, false, true]);
+}
+
+/// A batch that begins in the middle of a block does not copy what is behind, unless it picks little of that.
+#[test]
+fn of_its_first_block_a_batch_copies_only_rare_records() {
+    let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(500));
+    let block = Arc::new(parse(Point::default(), line.repeat(100).as_bytes()));
+    let copies = |first: &[usize], picked: &[usize]| {
+        let mut batch = Batch::new("c".into());
+        let other = Arc::new(parse(Point::default(), line.as_bytes()));
+        first.iter().for_each(|index| batch.push(&other, *index));
+        picked.iter().for_each(|index| batch.push(&block, *index));
+        batch.let_go_of(&block);
+        assert!(batch.iter().all(|record| record.bytes() == line.trim_end().as_bytes()));
+        batch.footprint() < block.footprint()
+    };
+    let end: Vec<usize> = (90..100).collect();
+    assert!(!copies(&[], &end) && copies(&[], &[10]) && copies(&[], &[50, 60, 70]));
+    // Of any later block all of it counts: many such must not be held for few records.
+    assert!(copies(&[0], &end));
+}

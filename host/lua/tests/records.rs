@@ -54,6 +54,60 @@ fn records_that_are_no_objects_are_plain_values() {
     check("  {\"a\": {\"b\" : 1 } }  ", "assert(r.a.b == 1 and encode(r.a) == '{\"b\" : 1 }')");
 }
 
+/// The index of members that came with a record serves the record itself, and no object within it.
+#[test]
+fn a_field_is_that_of_the_table_it_is_asked_of() {
+    let lines = [
+        r#"{"p":"a","o":{"p":"b","only":{"p":"c"}},"q":1}"#,
+        r#" { "o" : { "p" : "b", "only": {"p" : "c"} } , "q":1, "\u0070" : "a" } "#,
+        r#"{"p":0,"q":1,"o":{"p":0,"p":"b","only":{"p":"c"}},"p":"a"}"#,
+        r#"[{"p":"a"}]"#,
+        "{}",
+        "[]",
+    ];
+    let script = r#"
+        for n = 1, 3 do
+            local r = records[n]
+            assert(r.p == 'a' and r.o.p == 'b' and r.o.only.p == 'c' and r.q == 1, n)
+            assert(r.only == nil and r.o.q == nil and r['\xff'] == nil and r.o['\xff'] == nil, n)
+            assert(r.o == r.o and r.o.only == r.o.only and r ~= records[n % 3 + 1])
+        end
+        assert(records[4].p == nil and records[4][1].p == 'a')
+        for n = 4, 6 do assert(type(records[n]) == 'table' and records[n].p == nil) end
+    "#;
+    lua_with_batch(&lines).load(script).set_name("=script").exec().unwrap();
+}
+
+/// Records of different batches have different metatables, which hold on to what the records need.
+#[test]
+fn records_of_two_batches_are_of_a_kind() {
+    let lua = lua_with_batch(&[r#"{"id":1,"o":{"x":"one"}}"#]);
+    let records = Records::install(&lua).unwrap();
+    let other = records.batch_handle(&lua, batch(&[r#"{"id":2,"o":{"x":"two"}}"#])).unwrap();
+    lua.globals().set("other", records.record(&lua, &other, 0).unwrap()).unwrap();
+    drop(other);
+    lua.load(
+        r#"
+        local first = r
+        r, records = nil, nil
+        collectgarbage() collectgarbage()
+        assert(getmetatable(first) == nil and getmetatable(other) == nil and first ~= other)
+        assert(first.id == 1 and other.id == 2 and first.o.x == 'one' and other.o.x == 'two')
+        first.o, other.o = other.o, first.o
+        collectgarbage()
+        assert(encode(first) == '{"id":1,"o":{"x":"two"}}', encode(first))
+        assert(encode(other) == '{"id":2,"o":{"x":"one"}}', encode(other))
+        local kept = setmetatable({}, {__index = other.o})
+        other, first = nil, nil
+        collectgarbage() collectgarbage()
+        assert(kept.x == 'one')
+    "#,
+    )
+    .set_name("=script")
+    .exec()
+    .unwrap();
+}
+
 #[test]
 fn of_duplicate_keys_the_last_counts() {
     let json = r#"{"a":1,"b":2,"\u0061":3,"b":{"x":1},"c":0}"#;
