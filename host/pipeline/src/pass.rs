@@ -96,14 +96,19 @@ fn line(start: &Start) -> u64 {
 
 /// All passes over one directory.
 pub(crate) struct Pool {
+    /// Of each pass's reader, which gets half of the bytes that may be read ahead.
     options: ReaderOptions,
+    /// Bytes that a pass's window may hold: the other half.
+    window: usize,
     passes: Mutex<Vec<Weak<Pass>>>,
     next: AtomicU64,
 }
 
 impl Pool {
-    pub(crate) fn new(options: ReaderOptions) -> Arc<Self> {
-        Arc::new(Self { options, passes: Mutex::default(), next: AtomicU64::new(0) })
+    pub(crate) fn new(mut options: ReaderOptions) -> Arc<Self> {
+        let window = options.read_ahead_bytes / 2;
+        options.read_ahead_bytes -= window;
+        Arc::new(Self { options, window, passes: Mutex::default(), next: AtomicU64::new(0) })
     }
 
     /// Subscribes to a pass that can be gone on with from `place`, or to a new one.
@@ -116,7 +121,7 @@ impl Pool {
             }
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (pass, first) = Pass::start(id, &self.options, place, notify)?;
+        let (pass, first) = Pass::start(id, &self.options, self.window, place, notify)?;
         passes.push(Arc::downgrade(&pass));
         Ok(first)
     }
@@ -198,6 +203,7 @@ impl Pass {
     fn start(
         id: u64,
         options: &ReaderOptions,
+        budget: usize,
         place: &Place,
         notify: &Arc<Notify>,
     ) -> Result<(Arc<Self>, Subscription), ReadError> {
@@ -211,7 +217,6 @@ impl Pass {
             next_subscriber: 0,
             end: None,
         };
-        let budget = options.read_ahead_bytes;
         let pass = Arc::new(Self {
             id,
             state: Mutex::new(state),
