@@ -83,7 +83,7 @@ impl Place {
 
     /// Where a reader of its own would start.
     pub(crate) fn cursor(&self) -> Cursor {
-        Cursor { begun: self.begun.clone(), finished: self.finished.clone(), ..Cursor::default() }
+        Cursor { begun: self.begun.clone(), finished: self.finished.clone() }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The directory is held open and files are opened relative to it, so that reading goes on when it is renamed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use tailweir_core::{Identity, SegmentName};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -17,6 +18,8 @@ use crate::{Pattern, ReadError};
 
 /// How many bytes at the head of a file take part in its identity.
 const HEAD: usize = 64;
+/// Bytes of names that are asked for at a time.
+const LISTING: usize = 32 << 10;
 
 /// Whether a segment may still grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +90,24 @@ fn modified(stat: &Stat) -> SystemTime {
 
 /// What the directory itself says about one name, without a look at the file.
 pub(crate) struct Found<'a> {
-    /// `None` if it is not UTF-8.
-    pub name: Option<&'a str>,
-    pub lossy: std::borrow::Cow<'a, str>,
+    pub name: &'a [u8],
     pub inode: u64,
     pub kind: FileType,
 }
 
 impl Found<'_> {
     pub(crate) fn segment(&self, pattern: &Pattern) -> Option<SegmentName> {
-        SegmentName::new(self.name.filter(|name| pattern.matches(name))?).ok()
+        SegmentName::new(self.text().filter(|name| pattern.matches(name))?).ok()
+    }
+
+    /// The name, unless it is not UTF-8.
+    pub(crate) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(self.name).ok()
+    }
+
+    /// The name as it can be shown to people.
+    pub(crate) fn lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.name)
     }
 }
 
@@ -146,15 +157,17 @@ impl Directory {
     pub(crate) fn scan(&self, mut each: impl FnMut(&Found<'_>)) -> Result<(), ReadError> {
         let error =
             |e: rustix::io::Errno| ReadError::Directory { directory: self.path.clone(), source: e.into() };
-        let mut dir = Dir::read_from(&self.fd).map_err(error)?;
-        while let Some(entry) = dir.read() {
+        // Opened anew, since the place in a directory belongs to the descriptor.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let again = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(error)?;
+        let mut buffer = Vec::with_capacity(LISTING);
+        let mut dir = RawDir::new(again, buffer.spare_capacity_mut());
+        while let Some(entry) = dir.next() {
             let entry = entry.map_err(error)?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                each(&Found { name, inode: entry.ino(), kind: entry.file_type() });
             }
-            let lossy = String::from_utf8_lossy(name.to_bytes());
-            each(&Found { name: name.to_str().ok(), lossy, inode: entry.ino(), kind: entry.file_type() });
         }
         Ok(())
     }

@@ -31,10 +31,7 @@ pub struct Remaining {
 /// # Errors
 /// If the directory cannot be read.
 pub fn measure(directory: &Path, pattern: &Pattern, cursor: &Cursor) -> Result<Vec<Remaining>, ReadError> {
-    let mut entries = list(directory, pattern)?;
-    if cursor.newest_only && entries.len() > 1 {
-        entries.drain(..entries.len() - 1);
-    }
+    let entries = list(directory, pattern)?;
     let opened = Directory::open(directory)?;
     let mut remaining = Vec::new();
     let begun: &BTreeMap<_, _> = &cursor.begun;

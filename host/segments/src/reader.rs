@@ -39,10 +39,13 @@ pub struct Reader {
     schedule: Schedule,
 }
 
-/// When the directory is scanned.
+/// When the directory is scanned, and when the open files are looked at.
 struct Schedule {
     interval: Duration,
-    next: Instant,
+    /// When the open files are looked at, and names too if their scan is cheap.
+    look: Instant,
+    /// When the names are scanned, if nothing says earlier that they have changed.
+    scan: Instant,
     /// Names have changed, but the last scan took so long that the next one has to wait until then.
     postponed: Option<Instant>,
     not_before: Instant,
@@ -102,8 +105,8 @@ impl Reader {
             Watch::Poll(interval) => interval.max(Duration::from_millis(1)),
         };
         let now = Instant::now();
-        let schedule = Schedule { interval, next: now, postponed: None, not_before: now, failing: false };
-        let newest_only = cursor.newest_only;
+        let (look, scan, not_before) = (now, now, now);
+        let schedule = Schedule { interval, look, scan, postponed: None, not_before, failing: false };
         let mut reader = Self {
             entries: Entries::new(cursor),
             directory,
@@ -121,9 +124,6 @@ impl Reader {
             reader.watch();
         }
         reader.scan()?;
-        if newest_only {
-            reader.skip_to_newest();
-        }
         Ok(reader)
     }
 
@@ -174,8 +174,8 @@ impl Reader {
     /// Waits until there may be something to read, a waker was used, or `at_most` has passed.
     pub fn wait(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most.min(Duration::from_secs(3600));
-        let next = self.schedule.postponed.unwrap_or(self.schedule.next).min(self.schedule.next);
-        self.signal.wait_until(deadline.min(next));
+        let Schedule { look, scan, postponed, .. } = self.schedule;
+        self.signal.wait_until(deadline.min(look).min(scan).min(postponed.unwrap_or(scan)));
     }
 
     /// With strict order, whether a segment before `name` is not read to its end yet.

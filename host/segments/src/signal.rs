@@ -77,8 +77,10 @@ pub(crate) struct NativeWatcher(
     #[expect(dead_code, reason = "dropping it ends the watch")] RecommendedWatcher,
 );
 
-/// The longest time that a reader goes without a scan when it has a native watcher.
+/// The time after which a reader with a native watcher looks at the open files, and scans the names if that is cheap.
 pub(crate) const RESCAN: Duration = Duration::from_secs(1);
+/// The longest time that it goes without a scan of the names, however long one takes.
+pub(crate) const RESCAN_MAX: Duration = Duration::from_secs(10);
 
 impl NativeWatcher {
     pub(crate) fn new(directory: &Path, signal: Arc<Signal>) -> Result<Self, notify::Error> {

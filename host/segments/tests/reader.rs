@@ -658,20 +658,6 @@ fn the_pattern_chooses() {
 }
 
 #[test]
-fn the_newest_only() {
-    let mut rig = Rig::new();
-    rig.put_sealed("a", &lines(1, 1));
-    rig.put_sealed("b", &lines(1, 1));
-    rig.put("c", &lines(1, 1));
-    rig.put_sealed("foreign", b"\x7f");
-    rig.open_at(Cursor { newest_only: true, ..Cursor::default() });
-    rig.expect("c:1");
-    assert_eq!(rig.log.take(), ["foreign foreign", "skipped 2 before c"]);
-    rig.put_sealed("d", &lines(1, 1));
-    rig.expect("d:1 d$");
-}
-
-#[test]
 fn f07_resuming_gives_exactly_the_rest() {
     let text = lines(1, 500);
     let frames: Vec<u8> = text.chunks(700).flat_map(zst).collect();
@@ -734,7 +720,7 @@ fn what_remains_is_measured() {
     rig.put_sealed("foreign", b"\x7f");
     rig.put("empty", b"");
     let begun = Begun { start: Start::Line(4), identity: None };
-    let cursor = Cursor { begun: [(name("a"), begun)].into(), finished: names(&["c"]), newest_only: false };
+    let cursor = Cursor { begun: [(name("a"), begun)].into(), finished: names(&["c"]) };
     let left = measure(&rig.options.directory, &Pattern::default(), &cursor).unwrap();
     let left: Vec<_> = left.iter().map(|r| (r.segment.as_str(), r.bytes, r.lines)).collect();
     assert_eq!(left, [("a", lines(5, 10).len() as u64, 6), ("b", 17, 3)]);

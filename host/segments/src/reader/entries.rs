@@ -208,7 +208,7 @@ pub(super) struct Entries {
 
 impl Entries {
     pub(super) fn new(cursor: Cursor) -> Self {
-        let Cursor { begun, finished, .. } = cursor;
+        let Cursor { begun, finished } = cursor;
         let highest = begun.keys().chain(&finished).max().cloned();
         Self {
             unfinished: begun.into_iter().map(|(name, begun)| (name, Entry::new(Some(begun)))).collect(),
@@ -225,8 +225,8 @@ impl Entries {
     /// Takes in one name of the directory.
     pub(super) fn found(&mut self, found: &Found<'_>, pattern: &Pattern, news: &mut Vec<Stored>) {
         let scan = self.scan;
-        let Some(text) = found.name.filter(|name| pattern.matches(name)) else {
-            if found.name.is_none() && pattern.matches(&found.lossy) {
+        let Some(text) = found.text().filter(|name| pattern.matches(name)) else {
+            if found.text().is_none() && pattern.matches(&found.lossy()) {
                 self.found_foreign(found, "its name is not UTF-8", news);
             }
             return;
@@ -273,8 +273,8 @@ impl Entries {
 
     fn found_foreign(&mut self, found: &Found<'_>, reason: &'static str, news: &mut Vec<Stored>) {
         let foreign = Foreign { inode: found.inode, scan: self.scan };
-        if self.foreign.insert(found.lossy.to_string(), foreign).is_none() {
-            news.push(Stored::Foreign { name: found.lossy.to_string(), reason });
+        if self.foreign.insert(found.lossy().into_owned(), foreign).is_none() {
+            news.push(Stored::Foreign { name: found.lossy().into_owned(), reason });
         }
     }
 
@@ -316,14 +316,6 @@ impl Entries {
         let entry = self.unfinished.remove(name);
         let (inode, scan) = entry.map_or((None, 0), |entry| (Some(entry.inode), entry.scan));
         self.finished.insert(name.clone(), Finished { inode, scan, identity: Some(identity) });
-    }
-
-    /// Passes over a segment as if it had been read.
-    pub(super) fn skip(&mut self, name: &SegmentName) {
-        if let Some(entry) = self.unfinished.remove(name) {
-            let finished = Finished { inode: Some(entry.inode), scan: entry.scan, identity: None };
-            self.finished.insert(name.clone(), finished);
-        }
     }
 
     pub(super) fn identity_of_finished(&self, name: &SegmentName) -> Option<Identity> {

@@ -24,7 +24,8 @@ pub enum Ordering {
 /// How changes of the directory are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Watch {
-    /// By what the operating system has for it, and by a scan once a second.
+    /// By what the operating system has for it, and by a scan that finds what that has missed: of the open segments each
+    /// second, of the names each second too, or less often the longer it takes, down to every ten seconds.
     #[default]
     Native,
     /// By a scan at this interval, for file systems that tell nothing.
@@ -136,8 +137,6 @@ pub struct Cursor {
     pub begun: BTreeMap<SegmentName, Begun>,
     /// Segments that were read to their end: they are not read again.
     pub finished: HashSet<SegmentName>,
-    /// Whether to begin with the newest segment there is, as if the older ones were finished.
-    pub newest_only: bool,
 }
 
 /// Why a directory cannot be read.
