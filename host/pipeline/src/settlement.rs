@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, SegmentName, Span, Ticket};
@@ -166,8 +166,8 @@ impl Settlement {
         let settlement = Arc::new(settlement);
         registry.retain(|_, settlement| settlement.strong_count() > 0);
         registry.insert(key, Arc::downgrade(&settlement));
-        if matches!(options.sync, CheckpointSync::Interval(_)) {
-            sync_in_background(&settlement);
+        if let CheckpointSync::Interval(interval) = options.sync {
+            sync_in_background(&settlement, interval);
         }
         Ok(Opened { settlement, saved })
     }
@@ -312,11 +312,10 @@ impl Settlement {
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
-        inner.save_if_dirty()?;
-        if self.sync == Some(CheckpointSync::Always) {
-            inner.sync()?;
+        match self.sync {
+            Some(CheckpointSync::Always) => inner.save_synced(),
+            _ => inner.save_if_dirty(),
         }
-        Ok(())
     }
 
     /// Writes the frontier if it has moved and was not written for a second.
@@ -362,12 +361,34 @@ pub(crate) enum Kept {
 }
 
 impl Inner {
-    fn save_if_dirty(&mut self) -> Result<(), StoreError> {
+    fn save_if_dirty(&mut self) -> Result<(), CommitError> {
+        if self.dirty {
+            self.save_by(|store, saved, finished| store.save(saved, finished))?;
+            self.unsynced = self.store.is_some();
+        }
+        Ok(())
+    }
+
+    /// Saves and brings to the disk.
+    fn save_synced(&mut self) -> Result<(), CommitError> {
+        if !self.dirty {
+            return self.sync();
+        }
+        self.save_by(|store, saved, finished| store.save_synced(saved, finished))?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    fn save_by(
+        &mut self,
+        save: impl FnOnce(&mut dyn CheckpointStore, &Saved, &[SegmentName]) -> Result<(), StoreError>,
+    ) -> Result<(), CommitError> {
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        if !self.dirty {
-            return Ok(());
+        // A record must not be lost between the two: it is on the disk before the checkpoint passes it.
+        if let Some(quarantine) = &mut self.quarantine {
+            quarantine.sync()?;
         }
         // Before a checkpoint passes what is in it.
         if let Some(quarantine) = &mut self.quarantine {
@@ -379,10 +400,9 @@ impl Inner {
             saved.frontier.segments.get(name).is_some_and(|p| p.mark.point.line == *line && !p.finished)
         });
         saved.unlocated = self.unlocated.keys().cloned().collect::<HashSet<_>>();
-        store.save(&saved, &self.finished)?;
+        save(store.as_mut(), &saved, &self.finished)?;
         self.finished.clear();
         self.dirty = false;
-        self.unsynced = true;
         self.saved_at = Instant::now();
         Ok(())
     }
@@ -438,41 +458,62 @@ fn identify(directory: &Path) -> Result<(u64, u64), StoreError> {
     std::fs::metadata(directory).map(|meta| (meta.dev(), meta.ino())).map_err(io)
 }
 
+/// A settlement that is brought to the disk at its interval.
+struct Due {
+    settlement: Weak<Settlement>,
+    interval: Duration,
+    at: Instant,
+}
+
+/// What the thread that brings checkpoints to the disk works on.
+#[derive(Default)]
+struct Background {
+    due: Mutex<Vec<Due>>,
+    added: Condvar,
+}
+
 /// Adds a settlement to those that one thread of the process brings to the disk at their intervals.
-fn sync_in_background(settlement: &Arc<Settlement>) {
-    static SYNCED: OnceLock<Mutex<Vec<Weak<Settlement>>>> = OnceLock::new();
-    let synced = SYNCED.get_or_init(|| {
+fn sync_in_background(settlement: &Arc<Settlement>, interval: Duration) {
+    static BACKGROUND: OnceLock<Background> = OnceLock::new();
+    let background = BACKGROUND.get_or_init(|| {
         // Without the thread, commits still survive a crash of the process; only a power failure would bring more back.
         let thread = std::thread::Builder::new().name("tailweir-sync".to_owned());
-        if let Err(e) = thread.spawn(sync_for_ever) {
+        if let Err(e) = thread.spawn(|| BACKGROUND.wait().work()) {
             tracing::warn!("no thread for bringing checkpoints to the disk: {e}");
         }
-        Mutex::default()
+        Background::default()
     });
-    lock(synced).push(Arc::downgrade(settlement));
+    let settlement = Arc::downgrade(settlement);
+    lock(&background.due).push(Due { settlement, interval, at: Instant::now() + interval });
+    background.added.notify_one();
+}
 
-    fn sync_for_ever() {
-        let mut last: HashMap<*const Settlement, Instant> = HashMap::new();
+impl Background {
+    /// Settlements that are due soon after the first one are taken along, so that many of them do not wake it each.
+    const TOGETHER: u32 = 4;
+
+    fn work(&self) {
+        let mut due = lock(&self.due);
         loop {
-            std::thread::sleep(Duration::from_millis(100));
-            let Some(synced) = SYNCED.get() else { continue };
-            let live: Vec<Arc<Settlement>> = {
-                let mut synced = lock(synced);
-                synced.retain(|settlement| settlement.strong_count() > 0);
-                synced.iter().filter_map(Weak::upgrade).collect()
-            };
+            due.retain(|due| due.settlement.strong_count() > 0);
             let now = Instant::now();
-            last.retain(|key, _| live.iter().any(|s| Arc::as_ptr(s) == *key));
-            for settlement in live {
-                let Some(CheckpointSync::Interval(interval)) = settlement.sync else {
-                    continue;
-                };
-                let at = last.entry(Arc::as_ptr(&settlement)).or_insert(now);
-                if now.duration_since(*at) >= interval {
-                    *at = now;
-                    settlement.sync_now();
-                }
+            let Some(next) = due.iter().map(|due| due.at).min() else {
+                due = self.added.wait(due).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = next.saturating_duration_since(now);
+            if !left.is_zero() {
+                due = self.added.wait_timeout(due, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
+            let mut ready = Vec::new();
+            for due in due.iter_mut().filter(|due| due.at <= now + due.interval / Self::TOGETHER) {
+                due.at = now + due.interval;
+                ready.extend(due.settlement.upgrade());
+            }
+            drop(due);
+            ready.into_iter().for_each(|settlement| settlement.sync_now());
+            due = lock(&self.due);
         }
     }
 }
@@ -484,7 +525,7 @@ impl Settlement {
         if inner.superseded {
             return;
         }
-        if let Err(e) = inner.save_if_dirty().map_err(CommitError::from).and_then(|()| inner.sync()) {
+        if let Err(e) = inner.save_if_dirty().and_then(|()| inner.sync()) {
             let message = format!("the checkpoint of `{}` is not on the disk: {}", self.consumer, chain(&e));
             self.events.emit(Event::Warning { message });
         }

@@ -105,7 +105,10 @@ fn check_contract(saves: &[(Saved, Vec<SegmentName>)], new_process: impl Fn() ->
     assert_eq!(store.load().unwrap(), Loaded::Fresh);
     let mut finished: std::collections::HashSet<SegmentName> = Default::default();
     for (i, (saved, names)) in saves.iter().enumerate() {
-        store.save(saved, names).unwrap();
+        match i % 4 {
+            0 | 1 => store.save(saved, names).unwrap(),
+            _ => store.save_synced(saved, names).unwrap(),
+        }
         finished.extend(names.iter().cloned());
         if i % 3 == 2 {
             store.sync().unwrap();

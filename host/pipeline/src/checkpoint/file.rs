@@ -34,6 +34,15 @@ pub struct FileStore {
     seen: Option<Stamp>,
     /// Whether the checkpoint as it is now was brought to the disk.
     current_is_synced: bool,
+    /// Whether the journal as it is now was brought to the disk.
+    journal_is_synced: bool,
+}
+
+/// Whether a generation is on the disk before it takes the checkpoint's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Kernel,
+    Disk,
 }
 
 /// Tells one state of a file from another.
@@ -55,9 +64,17 @@ impl FileStore {
         events: Arc<dyn EventSink>,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(directory)?;
-        let journal_id = format!("{:016x}", fastrand::u64(..));
-        let (journal, generation, seen, current_is_synced) = (None, 0, None, false);
-        Ok(Self { directory, name, events, journal_id, journal, generation, seen, current_is_synced })
+        Ok(Self {
+            directory,
+            name,
+            events,
+            journal_id: format!("{:016x}", fastrand::u64(..)),
+            journal: None,
+            generation: 0,
+            seen: None,
+            current_is_synced: false,
+            journal_is_synced: false,
+        })
     }
 
     /// What the checkpoint says, without changing anything, and who wrote it. `None` if there is no checkpoint.
@@ -158,7 +175,7 @@ impl FileStore {
 
     /// Writes the journal anew, under a new name first, with these names.
     fn write_journal(&mut self, names: &HashSet<SegmentName>) -> Result<(), StoreError> {
-        self.journal = None;
+        (self.journal, self.journal_is_synced) = (None, false);
         let mut sorted: Vec<_> = names.iter().collect();
         sorted.sort();
         let text = journal::write(&self.journal_id, sorted);
@@ -168,16 +185,20 @@ impl FileStore {
     /// Writes a file under a temporary name and renames it. Not synced: see [`CheckpointStore::sync`].
     fn replace(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
         let temporary = format!("{suffix}.tmp");
-        self.write(&temporary, text)?;
+        self.write(&temporary, text, Reach::Kernel)?;
         std::fs::rename(self.path(&temporary), self.path(suffix)).map_err(self.io("replace", suffix))
     }
 
-    /// Writes a file, in place if it exists: that needs no space on a disk that has become full.
-    fn write(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
+    /// Writes a file, in place if it exists: that needs no space on a disk that has become full, and the disk's journal
+    /// need not be written to bring it there.
+    fn write(&self, suffix: &str, text: &[u8], reach: Reach) -> Result<(), StoreError> {
         let write = || {
             let mut file = private().write(true).create(true).truncate(false).open(self.path(suffix))?;
             file.write_all(text)?;
-            file.set_len(text.len() as u64)
+            if file.metadata()?.len() != text.len() as u64 {
+                file.set_len(text.len() as u64)?;
+            }
+            if reach == Reach::Disk { file.sync_data() } else { Ok(()) }
         };
         write().map_err(self.io("write", suffix))
     }
@@ -216,6 +237,7 @@ impl FileStore {
                 private().append(true).open(self.path(".finished")).map_err(self.io("open", ".finished"))?;
             self.journal = Some(file);
         }
+        self.journal_is_synced = false;
         let mut text = String::new();
         // An append that failed half-way left half a line; a line break ends it, and a reader ignores what is no entry.
         text.push('\n');
@@ -243,16 +265,54 @@ impl FileStore {
         }
     }
 
+    /// Writes a checkpoint and puts it in its place.
+    fn next_generation(&mut self, saved: &Saved, reach: Reach) -> Result<(), StoreError> {
+        let directory = self.directory.path();
+        let Some(text) =
+            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
+        else {
+            return Ok(());
+        };
+        self.write(".tmp", &text, reach)?;
+        self.notice_foreign_writer();
+        self.rotate(reach)?;
+        self.generation += 1;
+        self.seen = self.stamp();
+        Ok(())
+    }
+
+    fn sync_journal(&mut self) -> Result<(), StoreError> {
+        if !self.journal_is_synced {
+            self.sync_file(".finished")?;
+            self.journal_is_synced = true;
+        }
+        Ok(())
+    }
+
+    fn sync_file(&self, suffix: &str) -> Result<(), StoreError> {
+        match File::open(self.path(suffix)).and_then(|file| file.sync_data()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.io("sync", suffix)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_names(&mut self) -> Result<(), StoreError> {
+        self.directory.sync().map_err(self.io("sync", ""))?;
+        self.current_is_synced = true;
+        Ok(())
+    }
+
     /// Puts the spare file in the checkpoint's place. There is no moment at which the checkpoint is missing.
     ///
-    /// What was there becomes the previous generation if it is known to be on the disk, and the spare otherwise: so the
-    /// previous generation is one that a loss of power can't take, and most commits write to a file that exists and
-    /// exchange two names. Renaming over a file costs many times that, since ext4 begins to write out its data then.
-    fn rotate(&mut self) -> Result<(), StoreError> {
+    /// What was there becomes the previous generation if it is known to be on the disk while the new one is not, and the
+    /// spare otherwise: so there always is a generation that a loss of power can't take, and most commits write to a file
+    /// that exists and exchange two names. Renaming over a file costs many times that, since ext4 begins to write out its
+    /// data then.
+    fn rotate(&mut self, new: Reach) -> Result<(), StoreError> {
         let (spare, current, previous) = (self.path(".tmp"), self.path(""), self.path(".prev"));
-        let synced = std::mem::take(&mut self.current_is_synced);
+        let keep = std::mem::take(&mut self.current_is_synced) && new == Reach::Kernel;
         match renameat_with(CWD, &spare, CWD, &current, RenameFlags::EXCHANGE) {
-            Ok(()) if synced => std::fs::rename(&spare, &previous).map_err(self.io("replace", ".prev")),
+            Ok(()) if keep => std::fs::rename(&spare, &previous).map_err(self.io("replace", ".prev")),
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::NOENT) => {
                 std::fs::rename(&spare, &current).map_err(self.io("replace", ""))
@@ -296,30 +356,22 @@ impl CheckpointStore for FileStore {
 
     fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.append_to_journal(finished)?;
-        let directory = self.directory.path();
-        let Some(text) =
-            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
-        else {
-            return Ok(());
-        };
-        self.write(".tmp", &text)?;
-        self.notice_foreign_writer();
-        self.rotate()?;
-        self.generation += 1;
-        self.seen = self.stamp();
-        Ok(())
+        self.next_generation(saved, Reach::Kernel)
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        for suffix in [".finished", ""] {
-            match File::open(self.path(suffix)).and_then(|file| file.sync_all()) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.io("sync", suffix)(e)),
-                _ => {}
-            }
-        }
-        self.directory.sync().map_err(self.io("sync", ""))?;
-        self.current_is_synced = true;
-        Ok(())
+        self.sync_journal()?;
+        self.sync_file("")?;
+        self.sync_names()
+    }
+
+    /// One write of data and one of names to the disk, both of which the disk does together for the consumers that commit
+    /// at the same time.
+    fn save_synced(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
+        self.append_to_journal(finished)?;
+        self.sync_journal()?;
+        self.next_generation(saved, Reach::Disk)?;
+        self.sync_names()
     }
 }
 

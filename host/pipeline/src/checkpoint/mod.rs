@@ -77,6 +77,16 @@ pub trait CheckpointStore: Send {
     /// # Errors
     /// If the disk says so.
     fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// Saves as [`save`](Self::save) does, and brings it to the disk. A store may know a cheaper way than one after the
+    /// other.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save) and [`sync`](Self::sync). What was saved may be there then or not; it must be saved again.
+    fn save_synced(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
+        self.save(saved, finished)?;
+        self.sync()
+    }
 }
 
 /// What went wrong with a checkpoint.
