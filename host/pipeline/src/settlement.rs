@@ -386,10 +386,6 @@ impl Inner {
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        // A record must not be lost between the two: it is on the disk before the checkpoint passes it.
-        if let Some(quarantine) = &mut self.quarantine {
-            quarantine.sync()?;
-        }
         // Before a checkpoint passes what is in it.
         if let Some(quarantine) = &mut self.quarantine {
             quarantine.sync()?;

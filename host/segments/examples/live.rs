@@ -1,5 +1,6 @@
 //! How long a record takes from the writer's flush to the output of a command:
 //! `live DIR COUNT [GAP_MS] -- COMMAND…`. The command prints each record of DIR as a line.
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +35,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     child.wait()?;
     took.sort_unstable();
     let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
-    println!("p50 {:?} p90 {:?} p99 {:?} max {:?}", at(0.5), at(0.9), at(0.99), at(1.0));
+    eprintln!("p50 {:?} p90 {:?} p99 {:?} max {:?}", at(0.5), at(0.9), at(0.99), at(1.0));
     Ok(())
 }
