@@ -8,11 +8,19 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tailweir_core::{Block, Identity, Mark, SegmentName};
 use tailweir_segments::{Begun, Cursor, ReadError, Reader, ReaderOptions, Start, Step, Waker};
 use tokio::sync::Notify;
+
+/// How long a consumer may hold up those that share a pass with it, in all, before it is detached. On a busy machine any of
+/// them may get no turn for a while; what is read once for all of them is worth that wait.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The part of the bytes that may be read ahead which a pass gets that is not the first: it is there for those that cannot
+/// keep up.
+const FURTHER_PASS: usize = 8;
 
 /// The longest that a pass waits for the directory to change. The watcher only hints.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -121,7 +129,12 @@ impl Pool {
             }
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (pass, first) = Pass::start(id, &self.options, self.window, place, notify)?;
+        let (mut options, mut window) = (self.options.clone(), self.window);
+        if !passes.is_empty() {
+            (options.workers, options.read_ahead_bytes) = (1, options.read_ahead_bytes / FURTHER_PASS);
+            window /= FURTHER_PASS;
+        }
+        let (pass, first) = Pass::start(id, &options, window, place, notify)?;
         passes.push(Arc::downgrade(&pass));
         Ok(first)
     }
@@ -167,6 +180,8 @@ struct State {
 struct Subscriber {
     /// The number of the item that it takes next.
     next: u64,
+    /// For how long others have waited for it.
+    held_up: Duration,
     detached: bool,
     notify: Arc<Notify>,
 }
@@ -240,7 +255,7 @@ impl Pass {
         let id = state.next_subscriber;
         state.next_subscriber += 1;
         let next = state.first;
-        state.subscribers.insert(id, Subscriber { next, detached: false, notify: notify.clone() });
+        state.subscribers.insert(id, Subscriber { next, held_up: Duration::ZERO, detached: false, notify: notify.clone() });
         Subscription { pass: self.clone(), id }
     }
 
@@ -272,11 +287,18 @@ impl Pass {
                 return true;
             }
             let head = state.first + state.window.len() as u64;
-            if state.subscribers.values().any(|s| !s.detached && s.next == head) {
+            if !state.subscribers.values().any(|s| !s.detached && s.next == head) {
+                state = self.demand.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (slowest, begun) = (state.first, Instant::now());
+            let patience = state.patience();
+            if patience.is_zero() {
                 state.detach_slowest();
                 continue;
             }
-            state = self.demand.wait(state).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.demand.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            state.charge(slowest, begun.elapsed());
         }
     }
 
@@ -295,10 +317,24 @@ impl Pass {
 }
 
 impl State {
-    /// Detaches the subscribers that hold the window's first item.
+    /// For how long others may still wait for those that hold the window's first item.
+    fn patience(&self) -> Duration {
+        let slowest = self.subscribers.values().filter(|s| !s.detached && s.next == self.first);
+        slowest.map(|s| PATIENCE.saturating_sub(s.held_up)).min().unwrap_or_default()
+    }
+
+    /// Notes that others have waited for those whose next item had the number `slowest`, and may have it still.
+    fn charge(&mut self, slowest: u64, waited: Duration) {
+        for subscriber in self.subscribers.values_mut().filter(|s| s.next <= slowest + 1) {
+            subscriber.held_up += waited;
+        }
+    }
+
+    /// Detaches the subscribers that hold the window's first item and have been waited for.
     fn detach_slowest(&mut self) {
         let first = self.first;
-        for subscriber in self.subscribers.values_mut().filter(|s| !s.detached && s.next == first) {
+        let slowest = |s: &&mut Subscriber| !s.detached && s.next == first && s.held_up >= PATIENCE;
+        for subscriber in self.subscribers.values_mut().filter(slowest) {
             subscriber.detached = true;
             subscriber.notify.notify_one();
         }
