@@ -1,6 +1,8 @@
 //! Development tasks, run as `cargo xtask …`. This is the one place that builds guests.
 
+mod bench;
 mod guests;
+mod measure;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measures the release build and its peers, and writes docs/performance.md
+    Bench(bench::BenchArgs),
     /// Builds every guest in `examples/plugins` and `tests/guests` into `target/guests`
     Guests(Guests),
     /// Builds the guests and runs all tests
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     let root = root();
     match task {
+        Task::Bench(arguments) => bench::run(&root, arguments),
         Task::Guests(Guests { check, update }) => {
             let built = guests::build_all(&root)?;
             if check {
