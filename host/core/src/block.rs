@@ -1,10 +1,15 @@
 //! A block: consecutive lines of one segment in one arena.
 
+mod shelf;
+
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use self::shelf::Index;
+pub use self::shelf::Shelf;
 use crate::json::members::{Found, Members};
 use crate::json::tokens::{Line, Tokens};
 use crate::json::{self, Invalid};
@@ -86,11 +91,20 @@ pub struct Block {
     from: Point,
     to: Mark,
     text: Vec<u8>,
-    slots: Vec<Slot>,
-    members: Members,
+    index: Index,
     repaired: Vec<Box<str>>,
     defects: Vec<Defect>,
     blank: u64,
+    /// Where its memory goes.
+    shelf: Option<Arc<Shelf>>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.shelf.take() {
+            shelf.put(std::mem::take(&mut self.text), std::mem::take(&mut self.index));
+        }
+    }
 }
 
 impl Block {
@@ -104,6 +118,41 @@ impl Block {
     /// # Panics
     /// If `text` is longer than `u32::MAX` bytes.
     pub fn parse(segment: SegmentName, identity: Identity, from: Point, frame: Frame, text: Vec<u8>) -> Self {
+        let index = Index::for_text(text.len());
+        Self::parse_into(index, segment, identity, from, frame, text)
+    }
+
+    /// [Parses](Self::parse) with memory from `shelf`, where that of the block goes when it is dropped; unless the arena
+    /// is not one that the shelf keeps.
+    ///
+    /// # Panics
+    /// If `text` is longer than `u32::MAX` bytes.
+    pub fn parse_with(
+        shelf: &Arc<Shelf>,
+        segment: SegmentName,
+        identity: Identity,
+        from: Point,
+        frame: Frame,
+        text: Vec<u8>,
+    ) -> Self {
+        if !shelf.fits(&text) {
+            // A few lines would keep the memory of many.
+            return Self::parse(segment, identity, from, frame, text);
+        }
+        let index = shelf.take_index(text.len());
+        let mut block = Self::parse_into(index, segment, identity, from, frame, text);
+        block.shelf = Some(shelf.clone());
+        block
+    }
+
+    fn parse_into(
+        index: Index,
+        segment: SegmentName,
+        identity: Identity,
+        from: Point,
+        frame: Frame,
+        text: Vec<u8>,
+    ) -> Self {
         assert!(u32::try_from(text.len()).is_ok(), "a block's arena is addressed with 32 bits");
         debug_assert!(frame.decompressed <= from.offset, "the frame begins behind the block");
         let mut block = Self {
@@ -111,12 +160,12 @@ impl Block {
             identity,
             from,
             to: Mark { point: from, frame },
-            slots: Vec::with_capacity(text.len() / 512),
             text: Vec::new(),
-            members: Members::with_capacity(text.len() / 32),
+            index,
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
+            shelf: None,
         };
         let mut tokens = Tokens::default();
         let mut start = 0;
@@ -142,8 +191,9 @@ impl Block {
         to: Mark,
         defect: Defect,
     ) -> Self {
-        let (text, slots, members, repaired) = (Vec::new(), Vec::new(), Members::default(), Vec::new());
-        Self { segment, identity, from, to, text, slots, members, repaired, defects: vec![defect], blank: 0 }
+        let (text, index, repaired) = (Vec::new(), Index::default(), Vec::new());
+        let (defects, blank, shelf) = (vec![defect], 0, None);
+        Self { segment, identity, from, to, text, index, repaired, defects, blank, shelf }
     }
 
     /// Adds the line from `start` on as a record, a defect or a blank line.
@@ -157,12 +207,12 @@ impl Block {
             offset: start as u32,
             line: (self.to.point.line - self.from.line) as u32,
             repaired: 0,
-            members: self.members.len() as u32,
+            members: self.index.members.len() as u32,
             member_count: NOT_INDEXED,
         };
-        if utf8 && self.members.add(line) == Found::Valid {
-            slot.member_count = self.members.len() as u32 - slot.members;
-            return self.slots.push(slot);
+        if utf8 && self.index.members.add(line) == Found::Valid {
+            slot.member_count = self.index.members.len() as u32 - slot.members;
+            return self.index.slots.push(slot);
         }
         let line = String::from_utf8_lossy(&text[start..end]);
         let kind = match json::validate(&line) {
@@ -171,7 +221,7 @@ impl Block {
                     self.repaired.push(text.into());
                     slot.repaired = self.repaired.len() as u32;
                 }
-                return self.slots.push(slot);
+                return self.index.slots.push(slot);
             }
             Err(Invalid::Blank) => return self.blank += 1,
             Err(Invalid::Null) => DefectKind::Null,
@@ -223,12 +273,12 @@ impl Block {
 
     /// How many records it holds.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.index.slots.len()
     }
 
     /// Whether it holds no record. It still stands for the lines between `from` and `to`.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.index.slots.is_empty()
     }
 
     /// Lines that are not records, in order.
@@ -249,8 +299,7 @@ impl Block {
     /// Bytes that the block keeps in memory.
     pub fn footprint(&self) -> usize {
         self.text.capacity()
-            + self.slots.capacity() * size_of::<Slot>()
-            + self.members.footprint()
+            + self.index.footprint()
             + self.repaired.iter().map(|r| r.len()).sum::<usize>()
             + self.defects.iter().map(|d| d.bytes.len()).sum::<usize>()
             + size_of::<Self>()
@@ -261,28 +310,28 @@ impl Block {
     /// # Panics
     /// If `index` is not below [`len`](Self::len), as do the methods below.
     pub fn bytes(&self, index: usize) -> &[u8] {
-        let slot = self.slots[index];
+        let slot = self.index.slots[index];
         &self.text[slot.start as usize..][..slot.len as usize]
     }
 
     /// Whether right behind a record's bytes there is its line break, and then the next record, if there is one.
     pub(crate) fn is_followed(&self, index: usize) -> bool {
-        let slot = self.slots[index];
+        let slot = self.index.slots[index];
         let end = (slot.start + slot.len) as usize;
         self.text.get(end) == Some(&b'\n')
-            && self.slots.get(index + 1).is_none_or(|next| next.start as usize == end + 1)
+            && self.index.slots.get(index + 1).is_none_or(|next| next.start as usize == end + 1)
     }
 
     /// The text from one record to another, with the line break behind the latter if it [is there](Self::is_followed).
     pub(crate) fn text_of(&self, first: usize, last: usize) -> &[u8] {
-        let (from, to) = (self.slots[first], self.slots[last]);
+        let (from, to) = (self.index.slots[first], self.index.slots[last]);
         let end = (to.start + to.len) as usize + usize::from(self.is_followed(last));
         &self.text[from.start as usize..end]
     }
 
     /// A record's JSON text, with U+FFFD in place of bytes that are not UTF-8.
     pub fn text(&self, index: usize) -> &str {
-        match self.slots[index].repaired {
+        match self.index.slots[index].repaired {
             // SAFETY: `Block::take_line` leaves a slot without repaired text only where it has seen the bytes to be UTF-8.
             0 => unsafe { std::str::from_utf8_unchecked(self.bytes(index)) },
             n => &self.repaired[n as usize - 1],
@@ -292,7 +341,7 @@ impl Block {
     /// The text of the value that `pointer` leads to in a record.
     pub fn find(&self, index: usize, pointer: &Pointer) -> Option<&str> {
         // A record that has members is an object: its text, which is in nobody's cache yet, need not be asked.
-        let is_object = ![0, NOT_INDEXED].contains(&self.slots[index].member_count);
+        let is_object = ![0, NOT_INDEXED].contains(&self.index.slots[index].member_count);
         let found = if is_object { pointer.find_by(|key| self.field(index, key)) } else { None };
         found.unwrap_or_else(|| pointer.find(self.text(index)))
     }
@@ -300,27 +349,27 @@ impl Block {
     /// Whether a record's text is known to begin with the brace of an object and its first key, right behind one another.
     /// That is told without the text, which may be far away in memory. If not, it may be an object all the same.
     pub fn opens_with_key(&self, index: usize) -> bool {
-        let slot = self.slots[index];
+        let slot = self.index.slots[index];
         slot.member_count != NOT_INDEXED
-            && self.members.first_key(slot.member_range()) == Some(slot.start.saturating_add(2))
+            && self.index.members.first_key(slot.member_range()) == Some(slot.start.saturating_add(2))
     }
 
     /// The text of the value of a record's member `key`; of the last one, if the key is there more than once. `None` if
     /// there is none, or the record is no object.
     pub fn field(&self, index: usize, key: &str) -> Option<&str> {
-        let slot = self.slots[index];
+        let slot = self.index.slots[index];
         if slot.member_count == NOT_INDEXED {
             return json::get(self.text(index), key);
         }
         let record = &self.text[..(slot.start + slot.len) as usize];
-        let value = self.members.find(record, slot.member_range(), key)?;
+        let value = self.index.members.find(record, slot.member_range(), key)?;
         // SAFETY: the members of a record were found in UTF-8 text, and begin and end next to ASCII.
         Some(unsafe { std::str::from_utf8_unchecked(&record[value]) })
     }
 
     /// A record's line number, counted from 1.
     pub fn line(&self, index: usize) -> u64 {
-        self.from.line + u64::from(self.slots[index].line)
+        self.from.line + u64::from(self.index.slots[index].line)
     }
 
     /// A record's position.
@@ -328,13 +377,13 @@ impl Block {
         Position {
             segment: self.segment.clone(),
             line: self.line(index),
-            offset: self.from.offset + u64::from(self.slots[index].offset),
+            offset: self.from.offset + u64::from(self.index.slots[index].offset),
         }
     }
 
     /// The point behind a record's line.
     pub fn end_of(&self, index: usize) -> Mark {
-        let slot = self.slots[index];
+        let slot = self.index.slots[index];
         let len = self.line_end(slot) - slot.start as usize;
         let offset = self.from.offset + u64::from(slot.offset) + len as u64;
         Mark { point: Point { line: self.line(index), offset }, frame: self.to.frame }
@@ -364,14 +413,14 @@ impl Block {
             identity: self.identity,
             from: self.from,
             to: self.to,
-            text: Vec::with_capacity(indices.clone().map(|index| line(self.slots[index]).len()).sum()),
-            slots: Vec::with_capacity(indices.clone().count()),
-            members: Members::default(),
+            text: Vec::with_capacity(indices.clone().map(|index| line(self.index.slots[index]).len()).sum()),
+            index: Index { slots: Vec::with_capacity(indices.clone().count()), members: Members::default() },
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
+            shelf: None,
         };
-        for slot in indices.map(|index| self.slots[index]) {
+        for slot in indices.map(|index| self.index.slots[index]) {
             let start = part.text.len() as u32;
             part.text.extend_from_slice(&self.text[line(slot)]);
             let mut repaired = 0;
@@ -379,18 +428,18 @@ impl Block {
                 part.repaired.push(self.repaired[slot.repaired as usize - 1].clone());
                 repaired = part.repaired.len() as u32;
             }
-            let members = part.members.len() as u32;
+            let members = part.index.members.len() as u32;
             if slot.member_count != NOT_INDEXED {
                 let range = slot.member_range();
-                part.members.copy(&self.members, range, i64::from(slot.start) - i64::from(start));
+                part.index.members.copy(&self.index.members, range, i64::from(slot.start) - i64::from(start));
             }
-            part.slots.push(Slot { start, repaired, members, ..slot });
+            part.index.slots.push(Slot { start, repaired, members, ..slot });
         }
         part
     }
 
     /// The index of the first record whose line is after `line`; [`len`](Self::len) if there is none.
     pub fn first_after(&self, line: u64) -> usize {
-        self.slots.partition_point(|slot| self.from.line + u64::from(slot.line) <= line)
+        self.index.slots.partition_point(|slot| self.from.line + u64::from(slot.line) <= line)
     }
 }

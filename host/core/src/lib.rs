@@ -17,7 +17,7 @@ pub mod position;
 pub mod processor;
 
 pub use batch::{Batch, BatchId, Record};
-pub use block::{Block, Defect, DefectKind};
+pub use block::{Block, Defect, DefectKind, Shelf};
 pub use event::{Event, EventSink};
 pub use filter::{Filter, FilterError, FilterFactory, Located, Verdict};
 pub use json::Pointer;

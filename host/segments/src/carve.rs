@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter, memrchr};
-use tailweir_core::{Block, Defect, DefectKind, Frame, Identity, Mark, Point, SegmentName};
+use tailweir_core::{Block, Defect, DefectKind, Frame, Identity, Mark, Point, SegmentName, Shelf};
 
 use crate::decode::{Decoder, Filled, Format};
 use crate::reader::Start;
@@ -31,6 +32,7 @@ pub(crate) struct Segment {
     file: File,
     decoder: Decoder,
     limits: Limits,
+    shelf: Arc<Shelf>,
     /// Bytes from `point` on.
     arena: Vec<u8>,
     /// So many bytes at the head of the arena hold no line break.
@@ -85,6 +87,7 @@ pub(crate) struct Piece {
     frame: Frame,
     text: Vec<u8>,
     last_line: LastLine,
+    shelf: Arc<Shelf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,11 +108,18 @@ impl Piece {
     }
 
     pub(crate) fn parse(self) -> Block {
-        let mut block = Block::parse(self.name, self.identity, self.from, self.frame, self.text);
+        let mut block =
+            Block::parse_with(&self.shelf, self.name, self.identity, self.from, self.frame, self.text);
         if self.last_line == LastLine::Cut {
             block.cut_last_line();
         }
         block
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.shelf.put_arena(std::mem::take(&mut self.arena));
     }
 }
 
@@ -120,6 +130,7 @@ impl Segment {
         format: Format,
         start: Start,
         limits: Limits,
+        shelf: Arc<Shelf>,
     ) -> io::Result<Self> {
         let frame = match start {
             Start::Mark(mark) if mark.frame.decompressed <= mark.point.offset => mark.frame,
@@ -139,6 +150,7 @@ impl Segment {
             name,
             file,
             limits,
+            shelf,
             arena: Vec::new(),
             searched: 0,
             point: Point::default(),
@@ -195,6 +207,9 @@ impl Segment {
             return Ok(next);
         }
         let Limits { block_size, max_line_size } = self.limits;
+        if self.arena.capacity() == 0 {
+            self.arena = self.shelf.take_arena();
+        }
         if self.arena.len() == self.arena.capacity() {
             let room = (max_line_size + block_size).saturating_sub(self.arena.len()).max(1);
             self.arena.reserve_exact(self.arena.len().max(block_size).min(room));
@@ -303,22 +318,38 @@ impl Segment {
 
     /// Queues the first `cut` bytes of the arena as lines.
     fn queue_piece(&mut self, cut: usize, last_line: LastLine) {
-        let tail = &self.arena[cut..];
-        let mut next = Vec::with_capacity(self.limits.block_size.max(tail.len() * 2));
-        next.extend_from_slice(tail);
-        let mut text = std::mem::replace(&mut self.arena, next);
-        text.truncate(cut);
-        // A live segment gives a few lines at a time, and their block may be kept for long.
-        if text.len() < text.capacity() / 2 {
-            text.shrink_to_fit();
-        }
+        let text = self.cut_arena(cut);
         self.searched = 0;
         let (from, frame) = (self.point, self.decoder.frame_at(self.point.offset));
         let unended = u64::from(text.last() != Some(&b'\n'));
         self.point.line += memchr_iter(b'\n', &text).count() as u64 + unended;
         self.point.offset += text.len() as u64;
-        let (name, identity) = (self.name.clone(), self.identity);
-        self.queue.push_back(Carved::Piece(Piece { name, identity, from, frame, text, last_line }));
+        let (name, identity, shelf) = (self.name.clone(), self.identity, self.shelf.clone());
+        self.queue.push_back(Carved::Piece(Piece { name, identity, from, frame, text, last_line, shelf }));
+    }
+
+    /// Takes the first `cut` bytes out of the arena.
+    fn cut_arena(&mut self, cut: usize) -> Vec<u8> {
+        // A live segment gives a few lines at a time, and their block may be kept for long.
+        let few = cut < self.arena.capacity() / 2;
+        if few && self.arena.capacity() <= self.limits.block_size * 2 {
+            let text = self.arena[..cut].to_vec();
+            self.arena.drain(..cut);
+            return text;
+        }
+        let tail = &self.arena[cut..];
+        let mut next = if tail.len() > self.limits.block_size / 2 {
+            Vec::with_capacity(tail.len() * 2)
+        } else {
+            self.shelf.take_arena()
+        };
+        next.extend_from_slice(tail);
+        let mut text = std::mem::replace(&mut self.arena, next);
+        text.truncate(cut);
+        if few {
+            text.shrink_to_fit();
+        }
+        text
     }
 
     /// Throws away what lies before `point`.

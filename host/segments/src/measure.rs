@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tailweir_core::{Mark, SegmentName};
+use tailweir_core::{Mark, SegmentName, Shelf};
 
 use crate::carve::{Carved, Limits, Segment};
 use crate::decode::{SNIFF, Sniffed, sniff};
@@ -74,7 +74,7 @@ fn measure_one(
     };
     let limits = Limits { block_size: 256 << 10, max_line_size: 1 << 30 };
     let again = file.try_clone()?;
-    let mut segment = Segment::new(name.clone(), file, format, start, limits)?;
+    let mut segment = Segment::new(name.clone(), file, format, start, limits, Shelf::new(0, limits.block_size))?;
     let before = match start {
         Start::Mark(mark) => mark.point.line,
         Start::Line(line) => line,

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tailweir_core::{Block, Mark, SegmentName};
+use tailweir_core::{Block, Mark, SegmentName, Shelf};
 
 use crate::Seal;
 use crate::carve::{Carved, Piece, Segment};
@@ -80,6 +80,7 @@ struct Shared {
     ready: Condvar,
     budget: usize,
     reserve: usize,
+    shelf: Arc<Shelf>,
 }
 
 /// The workers and what they have decoded.
@@ -88,6 +89,8 @@ pub(crate) struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// How many blocks' memory is kept for each worker: those that it is at, and those that the reader is about to drop.
+const SHELVED: usize = 4;
 /// A worker's stack: validation recurses into nested JSON.
 const STACK: usize = 8 << 20;
 
@@ -96,7 +99,8 @@ impl Pool {
     /// is the size of a usual block.
     pub(crate) fn new(workers: usize, budget: usize, reserve: usize) -> io::Result<Self> {
         let (state, work, ready) = (Mutex::default(), Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { state, work, ready, budget, reserve });
+        let shelf = Shelf::new((workers * SHELVED).min(budget / reserve.max(1)), reserve);
+        let shared = Arc::new(Shared { state, work, ready, budget, reserve, shelf });
         let mut pool = Self { shared, workers: Vec::with_capacity(workers) };
         for n in 0..workers {
             let shared = pool.shared.clone();
@@ -107,6 +111,11 @@ impl Pool {
             })?);
         }
         Ok(pool)
+    }
+
+    /// Where segments get the memory for blocks.
+    pub(crate) fn shelf(&self) -> &Arc<Shelf> {
+        &self.shared.shelf
     }
 
     /// Whether another job would help.

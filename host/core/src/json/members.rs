@@ -35,6 +35,11 @@ impl Members {
         self.keys.len()
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.lens.clear();
+    }
+
     pub(crate) fn footprint(&self) -> usize {
         self.keys.capacity() * size_of::<u32>() + self.lens.capacity()
     }

@@ -206,7 +206,8 @@ impl Reader {
         let start = entry.begun.map_or(Start::Mark(Mark::default()), |begun| begun.start);
         let limits =
             Limits { block_size: self.options.block_size, max_line_size: self.options.max_line_size };
-        let segment = Box::new(Segment::new(name.clone(), file, format, start, limits)?);
+        let shelf = self.pool.shelf().clone();
+        let segment = Box::new(Segment::new(name.clone(), file, format, start, limits, shelf)?);
         entry.identity = Some(segment.identity());
         entry.error_said = false;
         if seen.seal == Seal::Sealed {
