@@ -74,7 +74,8 @@ fn measure_one(
     };
     let limits = Limits { block_size: 256 << 10, max_line_size: 1 << 30 };
     let again = file.try_clone()?;
-    let mut segment = Segment::new(name.clone(), file, format, start, limits, Shelf::new(0, limits.block_size))?;
+    let mut segment =
+        Segment::new(name.clone(), file, format, start, limits, Shelf::new(0, limits.block_size))?;
     let before = match start {
         Start::Mark(mark) => mark.point.line,
         Start::Line(line) => line,

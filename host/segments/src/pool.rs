@@ -1,8 +1,8 @@
 //! Threads that decode sealed segments ahead of the reader.
 //!
-//! Each sealed segment is a *job*. A worker takes one bounded step at a time: it carves a piece from the first job that
-//! nobody else is at and that the budget admits, or parses a piece that was carved. So one large segment is decoded by
-//! one worker while the others parse, several are decoded at once, and the reader takes the results in order.
+//! Each sealed segment is a *job*. A worker carves a piece from the first job that nobody else is carving and that the
+//! budget admits, and parses it itself, while it is in its core's cache; meanwhile another worker may carve the next.
+//! So one large segment keeps all workers busy, several are decoded at once, and the reader takes the results in order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -30,16 +30,17 @@ impl Output {
     }
 }
 
-/// What one worker may do next.
-enum Task {
-    Carve(SegmentName, Box<Segment>),
-    Parse(Ticket, Piece),
-}
-
 /// Where the result of parsing goes.
 struct Ticket {
     name: SegmentName,
     number: u64,
+}
+
+struct Parsed {
+    ticket: Ticket,
+    block: Block,
+    /// The bytes that were reckoned for its piece.
+    held_before: usize,
 }
 
 #[derive(Default)]
@@ -61,7 +62,6 @@ struct Slot {
 #[derive(Default)]
 struct State {
     jobs: BTreeMap<SegmentName, Job>,
-    unparsed: VecDeque<(Ticket, Piece)>,
     /// Bytes in outputs, and reserved for those under way.
     held: usize,
     /// Workers that wait, and whether the reader does: nobody else need be woken.
@@ -70,6 +70,21 @@ struct State {
     stop: bool,
     /// A worker has panicked, so some output will never come.
     broken: bool,
+}
+
+impl State {
+    fn put(&mut self, parsed: Parsed) {
+        let Parsed { ticket, block, held_before } = parsed;
+        let held = block.footprint();
+        let job = self.jobs.get_mut(&ticket.name);
+        // The reader does not pass a place that is empty, so it is still there.
+        if let Some(job) = job
+            && let Some(slot) = job.outputs.get_mut((ticket.number - job.first) as usize)
+        {
+            *slot = Slot { output: Some(Output::Block(block)), held };
+            self.held = self.held - held_before + held;
+        }
+    }
 }
 
 struct Shared {
@@ -129,7 +144,11 @@ impl Pool {
     pub(crate) fn submit(&self, name: SegmentName, segment: Box<Segment>) {
         let mut state = self.shared.lock();
         state.jobs.insert(name, Job { segment: Some(segment), ..Job::default() });
-        self.shared.wake_worker(&state);
+        let wake = state.idle > 0;
+        drop(state);
+        if wake {
+            self.shared.work.notify_one();
+        }
     }
 
     /// The next output of a job, as soon as there is one. `None` if there is no such job. The job is gone after its last
@@ -146,7 +165,11 @@ impl Pool {
                     state.jobs.remove(name);
                 }
                 state.held -= slot.held;
-                self.shared.wake_worker(&state);
+                let wake = state.idle > 0 && self.shared.admissible(&state).is_some();
+                drop(state);
+                if wake {
+                    self.shared.work.notify_one();
+                }
                 return slot.output;
             }
             if broken {
@@ -189,85 +212,72 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some(task) = self.next_task() {
-            match task {
-                Task::Carve(name, mut segment) => {
-                    let result = segment.step(Seal::Sealed);
-                    self.carved(name, segment, result);
-                }
-                Task::Parse(ticket, piece) => {
-                    let held = piece.footprint();
-                    let block = piece.parse();
-                    self.parsed(ticket, block, held);
-                }
-            }
+        let mut parsed = None;
+        while let Some((name, mut segment)) = self.next_segment(parsed.take()) {
+            let result = segment.step(Seal::Sealed);
+            parsed = self.carved(name, segment, result).map(|(ticket, piece)| {
+                let held_before = piece.footprint();
+                Parsed { ticket, block: piece.parse(), held_before }
+            });
         }
     }
 
-    /// Waits for something to do. `None` when it is time to stop.
-    fn next_task(&self) -> Option<Task> {
-        let mut state = self.lock();
-        loop {
-            if state.stop {
-                return None;
-            }
-            if let Some((ticket, piece)) = state.unparsed.pop_front() {
-                return Some(Task::Parse(ticket, piece));
-            }
-            if let Some((name, segment)) = self.admitted(&mut state) {
-                state.held += self.reserve;
-                return Some(Task::Carve(name, segment));
-            }
-            state.idle += 1;
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
+    /// Puts away what was parsed and gives a segment to carve, for which it may wait. `None` when it is time to stop.
+    fn next_segment(&self, parsed: Option<Parsed>) -> Option<(SegmentName, Box<Segment>)> {
+        // It is dropped after the lock, so that nobody is woken only to wait for that.
+        let mut wakes = Wakes { shared: self, worker: false, reader: false };
+        let mut guard = self.lock();
+        if let Some(parsed) = parsed {
+            wakes.reader = guard.reader_waits;
+            guard.put(parsed);
         }
-    }
-
-    fn wake_worker(&self, state: &State) {
-        if state.idle > 0 {
-            self.work.notify_one();
-        }
-    }
-
-    fn wake_reader(&self, state: &State) {
-        if state.reader_waits {
-            self.ready.notify_one();
-        }
-    }
-
-    /// The first job that may go on. Beyond the budget only the one does that the reader waits for.
-    fn admitted(&self, state: &mut State) -> Option<(SegmentName, Box<Segment>)> {
-        let fits = state.held + self.reserve <= self.budget;
-        for (n, (name, job)) in state.jobs.iter_mut().enumerate() {
-            if fits || (n == 0 && job.outputs.is_empty()) {
-                if let Some(segment) = job.segment.take() {
-                    return Some((name.clone(), segment));
-                }
-            } else {
-                break;
+        while !guard.stop {
+            let name = self.admissible(&guard).cloned();
+            let job = name.as_ref().and_then(|name| guard.jobs.get_mut(name));
+            let segment = job.and_then(|job| job.segment.take());
+            if let (Some(name), Some(segment)) = (name, segment) {
+                guard.held += self.reserve;
+                return Some((name, segment));
             }
+            wakes.wake();
+            guard.idle += 1;
+            guard = self.work.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard.idle -= 1;
         }
         None
     }
 
-    fn carved(&self, name: SegmentName, segment: Box<Segment>, result: io::Result<Carved>) {
+    /// The first job that may go on. Beyond the budget only the one does that the reader waits for.
+    fn admissible<'a>(&self, state: &'a State) -> Option<&'a SegmentName> {
+        let fits = state.held + self.reserve <= self.budget;
+        let mut jobs = state.jobs.iter().enumerate();
+        let admitted = jobs.by_ref().take_while(|(n, (_, job))| fits || (*n == 0 && job.outputs.is_empty()));
+        admitted.map(|(_, job)| job).find(|(_, job)| job.segment.is_some()).map(|(name, _)| name)
+    }
+
+    /// Puts away what was carved, so that another worker may go on with the segment. Returns the piece, if that is it.
+    fn carved(
+        &self,
+        name: SegmentName,
+        segment: Box<Segment>,
+        result: io::Result<Carved>,
+    ) -> Option<(Ticket, Piece)> {
+        let mut wakes = Wakes { shared: self, worker: false, reader: false };
         let mut guard = self.lock();
         let state = &mut *guard;
         state.held -= self.reserve;
         // The reader removes a job only after its last output, so it is still there.
-        let Some(job) = state.jobs.get_mut(&name) else {
-            return;
-        };
+        let job = state.jobs.get_mut(&name)?;
+        let mut piece = None;
         let (output, held) = match result {
             Ok(Carved::Working) => {
                 job.segment = Some(segment);
-                return;
+                return None;
             }
-            Ok(Carved::Piece(piece)) => {
+            Ok(Carved::Piece(carved)) => {
                 let number = job.first + job.outputs.len() as u64;
-                let held = piece.footprint();
-                state.unparsed.push_back((Ticket { name, number }, piece));
+                let held = carved.footprint();
+                piece = Some((Ticket { name, number }, carved));
                 (None, held)
             }
             Ok(Carved::Oversized(block)) => {
@@ -286,25 +296,34 @@ impl Shared {
         } else {
             job.segment = Some(segment);
         }
-        let parsed = output.is_some();
+        wakes.reader = output.is_some() && state.reader_waits;
         job.outputs.push_back(Slot { output, held });
-        self.wake_worker(state);
-        if parsed {
-            self.wake_reader(state);
+        // If there is no piece, this worker goes on with the segment.
+        wakes.worker = piece.is_some() && state.idle > 0 && self.admissible(state).is_some();
+        piece
+    }
+}
+
+/// Who is to be woken when this is dropped.
+struct Wakes<'a> {
+    shared: &'a Shared,
+    worker: bool,
+    reader: bool,
+}
+
+impl Wakes<'_> {
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.worker) {
+            self.shared.work.notify_one();
+        }
+        if std::mem::take(&mut self.reader) {
+            self.shared.ready.notify_one();
         }
     }
+}
 
-    fn parsed(&self, ticket: Ticket, block: Block, held_before: usize) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let Some(job) = state.jobs.get_mut(&ticket.name) else {
-            return;
-        };
-        let held = block.footprint();
-        if let Some(slot) = job.outputs.get_mut((ticket.number - job.first) as usize) {
-            *slot = Slot { output: Some(Output::Block(block)), held };
-            state.held = state.held - held_before + held;
-        }
-        self.wake_reader(state);
+impl Drop for Wakes<'_> {
+    fn drop(&mut self) {
+        self.wake();
     }
 }
