@@ -236,6 +236,15 @@ impl Block {
         });
     }
 
+    /// Says how many more lines lie before it than [`parse`](Self::parse) was told.
+    pub fn move_lines(&mut self, by: u64) {
+        self.from.line += by;
+        self.to.point.line += by;
+        for defect in &mut self.defects {
+            defect.line += by;
+        }
+    }
+
     /// Says that the stream was cut in the last line: if that is no valid JSON text, this is why.
     pub fn cut_last_line(&mut self) {
         if let Some(last) = self.defects.last_mut()
@@ -274,6 +283,11 @@ impl Block {
     /// How many records it holds.
     pub fn len(&self) -> usize {
         self.index.slots.len()
+    }
+
+    /// How many lines it has, those that are no records included.
+    pub fn lines(&self) -> u64 {
+        self.to.point.line - self.from.line
     }
 
     /// Whether it holds no record. It still stands for the lines between `from` and `to`.

@@ -5,13 +5,49 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tailweir_core::{Batch, Block, DefectKind, Frame, Identity, Mark, Point, SegmentName};
+use tailweir_core::{Batch, Block, DefectKind, Frame, Identity, Mark, Point, SegmentName, Shelf};
 
 const IDENTITY: Identity = Identity { inode: 1, head_len: 4, head: 7 };
 
 fn parse(from: Point, text: &[u8]) -> Block {
     let frame = Frame { compressed: 3, decompressed: 0 };
     Block::parse(SegmentName::new("s").unwrap(), IDENTITY, from, frame, text.to_vec())
+}
+
+/// Memory of one block is that of the next, and nothing of what was in it is seen again.
+#[test]
+fn memory_is_used_again_and_bounded() {
+    let shelf = Shelf::new(1, 64);
+    let parse = |line: u64, text: &str| {
+        let mut arena = shelf.take_arena();
+        arena.extend_from_slice(text.as_bytes());
+        let from = Point { line, offset: 9 };
+        let segment = SegmentName::new("s").unwrap();
+        let place = arena.as_ptr();
+        (Block::parse_with(&shelf, segment, IDENTITY, from, Frame::default(), arena), place)
+    };
+    let first = "{\"a\":1,\"b\":2}\n17\n{\"a\":3}";
+    let (block, place) = parse(0, first);
+    assert_eq!((block.lines(), block.field(0, "b"), block.field(2, "a")), (3, Some("2"), Some("3")));
+    drop(block);
+    let (mut block, again) = parse(5, "{\"b\":4}\n!\n");
+    assert_eq!(again, place);
+    assert_eq!((block.len(), block.field(0, "b"), block.field(0, "a")), (1, Some("4"), None));
+    block.move_lines(100);
+    assert_eq!(
+        (block.from().line, block.line(0), block.defects()[0].line, block.to().point.line),
+        (105, 106, 107, 107)
+    );
+    // While one is in use, another gets memory of its own; of both only one is kept. What is too large is not.
+    let (other, elsewhere) = parse(0, "1");
+    assert_ne!(elsewhere, place);
+    drop(other);
+    drop(block);
+    shelf.put_arena(Vec::with_capacity(1000));
+    shelf.put_arena(Vec::with_capacity(10));
+    let kept = [shelf.take_arena(), shelf.take_arena()];
+    assert_eq!(kept[0].as_ptr(), elsewhere);
+    assert!(kept.iter().all(|arena| arena.is_empty() && (64..=128).contains(&arena.capacity())));
 }
 
 /// What a line became.

@@ -1,7 +1,7 @@
 //! One segment's decompressed stream, carved at line ends.
 //!
 //! A [`Segment`] decompresses straight into the arena that becomes the block; only the unfinished last line is copied,
-//! to the head of the next arena.
+//! to the head of the next arena. Nobody counts the lines of a piece before it is parsed, when they are counted anyway.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -37,6 +37,7 @@ pub(crate) struct Segment {
     arena: Vec<u8>,
     /// So many bytes at the head of the arena hold no line break.
     searched: usize,
+    /// The end of what is queued or was given. Its line is that of what was skipped and [counted](Self::count).
     point: Point,
     skip: Skip,
     oversized: Option<Oversized>,
@@ -61,7 +62,7 @@ struct Oversized {
     head: Vec<u8>,
 }
 
-/// What one step gives.
+/// What one step gives. Lines are numbered as if blocks that were not [counted](Segment::count) had none.
 pub(crate) enum Carved {
     /// Whole lines.
     Piece(Piece),
@@ -101,6 +102,12 @@ enum LastLine {
 impl Piece {
     pub(crate) fn len(&self) -> u64 {
         self.text.len() as u64
+    }
+
+    /// How many lines it has.
+    pub(crate) fn count_lines(&self) -> u64 {
+        let unended = self.text.last().is_some_and(|last| *last != b'\n');
+        memchr_iter(b'\n', &self.text).count() as u64 + u64::from(unended)
     }
 
     pub(crate) fn footprint(&self) -> usize {
@@ -182,9 +189,9 @@ impl Segment {
         Mark { point, frame: self.decoder.frame_at(point.offset) }
     }
 
-    /// The end of the lines that were given.
-    pub(crate) fn point(&self) -> Point {
-        self.point
+    /// Counts the lines of a block that was given. What is given next is numbered after them.
+    pub(crate) fn count(&mut self, block: &Block) {
+        self.point.line += block.lines();
     }
 
     /// Bytes of a line that has not ended yet.
@@ -203,8 +210,8 @@ impl Segment {
     /// Does a bounded amount of work. `seal` must have been looked up before the call: if the segment was sealed then,
     /// what is read now is all there will be.
     pub(crate) fn step(&mut self, seal: Seal) -> io::Result<Carved> {
-        if let Some(next) = self.queue.pop_front() {
-            return Ok(next);
+        if !self.queue.is_empty() {
+            return Ok(self.next_queued(Carved::Working));
         }
         let Limits { block_size, max_line_size } = self.limits;
         if self.arena.capacity() == 0 {
@@ -236,20 +243,34 @@ impl Segment {
             Filled::Starved if seal == Seal::Open => self.carve_lines(None),
             Filled::Damaged(reason) => {
                 self.carve_lines(Some(LastLine::Cut));
-                self.queue.push_back(Carved::Damaged { line: self.point.line, reason });
+                self.queue.push_back(Carved::Damaged { line: 0, reason });
             }
             Filled::Starved => {
                 let cut = self.decoder.is_cut();
                 self.carve_lines(Some(if cut { LastLine::Cut } else { LastLine::Whole }));
                 if cut {
                     let reason = "it ends in the middle of a compressed frame".to_owned();
-                    self.queue.push_back(Carved::Damaged { line: self.point.line, reason });
+                    self.queue.push_back(Carved::Damaged { line: 0, reason });
                 }
                 let end = self.mark_at(self.point);
                 self.queue.push_back(Carved::End(end));
             }
         }
-        self.queue.pop_front().unwrap_or(nothing)
+        self.next_queued(nothing)
+    }
+
+    /// The first in the queue, with the number of its line, or `nothing`.
+    fn next_queued(&mut self, nothing: Carved) -> Carved {
+        let mut next = self.queue.pop_front().unwrap_or(nothing);
+        let lines = self.point.line;
+        match &mut next {
+            Carved::Piece(piece) => piece.from.line = lines,
+            Carved::Oversized(block) => block.move_lines(lines),
+            Carved::Damaged { line, .. } => *line = lines,
+            Carved::End(mark) => mark.point.line = lines,
+            Carved::Working | Carved::Starved | Carved::Short => {}
+        }
+        next
     }
 
     /// Queues whole lines. What is left in the arena behind them counts as a line if it is the `last` one.
@@ -307,11 +328,11 @@ impl Segment {
         let Some(Oversized { len, head }) = self.oversized.take() else {
             return;
         };
-        let from = self.point;
-        self.point = Point { line: from.line + 1, offset: from.offset + len + line_break as u64 };
-        let to = self.mark_at(self.point);
+        let from = Point { line: 0, offset: self.point.offset };
+        self.point.offset += len + line_break as u64;
+        let to = self.mark_at(Point { line: 1, offset: self.point.offset });
         let kind = DefectKind::TooLong { len, max: self.limits.max_line_size as u64 };
-        let defect = Defect { line: self.point.line, offset: from.offset, kind, bytes: head };
+        let defect = Defect { line: 1, offset: from.offset, kind, bytes: head };
         let block = Block::oversized(self.name.clone(), self.identity, from, to, defect);
         self.queue.push_back(Carved::Oversized(block));
     }
@@ -321,8 +342,6 @@ impl Segment {
         let text = self.cut_arena(cut);
         self.searched = 0;
         let (from, frame) = (self.point, self.decoder.frame_at(self.point.offset));
-        let unended = u64::from(text.last() != Some(&b'\n'));
-        self.point.line += memchr_iter(b'\n', &text).count() as u64 + unended;
         self.point.offset += text.len() as u64;
         let (name, identity, shelf) = (self.name.clone(), self.identity, self.shelf.clone());
         self.queue.push_back(Carved::Piece(Piece { name, identity, from, frame, text, last_line, shelf }));

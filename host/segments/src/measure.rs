@@ -76,15 +76,17 @@ fn measure_one(
     let again = file.try_clone()?;
     let mut segment =
         Segment::new(name.clone(), file, format, start, limits, Shelf::new(0, limits.block_size))?;
-    let before = match start {
-        Start::Mark(mark) => mark.point.line,
-        Start::Line(line) => line,
-    };
-    let mut bytes = 0;
+    let (mut bytes, mut lines) = (0, 0);
     loop {
         match segment.step(seal)? {
-            Carved::Piece(piece) => bytes += piece.len(),
-            Carved::Oversized(block) => bytes += block.to().point.offset - block.from().offset,
+            Carved::Piece(piece) => {
+                bytes += piece.len();
+                lines += piece.count_lines();
+            }
+            Carved::Oversized(block) => {
+                bytes += block.to().point.offset - block.from().offset;
+                lines += block.lines();
+            }
             Carved::Working | Carved::Damaged { .. } => {}
             Carved::Starved | Carved::End(_) => break,
             // It ends before its start, as if another file had taken its place.
@@ -92,6 +94,5 @@ fn measure_one(
         }
     }
     let unfinished = segment.unfinished();
-    let lines = segment.point().line.saturating_sub(before) + u64::from(unfinished > 0);
-    Ok(Some((bytes + unfinished, lines)))
+    Ok(Some((bytes + unfinished, lines + u64::from(unfinished > 0))))
 }

@@ -25,6 +25,19 @@ pub(crate) enum Output {
 }
 
 impl Output {
+    /// Numbers it behind the `lines` of the blocks before it, and adds its own to them.
+    fn count_from(&mut self, lines: &mut u64) {
+        match self {
+            Self::Block(block) => {
+                block.move_lines(*lines);
+                *lines += block.lines();
+            }
+            Self::Damaged { line, .. } => *line += *lines,
+            Self::End(mark) => mark.point.line += *lines,
+            Self::Short | Self::Failed(_) => {}
+        }
+    }
+
     fn is_last(&self) -> bool {
         matches!(self, Self::Short | Self::Failed(_) | Self::End(_))
     }
@@ -51,6 +64,8 @@ struct Job {
     outputs: VecDeque<Slot>,
     /// The number of the first of them.
     first: u64,
+    /// The lines of those that were taken.
+    lines: u64,
 }
 
 /// A result, or the place of one that is being parsed, and the bytes that it holds.
@@ -159,8 +174,11 @@ impl Pool {
             let broken = state.broken;
             let job = state.jobs.get_mut(name)?;
             if job.outputs.front().is_some_and(|slot| slot.output.is_some()) {
-                let slot = job.outputs.pop_front()?;
+                let mut slot = job.outputs.pop_front()?;
                 job.first += 1;
+                if let Some(output) = &mut slot.output {
+                    output.count_from(&mut job.lines);
+                }
                 if slot.output.as_ref().is_some_and(Output::is_last) {
                     state.jobs.remove(name);
                 }

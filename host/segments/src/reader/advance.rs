@@ -286,8 +286,15 @@ impl Reader {
         let seal = if follow.detached || seen.unlinked { Seal::Sealed } else { seen.seal };
         let identity = follow.segment.identity();
         Ok(match follow.segment.step(seal)? {
-            Carved::Piece(piece) => Followed::Step(self.block(piece.parse())),
-            Carved::Oversized(block) => Followed::Step(self.block(block)),
+            Carved::Piece(piece) => {
+                let block = piece.parse();
+                follow.segment.count(&block);
+                Followed::Step(self.block(block))
+            }
+            Carved::Oversized(block) => {
+                follow.segment.count(&block);
+                Followed::Step(self.block(block))
+            }
             Carved::Damaged { line, reason } => {
                 self.emit(Event::SegmentDamaged { segment: name.clone(), line, reason });
                 Followed::Again
