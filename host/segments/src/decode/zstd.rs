@@ -1,4 +1,9 @@
 //! zstd: any number of frames, skippable ones too, the last of which may be unfinished.
+//!
+//! The decoder keeps a window of its own and copies from it. To decode into the arenas instead (with
+//! `ZSTD_decompressContinue`, where two stretches of at least a window's size hold the history) was tried with arenas of
+//! 2.5 and 4 MiB: decompressing alone took 5 to 8 % less, which is 3 to 4 % of reading. For that, blocks would share memory
+//! that the decoder still writes to and refers to, and several of them would stay for the sake of one: it is not worth it.
 
 use std::fs::File;
 use std::io;
