@@ -255,7 +255,10 @@ impl Pass {
         let id = state.next_subscriber;
         state.next_subscriber += 1;
         let next = state.first;
-        state.subscribers.insert(id, Subscriber { next, held_up: Duration::ZERO, detached: false, notify: notify.clone() });
+        state.subscribers.insert(
+            id,
+            Subscriber { next, held_up: Duration::ZERO, detached: false, notify: notify.clone() },
+        );
         Subscription { pass: self.clone(), id }
     }
 

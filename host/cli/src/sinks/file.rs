@@ -52,14 +52,17 @@ impl FileSink {
             self.file = Some(open(&self.options.path)?);
         }
         let file = self.file.as_mut().expect("opened above");
-        let before = file.metadata()?.len();
+        let before = file.metadata()?;
         let written = super::write_all(file, lines)
-            .and_then(|()| if self.options.sync { file.sync_data() } else { Ok(()) });
-        if written.is_err() {
+            // A pipe or a device has nothing that could be brought to a disk or cut off.
+            .and_then(|()| if self.options.sync && before.is_file() { file.sync_data() } else { Ok(()) });
+        if written.is_err() && before.is_file() {
             // What is there of the batch would come again behind a torn line.
-            if let Err(e) = file.set_len(before) {
+            if let Err(e) = file.set_len(before.len()) {
                 warn!("cannot remove part of a batch from {}: {e}", self.options.path.display());
             }
+        }
+        if written.is_err() {
             self.file = None;
         }
         written
@@ -112,11 +115,17 @@ mod tests {
         let path = directory.path().join("out.jsonl");
         std::fs::write(&path, "{\"torn").unwrap();
         let mut sink = FileSink::new(FileOptions { path: path.clone(), sync: true });
-        sink.write(&[b"1", b"2"]).unwrap();
+        sink.write(vec![b"1\n", b"2\n"]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"torn\n1\n2\n");
         std::fs::rename(&path, directory.path().join("old")).unwrap();
-        sink.write(&[b"3"]).unwrap();
+        sink.write(vec![b"3\n"]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "3\n");
+    }
+
+    #[test]
+    fn a_device_takes_records_too() {
+        let mut sink = FileSink::new(FileOptions { path: "/dev/null".into(), sync: true });
+        sink.write(vec![b"1\n"]).unwrap();
     }
 
     #[test]
