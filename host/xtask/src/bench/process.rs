@@ -21,13 +21,32 @@ pub(super) fn run(command: &mut Command) -> Result<Usage> {
     wait(Running::start(command)?)
 }
 
-/// Runs a command and keeps its output.
-pub(super) fn output(command: &mut Command) -> Result<(Usage, Vec<u8>)> {
+/// What a command wrote.
+pub(super) struct Output {
+    pub(super) lines: u64,
+    /// The beginning.
+    pub(super) head: String,
+}
+
+/// Runs a command and looks at its output. That is not kept: the memory of this process at the start of another one counts
+/// as that one's.
+pub(super) fn output(command: &mut Command) -> Result<Output> {
     command.stdout(Stdio::piped());
     let mut running = Running::start(command)?;
-    let mut stdout = Vec::new();
-    running.child.stdout.take().context("no pipe")?.read_to_end(&mut stdout)?;
-    Ok((wait(running)?, stdout))
+    let mut stdout = running.child.stdout.take().context("no pipe")?;
+    let (mut output, mut buffer) = (Output { lines: 0, head: String::new() }, vec![0; 1 << 16]);
+    loop {
+        let read = stdout.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        if output.head.is_empty() {
+            output.head = String::from_utf8_lossy(&buffer[..read.min(1000)]).into_owned();
+        }
+        output.lines += memchr::memchr_iter(b'\n', &buffer[..read]).count() as u64;
+    }
+    wait(running)?;
+    Ok(output)
 }
 
 /// Runs a command until its first output, and ends it. Returns how long that took.

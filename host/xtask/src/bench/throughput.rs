@@ -76,14 +76,11 @@ fn row(case: &Case, wall: Duration, floor: Duration, records: u64) -> Row {
 /// Runs a command once, and counts.
 fn check(case: &Case, receiver: &Receiver, records: u64) -> Result<()> {
     receiver.reset();
-    let (_, output) = process::output(&mut (case.command)())?;
+    let output = process::output(&mut (case.command)())?;
     if let Some((tells, expected)) = case.expected {
         let told = match tells {
-            Tells::Lines => memchr::memchr_iter(b'\n', &output).count() as u64,
-            Tells::Number => {
-                let text = String::from_utf8_lossy(&output);
-                text.split_whitespace().next().context("no number")?.parse()?
-            }
+            Tells::Lines => output.lines,
+            Tells::Number => output.head.split_whitespace().next().context("no number")?.parse()?,
         };
         ensure!(told == expected, "{}: {} tells of {told} records, not {expected}", case.row, case.what);
         if case.row == "P6" {
