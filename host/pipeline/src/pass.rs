@@ -104,9 +104,10 @@ fn line(start: &Start) -> u64 {
 
 /// All passes over one directory.
 pub(crate) struct Pool {
-    /// Of each pass's reader, which gets half of the bytes that may be read ahead.
+    /// Of each pass's reader, which gets most of the bytes that may be read ahead: they are what lets a segment be decoded
+    /// before the one that comes first is through.
     options: ReaderOptions,
-    /// Bytes that a pass's window may hold: the other half.
+    /// Bytes that a pass's window may hold: the rest.
     window: usize,
     passes: Mutex<Vec<Weak<Pass>>>,
     next: AtomicU64,
@@ -114,7 +115,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(mut options: ReaderOptions) -> Arc<Self> {
-        let window = options.read_ahead_bytes / 2;
+        let window = options.read_ahead_bytes / 8;
         options.read_ahead_bytes -= window;
         Arc::new(Self { options, window, passes: Mutex::default(), next: AtomicU64::new(0) })
     }
