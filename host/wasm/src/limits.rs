@@ -15,10 +15,10 @@ use url::Url;
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// How long a call may compute; 10 seconds by default. Time that it waits in the host, for an HTTP response, does not count.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
     /// How long a call may wait in the host, and so the most that any timeout of a request can be; 2 minutes by default.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub wait: Duration,
     /// How many bytes of memory an instance may have; 256 MiB by default.
     pub memory_bytes: u64,
@@ -40,14 +40,33 @@ impl Default for Limits {
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match humantime::parse_duration(&text) {
-        Ok(Duration::ZERO) => {
-            Err(de::Error::custom(format!("`{text}` is no time at all; write more than zero")))
+fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_str(DurationOf("deadline"))
+}
+
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_str(DurationOf("wait"))
+}
+
+/// Takes the duration of the limit of this name, which its errors tell: not every format's errors have a place.
+struct DurationOf(&'static str);
+
+impl de::Visitor<'_> for DurationOf {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a duration such as \"10s\" for `{}`", self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+        let name = self.0;
+        match humantime::parse_duration(text) {
+            Ok(Duration::ZERO) => {
+                Err(E::custom(format!("`{name}`: `{text}` is no time at all; write more than zero")))
+            }
+            Ok(duration) => Ok(duration),
+            Err(e) => Err(E::custom(format!("`{name}`: `{text}` is no duration such as `10s`: {e}"))),
         }
-        Ok(duration) => Ok(duration),
-        Err(e) => Err(de::Error::custom(format!("`{text}` is no duration such as `10s`: {e}"))),
     }
 }
 
@@ -155,6 +174,10 @@ mod tests {
         assert!(error(r#"{"dedline":"1s"}"#).contains("unknown field `dedline`"));
         assert!(error(r#"{"deadline":"soon"}"#).contains("`soon` is no duration such as `10s`"));
         for limit in ["deadline", "wait"] {
+            let number = error(&format!(r#"{{"{limit}":5}}"#));
+            let expected =
+                format!("invalid type: integer `5`, expected a duration such as \"10s\" for `{limit}`");
+            assert!(number.starts_with(&expected), "{number}");
             let table = format!(r#"{{"{limit}":"0s"}}"#);
             assert!(error(&table).contains("`0s` is no time at all"), "{}", error(&table));
         }
