@@ -14,6 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) plugins: PluginArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -24,6 +26,8 @@ pub(crate) struct Cli {
 pub(crate) struct KumodCli {
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) plugins: PluginArgs,
     /// Run the file given with --policy as a script
     #[arg(long, required = true)]
     pub(crate) script: bool,
@@ -56,6 +60,15 @@ pub(crate) struct LogArgs {
     /// How log lines look
     #[arg(id = "log_format", long = "log-format", value_name = "FORMAT", global = true)]
     pub(crate) format: Option<LogFormat>,
+}
+
+/// What goes for WebAssembly plug-ins wherever they are used.
+#[derive(Debug, Args)]
+pub(crate) struct PluginArgs {
+    /// Keep compiled WebAssembly plug-ins in this directory, or `off` [default: $TAILWEIR_PLUGIN_CACHE, or a directory
+    /// `tailweir` among the user's caches]
+    #[arg(id = "plugin_cache", long = "plugin-cache", value_name = "DIR", global = true)]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,17 +1,16 @@
 //! `kumo.wasm`: WebAssembly plug-ins for scripts. Installed here, since the engines do not know each other.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use mlua::{Lua, LuaSerdeExt, Table, Value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tailweir_lua::{Extension, FilterHandle, ProcessorHandle};
-use tailweir_wasm::{Grants, Host, HostOptions, Limits};
+use tailweir_wasm::{Grants, Host, Limits};
 
 use crate::config::in_our_words;
+use crate::engine::WasmEngine;
 use crate::exit::one_line;
 
 #[derive(Deserialize)]
@@ -38,22 +37,21 @@ struct ProcessorTable {
 
 /// Puts `kumo.wasm.filter` and `kumo.wasm.processor` in place. Relative paths are taken from the script's folder. The
 /// engine starts with the first plug-in.
-pub(crate) fn extension(folder: PathBuf) -> Extension {
-    let host: Rc<OnceCell<Arc<Host>>> = Rc::default();
+pub(crate) fn extension(folder: PathBuf, engine: WasmEngine) -> Extension {
     Box::new(move |lua, kumo| {
         let wasm = lua.create_table()?;
-        let (the_host, the_folder) = (host.clone(), folder.clone());
+        let (the_engine, the_folder) = (engine.clone(), folder.clone());
         let filter = lua.create_function(move |lua, table: Table| {
             let name = "kumo.wasm.filter";
             let FilterTable { path, config, limits } = options(lua, name, table)?;
-            let filter = engine(&the_host, name)?.filter(&the_folder.join(path), &config, limits);
+            let filter = host(&the_engine, name)?.filter(&the_folder.join(path), &config, limits);
             Ok(FilterHandle(Arc::new(filter.map_err(|e| fail(name, &e))?)))
         })?;
-        let (the_host, the_folder) = (host.clone(), folder.clone());
+        let (the_engine, the_folder) = (engine.clone(), folder.clone());
         let processor = lua.create_function(move |lua, table: Table| {
             let name = "kumo.wasm.processor";
             let ProcessorTable { path, config, grants, limits } = options(lua, name, table)?;
-            let plugin = engine(&the_host, name)?.processor(&the_folder.join(path), &config, grants, limits);
+            let plugin = host(&the_engine, name)?.processor(&the_folder.join(path), &config, grants, limits);
             Ok(ProcessorHandle::new(plugin.map_err(|e| fail(name, &e))?.create()))
         })?;
         wasm.set("filter", filter)?;
@@ -62,13 +60,8 @@ pub(crate) fn extension(folder: PathBuf) -> Extension {
     })
 }
 
-fn engine(host: &OnceCell<Arc<Host>>, name: &str) -> mlua::Result<Arc<Host>> {
-    if let Some(host) = host.get() {
-        return Ok(host.clone());
-    }
-    let made = Host::new(HostOptions::default())
-        .map_err(|e| mlua::Error::runtime(format!("{name}: cannot start the WebAssembly engine: {e:#}")))?;
-    Ok(host.get_or_init(|| made).clone())
+fn host<'a>(engine: &'a WasmEngine, name: &str) -> mlua::Result<&'a Arc<Host>> {
+    engine.host().map_err(|e| mlua::Error::runtime(format!("{name}: {e}")))
 }
 
 fn options<T: DeserializeOwned>(lua: &Lua, name: &str, table: Table) -> mlua::Result<T> {

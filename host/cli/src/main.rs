@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod demo;
+mod engine;
 mod exit;
 mod kumo_wasm;
 mod logging;
@@ -26,6 +27,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::args::{Cli, Command, KumodCli, is_kumods};
+use crate::engine::WasmEngine;
 use crate::script::Spelling;
 
 fn main() -> ExitCode {
@@ -44,21 +46,25 @@ fn main() -> ExitCode {
 
 fn as_kumod(cli: KumodCli) -> Result<()> {
     use_ring();
-    script::run(&cli.policy, &cli.how, cli.args, &cli.log, Spelling::Kumods, None)
+    let engine = WasmEngine::new(cli.plugins.cache.as_deref());
+    script::run(&cli.policy, &cli.how, cli.args, &cli.log, &engine, Spelling::Kumods, None)
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
     use_ring();
     let log = cli.log;
+    let engine = WasmEngine::new(cli.plugins.cache.as_deref());
     if !args::logs_for_itself(&cli.command) {
         logging::start(&log)?;
     }
     match cli.command {
-        Command::Script(args) => script::run(&args.file, &args.how, args.args, &log, Spelling::Ours, None),
-        Command::Run(args) => run::run(&args),
-        Command::Tail(args) => tail::run(&args),
+        Command::Script(args) => {
+            script::run(&args.file, &args.how, args.args, &log, &engine, Spelling::Ours, None)
+        }
+        Command::Run(args) => run::run(&args, &engine),
+        Command::Tail(args) => tail::run(&args, &engine),
         Command::Status(args) => status::run(&args),
-        Command::Quarantine(args) => quarantine::run(&args, &log),
+        Command::Quarantine(args) => quarantine::run(&args, &log, &engine),
         Command::Demo(args) => demo::run(&args),
     }
 }

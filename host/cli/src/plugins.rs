@@ -1,6 +1,5 @@
 //! Filters and processors of a pipeline, made from what its file says.
 
-use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,25 +9,20 @@ use anyhow::{Context, Result, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
 use tailweir_pipeline::{Sink, SinkProcessor};
-use tailweir_wasm::{Host, HostOptions, Limits, ProcessorPlugin};
+use tailweir_wasm::{Limits, ProcessorPlugin};
 
 use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
+use crate::engine::WasmEngine;
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
-/// The WebAssembly engine, started when the first component asks for it.
-#[derive(Default)]
+/// Loads plug-ins of both kinds, all WebAssembly on one engine.
 pub(crate) struct Engines {
-    wasm: OnceCell<Arc<Host>>,
+    wasm: WasmEngine,
 }
 
 impl Engines {
-    fn wasm(&self) -> Result<&Arc<Host>> {
-        if let Some(host) = self.wasm.get() {
-            return Ok(host);
-        }
-        let host = Host::new(HostOptions::default())
-            .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}"))?;
-        Ok(self.wasm.get_or_init(|| host))
+    pub(crate) fn new(wasm: WasmEngine) -> Self {
+        Self { wasm }
     }
 
     /// The filter in a file, which may be a component or a Lua file that returns a function.
@@ -38,18 +32,18 @@ impl Engines {
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
         if path.extension().is_some_and(|extension| extension == "lua") && !is_binary(path) {
-            return lua_filter(path, config);
+            return self.lua_filter(path, config);
         }
-        Ok(Arc::new(self.wasm()?.filter(path, &config, Limits::default())?))
+        Ok(Arc::new(self.wasm.host()?.filter(path, &config, Limits::default())?))
     }
 
     /// The filter that a pipeline names, tried once.
     pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
         match &plugin.engine {
             Engine::Wasm { path, limits, .. } => {
-                Ok(Arc::new(self.wasm()?.filter(path, &plugin.config, limits.clone())?))
+                Ok(Arc::new(self.wasm.host()?.filter(path, &plugin.config, limits.clone())?))
             }
-            Engine::Lua { path } => lua_filter(path, plugin.config.clone()),
+            Engine::Lua { path } => self.lua_filter(path, plugin.config.clone()),
         }
     }
 
@@ -62,7 +56,7 @@ impl Engines {
             }
             ProcessorTable::Plugin(plugin) => match &plugin.engine {
                 Engine::Wasm { path, grants, limits } => {
-                    let host = self.wasm()?;
+                    let host = self.wasm.host()?;
                     ProcessorMaker::Wasm(host.processor(
                         path,
                         &plugin.config,
@@ -72,12 +66,24 @@ impl Engines {
                 }
                 Engine::Lua { path } => {
                     expect_lua(path)?;
-                    load_processor(path, &plugin.config)?;
-                    ProcessorMaker::Lua { path: path.clone(), config: plugin.config.clone() }
+                    let file = LuaFile {
+                        path: path.clone(),
+                        config: plugin.config.clone(),
+                        engine: self.wasm.clone(),
+                    };
+                    file.processor()?;
+                    ProcessorMaker::Lua(file)
                 }
             },
         };
         Ok(maker)
+    }
+
+    fn lua_filter(&self, path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
+        expect_lua(path)?;
+        let file = LuaFile { path: path.to_owned(), config, engine: self.wasm.clone() };
+        file.filter()?;
+        Ok(Arc::new(file))
     }
 }
 
@@ -92,41 +98,38 @@ fn expect_lua(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lua_filter(path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
-    expect_lua(path)?;
-    load_filter(path, &config)?;
-    Ok(Arc::new(LuaFilterFile { path: path.to_owned(), config }))
-}
-
-fn load_filter(path: &Path, config: &serde_json::Value) -> Result<LuaFilter, LoadError> {
-    plugin::load_filter(path, config, &|lua| install(lua, path))
-}
-
-fn load_processor(path: &Path, config: &serde_json::Value) -> Result<LuaProcessor, LoadError> {
-    plugin::load_processor(path, config, &|lua| install(lua, path))
-}
-
-/// Gives a plug-in file the `kumo` module that scripts have.
-fn install(lua: &mlua::Lua, path: &Path) -> mlua::Result<()> {
-    tailweir_lua::install(lua, crate::script::hooks(path)).map(drop)
-}
-
-/// Loads the file anew for each thread: Lua states do not leave theirs.
-struct LuaFilterFile {
+/// A plug-in file in Lua. It is loaded anew for each thread: Lua states do not leave theirs.
+pub(crate) struct LuaFile {
     path: PathBuf,
     config: serde_json::Value,
+    engine: WasmEngine,
 }
 
-impl FilterFactory for LuaFilterFile {
+impl LuaFile {
+    fn filter(&self) -> Result<LuaFilter, LoadError> {
+        plugin::load_filter(&self.path, &self.config, &|lua| self.install(lua))
+    }
+
+    fn processor(&self) -> Result<LuaProcessor, LoadError> {
+        plugin::load_processor(&self.path, &self.config, &|lua| self.install(lua))
+    }
+
+    /// Gives it the `kumo` module that scripts have.
+    fn install(&self, lua: &mlua::Lua) -> mlua::Result<()> {
+        tailweir_lua::install(lua, crate::script::hooks(&self.path, &self.engine)).map(drop)
+    }
+}
+
+impl FilterFactory for LuaFile {
     fn create(&self) -> Result<Box<dyn Filter>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Box::new(load_filter(&self.path, &self.config)?))
+        Ok(Box::new(self.filter()?))
     }
 }
 
 /// Makes a processor on the thread of its consumer.
 pub(crate) enum ProcessorMaker {
     Wasm(ProcessorPlugin),
-    Lua { path: PathBuf, config: serde_json::Value },
+    Lua(LuaFile),
     Sink(SinkTable),
 }
 
@@ -134,7 +137,7 @@ impl ProcessorMaker {
     pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
         Ok(match self {
             Self::Wasm(plugin) => plugin.create(),
-            Self::Lua { path, config } => Box::new(load_processor(path, config)?),
+            Self::Lua(file) => Box::new(file.processor()?),
             Self::Sink(SinkTable::Stdout {}) => Box::new(SinkProcessor(StdoutSink::new()?)),
             Self::Sink(SinkTable::File(options)) => Box::new(SinkProcessor(FileSink::new(options.clone()))),
             Self::Sink(SinkTable::Http(options)) => Box::new(SinkProcessor(HttpSink::new(options)?)),

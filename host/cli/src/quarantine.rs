@@ -18,16 +18,17 @@ use crate::args::{
     QuarantineShow, ScriptOptions, TailArgs,
 };
 use crate::config;
+use crate::engine::WasmEngine;
 use crate::exit::UsageError;
 use crate::script::{self, Spelling};
 use crate::{run, tail};
 
 /// Looks into a quarantine, or takes records out of it.
-pub(crate) fn run(args: &QuarantineArgs, log: &LogArgs) -> Result<()> {
+pub(crate) fn run(args: &QuarantineArgs, log: &LogArgs, engine: &WasmEngine) -> Result<()> {
     match &args.command {
         QuarantineCommand::List(args) => list(args),
         QuarantineCommand::Show(args) => show(args),
-        QuarantineCommand::Replay(args) => replay(args, log),
+        QuarantineCommand::Replay(args) => replay(args, log, engine),
         QuarantineCommand::Drop(args) => remove(args),
     }
 }
@@ -183,7 +184,7 @@ fn lock(directory: &Path, name: &CheckpointName) -> Result<KeptQuarantine> {
         .context("stop the consumer first: it may put records in quarantine meanwhile")
 }
 
-fn replay(args: &QuarantineReplay, log: &LogArgs) -> Result<()> {
+fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result<()> {
     let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
     let kept = lock(&args.place.directory, &name)?;
     let room =
@@ -191,7 +192,7 @@ fn replay(args: &QuarantineReplay, log: &LogArgs) -> Result<()> {
     let replay = Replay::lay_out(&kept, room.path(), |entry| choice.takes(entry))?;
     let ended = match replay.is_empty() {
         true => Ok(()),
-        false => send(args, &name, room.path(), log),
+        false => send(args, &name, room.path(), log, engine),
     };
     // Whatever the end was: what is dealt with must not come again.
     let replayed = replay.settle().context("what was replayed is still in the quarantine")?;
@@ -221,9 +222,15 @@ fn report(replayed: &Replayed) {
 }
 
 /// Sends what is laid out in `room` through the consumer.
-fn send(args: &QuarantineReplay, name: &CheckpointName, room: &Path, log: &LogArgs) -> Result<()> {
+fn send(
+    args: &QuarantineReplay,
+    name: &CheckpointName,
+    room: &Path,
+    log: &LogArgs,
+    engine: &WasmEngine,
+) -> Result<()> {
     if let Some(file) = &args.pipeline {
-        return run::replay(file, &args.place.directory, name, room);
+        return run::replay(file, &args.place.directory, name, room, engine);
     }
     if let Some(file) = &args.lua {
         let how =
@@ -233,20 +240,23 @@ fn send(args: &QuarantineReplay, name: &CheckpointName, room: &Path, log: &LogAr
             checkpoint: name.clone(),
             to: room.to_owned(),
         };
-        return script::run(file, &how, args.args.clone(), log, Spelling::Ours, Some(redirect));
+        return script::run(file, &how, args.args.clone(), log, engine, Spelling::Ours, Some(redirect));
     }
-    tail::run(&TailArgs {
-        directory: room.to_owned(),
-        pattern: "*".to_owned(),
-        checkpoint: Some(name.as_str().to_owned()),
-        filter: args.filter.clone(),
-        config: args.config.clone(),
-        max_batch_size: 1000,
-        max_batch_latency: Duration::from_secs(1),
-        latest: false,
-        once: true,
-        poll_watcher: None,
-    })
+    tail::run(
+        &TailArgs {
+            directory: room.to_owned(),
+            pattern: "*".to_owned(),
+            checkpoint: Some(name.as_str().to_owned()),
+            filter: args.filter.clone(),
+            config: args.config.clone(),
+            max_batch_size: 1000,
+            max_batch_latency: Duration::from_secs(1),
+            latest: false,
+            once: true,
+            poll_watcher: None,
+        },
+        engine,
+    )
 }
 
 /// The consumer of a pipeline file that keeps the checkpoint `name` in `directory`, alone and reading `room`.

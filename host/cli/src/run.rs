@@ -18,6 +18,7 @@ use tracing::{error, info};
 
 use crate::args::RunArgs;
 use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
+use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
 use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
@@ -26,7 +27,7 @@ use crate::quarantine;
 use crate::signals::Shutdown;
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
-pub(crate) fn run(args: &RunArgs) -> Result<()> {
+pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
     let closers = Arc::new(Closers::default());
     if !args.check {
         // Before plug-ins are compiled, which takes a while.
@@ -34,7 +35,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         Shutdown::on_signal(move || on_signal.close())?;
     }
     let pipeline = config::load(&args.pipeline)?;
-    let plans = prepare(&pipeline).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
+    let plans =
+        prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
@@ -42,13 +44,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 }
 
 /// Sends what is laid out in `room` through the consumer of a pipeline file that has the checkpoint `name`.
-pub(crate) fn replay(file: &Path, directory: &Path, name: &CheckpointName, room: &Path) -> Result<()> {
+pub(crate) fn replay(
+    file: &Path,
+    directory: &Path,
+    name: &CheckpointName,
+    room: &Path,
+    engine: &WasmEngine,
+) -> Result<()> {
     let closers = Arc::new(Closers::default());
     let on_signal = closers.clone();
     Shutdown::on_signal(move || on_signal.close())?;
     let mut pipeline = config::load(file)?;
     quarantine::only(&mut pipeline, file, directory, name, room.to_owned())?;
-    let plans = prepare(&pipeline).with_context(|| format!("{} cannot be used", file.display()))?;
+    let plans = prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", file.display()))?;
     consume_all(&pipeline, plans, &closers, true)
 }
 
@@ -88,12 +96,12 @@ struct Plan {
 }
 
 /// Checks all that can be checked without reading a record.
-fn prepare(pipeline: &Pipeline) -> Result<Vec<Plan>> {
+fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<Vec<Plan>> {
     let tailer = &pipeline.tailer;
     list(&tailer.directory, &tailer.pattern.clone().unwrap_or_default())?;
     access(&tailer.directory, Access::WRITE_OK)
         .with_context(|| format!("no checkpoint can be written in {}", tailer.directory.display()))?;
-    let engines = Engines::default();
+    let engines = Engines::new(engine.with_pipeline(pipeline.plugin_cache.as_deref()));
     let plan = |table: &ConsumerTable| -> Result<Plan> {
         let sink = table.sink.clone().unwrap_or_default();
         check_sink(&sink).context("sink")?;

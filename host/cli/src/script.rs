@@ -8,6 +8,7 @@ use tailweir_lua::{Hooks, Redirect, Script};
 use tracing::warn;
 
 use crate::args::{LogArgs, ScriptOptions};
+use crate::engine::WasmEngine;
 use crate::logging::{self, LogEvents};
 use crate::signals::Shutdown;
 use crate::{kumo_wasm, privileges};
@@ -25,6 +26,7 @@ pub(crate) fn run(
     how: &ScriptOptions,
     args: Vec<String>,
     log: &LogArgs,
+    engine: &WasmEngine,
     spelling: Spelling,
     redirect: Option<Redirect>,
 ) -> Result<()> {
@@ -44,16 +46,16 @@ pub(crate) fn run(
         .build()
         .context("cannot start a runtime")?;
     let args = how.script_args.iter().cloned().chain(args).collect();
-    let script = Script::new(Hooks { redirect, ..hooks(file) })?;
+    let script = Script::new(Hooks { redirect, ..hooks(file, engine) })?;
     runtime.block_on(script.run(file, args, shutdown.asked()))?;
     Ok(())
 }
 
 /// What this program adds to the `kumo` module of a script or plug-in file.
-pub(crate) fn hooks(file: &Path) -> Hooks {
+pub(crate) fn hooks(file: &Path, engine: &WasmEngine) -> Hooks {
     let folder = file.parent().map(PathBuf::from).unwrap_or_default();
     Hooks {
-        extensions: vec![kumo_wasm::extension(folder)],
+        extensions: vec![kumo_wasm::extension(folder, engine.clone())],
         set_log_filter: Some(Box::new(logging::set_filter)),
         events: Arc::new(LogEvents),
         ..Hooks::default()

@@ -11,6 +11,7 @@ use tailweir_pipeline::{
 use tailweir_segments::{Mode, Pattern, Watch};
 
 use crate::args::TailArgs;
+use crate::engine::WasmEngine;
 use crate::exit::UsageError;
 use crate::logging::LogEvents;
 use crate::plugins::Engines;
@@ -19,13 +20,13 @@ use crate::signals::Shutdown;
 use crate::sinks::StdoutSink;
 
 /// Prints the records that are kept; commits each batch once it is written.
-pub(crate) fn run(args: &TailArgs) -> Result<()> {
+pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     // Before a plug-in is compiled, which takes a while.
     let stop = Arc::new(Stop::default());
     let on_signal = stop.clone();
     Shutdown::on_signal(move || on_signal.ask())?;
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
-    let options = consumer(args)?;
+    let options = consumer(args, engine)?;
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
     let stdout = StdoutSink::new().context("cannot write to stdout")?;
@@ -72,7 +73,7 @@ impl Stop {
     }
 }
 
-fn consumer(args: &TailArgs) -> Result<ConsumerOptions> {
+fn consumer(args: &TailArgs, engine: &WasmEngine) -> Result<ConsumerOptions> {
     let mut options = ConsumerOptions::new(args.checkpoint.as_deref().unwrap_or("default"));
     options.max_batch_size = args.max_batch_size;
     options.max_batch_latency = args.max_batch_latency;
@@ -87,7 +88,7 @@ fn consumer(args: &TailArgs) -> Result<ConsumerOptions> {
             }
             None => serde_json::Value::Null,
         };
-        let filter = Engines::default().filter_file(path, config)?;
+        let filter = Engines::new(engine.clone()).filter_file(path, config)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
         options.more_filters = Some(filter);
     }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::ticks::Ticks;
+
 /// A call into a plug-in failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CallError {
@@ -44,8 +46,9 @@ fn what_it_said(said: &Option<String>) -> String {
 }
 
 /// Measures how long a call computes; the time that it waits in the host does not count.
-#[derive(Debug)]
 pub(crate) struct Clock {
+    /// Makes guests look at their clock. The host holds them, and this clock as well, so that they outlive the call.
+    ticks: Arc<Ticks>,
     origin: Instant,
     limit: Duration,
     /// Nanoseconds that the call has computed before it was resumed last.
@@ -55,8 +58,14 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self { origin: Instant::now(), limit, spent: AtomicU64::new(0), resumed: AtomicU64::new(0) })
+    pub(crate) fn new(limit: Duration, ticks: Arc<Ticks>) -> Arc<Self> {
+        Arc::new(Self {
+            ticks,
+            origin: Instant::now(),
+            limit,
+            spent: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+        })
     }
 
     /// A call begins.
@@ -106,9 +115,11 @@ impl<F: Future> Future for Timed<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.clock.resume();
-        let poll = self.call.as_mut().poll(cx);
-        self.clock.pause();
+        let this = &mut *self;
+        let _computing = this.clock.ticks.computing();
+        this.clock.resume();
+        let poll = this.call.as_mut().poll(cx);
+        this.clock.pause();
         poll
     }
 }

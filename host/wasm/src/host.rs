@@ -1,46 +1,37 @@
 //! The engine that all plug-ins share.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use wasmtime::component::Linker;
-use wasmtime::{
-    Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
+use crate::compile::Compiler;
 use crate::filter::FilterPlugin;
 use crate::limits::{Grants, Limits};
 use crate::load::{Kind, LoadError, Loaded};
 use crate::processor::ProcessorPlugin;
 use crate::state::State;
+use crate::ticks::Ticks;
 use crate::v0_1;
 
-/// How often running guests are looked at, and so how exact a deadline is.
-const TICK: Duration = Duration::from_millis(20);
-
 /// Settings of a [`Host`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostOptions {
-    /// How many plug-in instances there can be at once; 64 by default. Each reserves 4 GiB of address space, not memory,
-    /// where the system lets us; where it does not, instances are made one by one and there is no such limit.
-    pub instances: u32,
-}
-
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self { instances: 64 }
-    }
+    /// A directory for the machine code of plug-ins, so that the next process need not compile them; none by default. It is
+    /// made if it is not there, holds at most 256 MiB, and is not used if anybody but this user (or root) can write to it.
+    pub cache: Option<PathBuf>,
 }
 
 /// Loads plug-ins. One is enough for a process.
 pub struct Host {
     engine: Engine,
+    compiler: Compiler,
+    ticks: Arc<Ticks>,
     /// For guests that send no requests.
-    plain: Linker<State>,
+    plain: OnceLock<Linker<State>>,
     /// For guests that do.
-    http: Linker<State>,
+    http: OnceLock<Linker<State>>,
 }
 
 impl Host {
@@ -49,15 +40,10 @@ impl Host {
     /// # Errors
     /// If WebAssembly cannot be compiled or run on this machine.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, wasmtime::Error> {
-        let engine = pooled(&options).or_else(|error| {
-            tracing::debug!(target: "tailweir::wasm", "no pool of instances, making them one by one: {error:#}");
-            Engine::new(&config())
-        })?;
-        let plain = linker(&engine)?;
-        let mut http = linker(&engine)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut http)?;
-        watch(engine.weak())?;
-        Ok(Arc::new(Self { engine, plain, http }))
+        let engine = Engine::new(&config())?;
+        let ticks = Arc::new(Ticks::start(engine.clone())?);
+        let compiler = Compiler::new(options.cache);
+        Ok(Arc::new(Self { engine, compiler, ticks, plain: OnceLock::new(), http: OnceLock::new() }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -93,12 +79,26 @@ impl Host {
         &self.engine
     }
 
+    pub(crate) fn ticks(&self) -> &Arc<Ticks> {
+        &self.ticks
+    }
+
+    /// The component in `bytes`, which are the content of the file at `path`.
+    pub(crate) fn compile(&self, path: &Path, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
+        self.compiler.compile(&self.engine, path, bytes)
+    }
+
     /// What a guest may import.
-    pub(crate) fn linker(&self, http: Http) -> &Linker<State> {
-        match http {
+    pub(crate) fn linker(&self, http: Http) -> Result<&Linker<State>, wasmtime::Error> {
+        let linker = match http {
             Http::Granted => &self.http,
             Http::Withheld => &self.plain,
+        };
+        if let Some(made) = linker.get() {
+            return Ok(made);
         }
+        let made = new_linker(&self.engine, http)?;
+        Ok(linker.get_or_init(|| made))
     }
 }
 
@@ -109,10 +109,13 @@ pub(crate) enum Http {
     Withheld,
 }
 
-fn linker(engine: &Engine) -> Result<Linker<State>, wasmtime::Error> {
+fn new_linker(engine: &Engine, http: Http) -> Result<Linker<State>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     v0_1::add_to_linker(&mut linker)?;
+    if http == Http::Granted {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -124,41 +127,10 @@ fn config() -> Config {
     config.epoch_interruption(true);
     config.parallel_compilation(true);
     config.memory_init_cow(true);
+    // One by one, not out of a pool: a pool reserves address space for as many instances as there may ever be (277 GB for 64
+    // of them), which takes longer at each start than making the instances that there really are; and a process that has
+    // more consumers than that could not make them all.
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
     config
-}
-
-fn pooled(options: &HostOptions) -> Result<Engine, wasmtime::Error> {
-    let mut pool = PoolingAllocationConfig::new();
-    let instances = options.instances;
-    pool.total_component_instances(instances);
-    // Some languages' components are made of dozens of modules.
-    pool.total_core_instances(instances.saturating_mul(16));
-    pool.max_core_instances_per_component(256);
-    pool.total_memories(instances);
-    pool.total_tables(instances.saturating_mul(4));
-    pool.max_memories_per_component(8);
-    pool.max_tables_per_component(32);
-    pool.table_elements(100_000);
-    pool.total_stacks(instances);
-    pool.max_component_instance_size(8 << 20);
-    pool.max_core_instance_size(8 << 20);
-    // What an instance leaves behind goes back to the system: instances are few and live long.
-    pool.linear_memory_keep_resident(0);
-    let mut config = config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    Engine::new(&config)
-}
-
-/// Advances the engine's epoch, which makes running guests look at their clock, for as long as there is an engine.
-fn watch(engine: EngineWeak) -> Result<(), wasmtime::Error> {
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
-        }
-    };
-    thread::Builder::new().name("plugin-deadlines".to_owned()).spawn(tick)?;
-    Ok(())
 }

@@ -85,7 +85,7 @@ impl<W: World> Template<W> {
     /// Makes an instance and sets it up.
     pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
         let limits = &self.loaded.limits;
-        let clock = Clock::new(limits.deadline);
+        let clock = Clock::new(limits.deadline, self.loaded.host.ticks().clone());
         let mut store =
             Store::new(self.loaded.host.engine(), State::new(&self.name, limits, &self.loaded.grants));
         store.limiter(|state| &mut state.memory);

@@ -5,12 +5,17 @@
 //! configuration is a [`LoadError`] before any record is read. What happens to a batch whose call fails is not decided
 //! here: that is the work of `tailweir-pipeline`.
 //!
+//! Compiling takes many times as long as all else: a [`Host`] compiles each content once, and keeps the machine code in a
+//! directory if it is given one. What is in there is checked before it is run, and compiled anew if anything is wrong.
+//!
 //! A guest has no capability: no files, sockets, environment or arguments, whatever WASI it imports. A processor may send
 //! HTTP requests to the origins of its [`Grants`]. [`Limits`] bound each call's time, memory and log lines. An instance
 //! that trapped, or ran into a limit, is never used again.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
 mod call;
+mod compile;
 mod filter;
 mod host;
 mod http;
@@ -19,6 +24,7 @@ mod limits;
 mod load;
 mod processor;
 mod state;
+mod ticks;
 mod v0_1;
 
 pub use call::CallError;

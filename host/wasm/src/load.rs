@@ -169,13 +169,14 @@ impl Loaded {
         let failed = |kind| LoadError { path: path.to_owned(), kind };
         let bytes = fs::read(path).map_err(|e| failed(LoadErrorKind::Read(e)))?;
         check_header(&bytes).map_err(failed)?;
-        let component = Component::from_binary(host.engine(), &bytes)
+        let component = host
+            .compile(path, &bytes)
             .map_err(|e| failed(LoadErrorKind::Damaged(e.root_cause().to_string())))?;
         let http = check_interface(host, &component, kind).map_err(failed)?;
         if http == Http::Granted && grants.http.is_empty() {
             return Err(failed(LoadErrorKind::MissingGrant));
         }
-        let pre = host.linker(http).instantiate_pre(&component);
+        let pre = host.linker(http).and_then(|linker| linker.instantiate_pre(&component));
         Ok(Self {
             path: path.to_owned(),
             host: host.clone(),

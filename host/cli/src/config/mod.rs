@@ -25,6 +25,8 @@ pub(crate) use values::{Period, Text};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pipeline {
     pub(crate) tailer: Tailer,
+    /// Where compiled WebAssembly plug-ins are kept, or `off`.
+    pub(crate) plugin_cache: Option<PathBuf>,
     #[serde(rename = "consumer")]
     pub(crate) consumers: Vec<ConsumerTable>,
 }
@@ -341,7 +343,8 @@ impl Pipeline {
             let sink = consumer.sink.iter_mut().flat_map(SinkTable::paths_mut);
             filter.into_iter().chain(processor).chain(sink)
         });
-        std::iter::once(&mut self.tailer.directory).chain(consumers)
+        let cache = self.plugin_cache.iter_mut().filter(|cache| cache.as_os_str() != "off");
+        std::iter::once(&mut self.tailer.directory).chain(cache).chain(consumers)
     }
 }
 
@@ -435,11 +438,11 @@ mod tests {
         let path = folder.path().join("p.toml");
         let consumer = "[[consumer]]\nname = 'a'\nfilter = { lua = 'f.lua', config = { a = [1] } }\n\
             processor = { lua = '/p.lua' }\nsink = { http = { url = { file = 'url' } } }\n";
-        std::fs::write(&path, format!("{TAILER}{consumer}")).unwrap();
+        std::fs::write(&path, format!("plugin_cache = 'code'\n{TAILER}{consumer}")).unwrap();
         let mut pipeline = load(&path).unwrap();
         let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
         let beside = |name: &str| folder.path().join(name);
-        assert_eq!(paths, [beside("logs"), beside("f.lua"), "/p.lua".into(), beside("url")]);
+        assert_eq!(paths, [beside("logs"), beside("code"), beside("f.lua"), "/p.lua".into(), beside("url")]);
         assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
     }
 }

@@ -1,0 +1,107 @@
+//! The WebAssembly engine of the process, and where it keeps what it compiles.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Result, anyhow};
+use rustix::process::geteuid;
+use tailweir_wasm::{Host, HostOptions};
+
+/// The variable that says what `--plugin-cache` does not.
+const VARIABLE: &str = "TAILWEIR_PLUGIN_CACHE";
+
+/// Makes the engine when the first component asks for it. All its clones are the same engine.
+#[derive(Clone)]
+pub(crate) struct WasmEngine {
+    option: Option<OsString>,
+    pipeline: Option<PathBuf>,
+    host: Arc<OnceLock<Arc<Host>>>,
+}
+
+impl WasmEngine {
+    /// With what `--plugin-cache` says.
+    pub(crate) fn new(option: Option<&Path>) -> Self {
+        Self { option: option.map(|path| path.as_os_str().to_owned()), pipeline: None, host: Arc::default() }
+    }
+
+    /// With what a pipeline file says about the cache, which counts for less than the option and the variable.
+    pub(crate) fn with_pipeline(&self, cache: Option<&Path>) -> Self {
+        Self { pipeline: cache.map(Path::to_owned), ..self.clone() }
+    }
+
+    /// The engine.
+    pub(crate) fn host(&self) -> Result<&Arc<Host>> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let said = self.option.clone().or_else(|| variable(VARIABLE));
+        let said = said.or_else(|| self.pipeline.clone().map(PathBuf::into_os_string));
+        let cache = match said {
+            Some(said) if said == "off" => None,
+            Some(path) => Some(path.into()),
+            None => usual_place(variable, is_ours),
+        };
+        let host = Host::new(HostOptions { cache })
+            .map_err(|e| anyhow!("cannot start the WebAssembly engine: {e:#}"))?;
+        Ok(self.host.get_or_init(|| host))
+    }
+}
+
+/// A variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Where a program's cache belongs: below what systemd gives a service, else where the user's caches are.
+fn usual_place(
+    variable: impl Fn(&str) -> Option<OsString>,
+    is_ours: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    if let Some(directories) = variable("CACHE_DIRECTORY") {
+        let first = directories.as_bytes().split(|&byte| byte == b':').next()?;
+        // In a directory of its own: systemd's may itself be a symbolic link, which would not be trusted.
+        return Some(Path::new(OsStr::from_bytes(first)).join("plugins"));
+    }
+    // As its specification wants it, a relative path there is no path.
+    let caches = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || {
+        let home = variable("HOME").map(PathBuf::from)?;
+        // After `sudo` it can be somebody else's, who shall not find root's files in there.
+        is_ours(&home).then(|| home.join(".cache"))
+    };
+    Some(caches.or_else(home)?.join("tailweir"))
+}
+
+fn is_ours(path: &Path) -> bool {
+    path.metadata().is_ok_and(|home| home.uid() == geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_where_caches_belong() {
+        let check = |variables: &[(&str, &str)], ours: bool, expected: Option<&str>| {
+            let variable = |name: &str| {
+                variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(usual_place(variable, |_| ours), expected.map(PathBuf::from), "{variables:?}");
+        };
+        let (home, xdg) = (("HOME", "/home/me"), ("XDG_CACHE_HOME", "/c"));
+        check(&[], true, None);
+        check(&[home], true, Some("/home/me/.cache/tailweir"));
+        check(&[home], false, None);
+        check(&[home, xdg], false, Some("/c/tailweir"));
+        check(&[home, ("XDG_CACHE_HOME", "c")], true, Some("/home/me/.cache/tailweir"));
+        check(
+            &[home, xdg, ("CACHE_DIRECTORY", "/var/cache/a:/var/cache/b")],
+            true,
+            Some("/var/cache/a/plugins"),
+        );
+    }
+}
