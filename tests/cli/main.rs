@@ -4,6 +4,7 @@
 
 mod checkpoints;
 mod failure_modes;
+mod plugin_cache;
 mod quarantine;
 mod readme;
 mod run;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -28,10 +28,12 @@ pub struct Ended {
 }
 
 impl Program {
-    /// The program at this path, with an environment that has no influence on what it logs.
+    /// The program at this path, with an environment that has no influence on what it logs. Plug-ins that it compiles are
+    /// kept beside it, for all tests together.
     pub fn new(path: &str) -> Self {
         let mut command = Command::new(path);
         command.env_remove("TAILWEIR_LOG").env_remove("KUMOD_LOG").stdin(Stdio::null());
+        command.env("TAILWEIR_PLUGIN_CACHE", Path::new(path).with_file_name("plugin-cache"));
         Self(command)
     }
 

@@ -86,3 +86,37 @@ impl Drop for Computing<'_> {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn it_sleeps_but_while_a_guest_computes() {
+        let ticks = Ticks::start(Engine::default()).unwrap();
+        let shared = ticks.shared.clone();
+        let sleeps = |wanted: bool| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while shared.asleep.load(Ordering::SeqCst) != wanted {
+                assert!(Instant::now() < deadline, "it never was so: {wanted}");
+                thread::yield_now();
+            }
+        };
+        sleeps(true);
+        {
+            let _one = ticks.computing();
+            sleeps(false);
+            let _another = ticks.computing();
+        }
+        sleeps(true);
+        drop(ticks);
+        // The thread has let go of what it shares with us.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Arc::strong_count(&shared) > 1 {
+            assert!(Instant::now() < deadline, "the thread goes on");
+            thread::yield_now();
+        }
+    }
+}
