@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 use tailweir_wasm::{Host, HostOptions};
 
 /// The variable that says what `--plugin-cache` does not.
-const VARIABLE: &str = "TAILWEIR_PLUGIN_CACHE";
+pub(crate) const VARIABLE: &str = "TAILWEIR_PLUGIN_CACHE";
 
 /// Makes the engine when the first component asks for it. All its clones are the same engine.
 #[derive(Clone)]

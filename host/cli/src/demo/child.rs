@@ -41,6 +41,8 @@ impl Children {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut process = Command::new(program)
             .args(arguments)
+            // The demo leaves nothing behind.
+            .env(crate::engine::VARIABLE, "off")
             .stdin(Stdio::null())
             .stdout(stdout)
             .spawn()
