@@ -22,7 +22,7 @@ pub struct Batch {
 }
 
 /// Records that take up less than this part of their block's bytes are copied when the block is done with.
-const WORTH_COPYING: usize = 4;
+const WORTH_COPYING: usize = 8;
 /// A block of fewer bytes than that may as well be kept.
 const SMALL_BLOCK: usize = 4 << 10;
 

@@ -57,7 +57,7 @@ pub struct ReaderOptions {
     pub mode: Mode,
     /// Bytes that a line may have; longer ones are passed over. Default: 64 MiB. At most 1 GiB.
     pub max_line_size: usize,
-    /// Bytes of text that a block has, about. Default: 512 KiB.
+    /// Bytes of text that a block has, about. Default: 1 MiB.
     pub block_size: usize,
     /// Bytes that may be decoded ahead of [`Reader::next`](crate::Reader::next). One block always may. Default: 32 MiB.
     pub read_ahead_bytes: usize,
@@ -79,7 +79,7 @@ impl ReaderOptions {
             watch: Watch::default(),
             mode: Mode::default(),
             max_line_size: 64 << 20,
-            block_size: 512 << 10,
+            block_size: 1 << 20,
             read_ahead_bytes: 32 << 20,
             workers: 0,
             events: Arc::new(()),
