@@ -34,6 +34,8 @@
 //!
 //! A panic ends the instance, not the host: its text is sent to the host's log and becomes part of the host's error.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 // What wit-bindgen generates names this crate as a plug-in does.
 #[cfg(target_family = "wasm")]
 extern crate self as tailweir_guest;

@@ -9,6 +9,7 @@ mod throughput;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -97,7 +98,7 @@ pub(crate) fn run(root: &Path, args: BenchArgs) -> Result<()> {
     let mut rows = throughput::rows(&bench)?;
     single::rows(&bench, &mut rows)?;
     let table = report::table(&rows);
-    println!("{table}");
+    std::io::stdout().write_all(table.as_bytes())?;
     if bench.rows.is_empty() && !bench.quick {
         report::write(&bench, &table, &rows)?;
     }
