@@ -2,6 +2,7 @@
 
 mod bench;
 mod guests;
+mod instructions;
 mod measure;
 mod toolchain;
 
@@ -24,6 +25,14 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Builds every guest in `examples/plugins` and `tests/guests` into `target/guests`
     Guests(Guests),
+    /// Counts instructions per record, with callgrind, and fails if they have grown by more than 3 %
+    ///
+    /// Callgrind has no AVX-512: it is the AVX2 code that is counted.
+    Instructions {
+        /// Store what is counted
+        #[arg(long)]
+        update: bool,
+    },
     /// Builds the guests and runs all tests
     Test {
         /// What follows is passed on to `cargo test`
@@ -59,6 +68,7 @@ fn run(task: Task) -> Result<()> {
     let root = root();
     match task {
         Task::Bench(arguments) => bench::run(&root, arguments),
+        Task::Instructions { update } => instructions::run(&root, update),
         Task::Guests(Guests { check, update }) => {
             let built = guests::build_all(&root)?;
             if check {
