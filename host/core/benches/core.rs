@@ -12,7 +12,7 @@ use tailweir_core::{
 
 mod made;
 
-/// Bytes of text that the reader hands over at a time.
+/// Bytes of text in the block.
 const BLOCK: usize = 512 << 10;
 const RECORDS: usize = 1000;
 

@@ -121,6 +121,8 @@ fn count(command: &Command) -> Result<u64> {
     callgrind.args(["--cpu-list", &a_core()?]);
     callgrind.args(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]);
     callgrind.arg(command.get_program()).args(command.get_args());
+    // Both runs compile the plug-in: else the second would have the first's, and compiling would count.
+    callgrind.env("TAILWEIR_PLUGIN_CACHE", "off");
     let output = callgrind.stdout(Stdio::null()).output().context("cannot run `taskset`")?;
     let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
