@@ -265,12 +265,16 @@ impl Shared {
         None
     }
 
-    /// The first job that may go on. Beyond the budget only the one does that the reader waits for.
+    /// The first job that may go on. What lies further ahead gets only a part of the budget: were it used up by that, the
+    /// job that the reader waits for would come to a crawl. Beyond the budget, that one goes on piece by piece.
     fn admissible<'a>(&self, state: &'a State) -> Option<&'a SegmentName> {
-        let fits = state.held + self.reserve <= self.budget;
+        let wanted = state.held + self.reserve;
+        let may_go_on = |n: usize, job: &Job| match n {
+            0 => wanted <= self.budget || job.outputs.is_empty(),
+            _ => wanted <= self.budget / 4 * 3,
+        };
         let mut jobs = state.jobs.iter().enumerate();
-        let admitted = jobs.by_ref().take_while(|(n, (_, job))| fits || (*n == 0 && job.outputs.is_empty()));
-        admitted.map(|(_, job)| job).find(|(_, job)| job.segment.is_some()).map(|(name, _)| name)
+        jobs.find(|(n, (_, job))| job.segment.is_some() && may_go_on(*n, job)).map(|(_, (name, _))| name)
     }
 
     /// Puts away what was carved, so that another worker may go on with the segment. Returns the piece, if that is it.
