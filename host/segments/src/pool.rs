@@ -1,8 +1,10 @@
 //! Threads that decode sealed segments ahead of the reader.
 //!
-//! Each sealed segment is a *job*. A worker carves a piece from the first job that nobody else is carving and that the
-//! budget admits, and parses it itself, while it is in its core's cache; meanwhile another worker may carve the next.
-//! So one large segment keeps all workers busy, several are decoded at once, and the reader takes the results in order.
+//! Each sealed segment is a *job*. Decompressing one is work for one worker after another at best, so the first job, for
+//! which the reader waits, has a *keeper*, a worker that carves piece by piece from it, whose cache the decoder's window
+//! stays in, and leaves the parsing to the others. They parse first, and otherwise carve from later jobs what the budget
+//! admits, and parse that themselves. So one large segment keeps all workers busy, several are decoded at once, and the
+//! reader takes the results in order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -60,6 +62,8 @@ struct Parsed {
 struct Job {
     /// Absent while a worker is at it, and once it has ended.
     segment: Option<Box<Segment>>,
+    /// The worker that carved from it last.
+    keeper: Option<usize>,
     ended: bool,
     outputs: VecDeque<Slot>,
     /// The number of the first of them.
@@ -74,9 +78,17 @@ struct Slot {
     held: usize,
 }
 
+/// What a worker may do next.
+enum Task {
+    Carve(SegmentName, Box<Segment>),
+    Parse(Ticket, Piece),
+}
+
 #[derive(Default)]
 struct State {
     jobs: BTreeMap<SegmentName, Job>,
+    /// Pieces of the first job.
+    unparsed: VecDeque<(Ticket, Piece)>,
     /// Bytes in outputs, and reserved for those under way.
     held: usize,
     /// Workers that wait, and whether the reader does: nobody else need be woken.
@@ -111,6 +123,7 @@ struct Shared {
     budget: usize,
     reserve: usize,
     shelf: Arc<Shelf>,
+    workers: usize,
 }
 
 /// The workers and what they have decoded.
@@ -121,6 +134,8 @@ pub(crate) struct Pool {
 
 /// How many blocks' memory is kept for each worker: those that it is at, and those that the reader is about to drop.
 const SHELVED: usize = 4;
+/// How many pieces the keeper of the first job leaves to each other worker before it parses some itself.
+const PIECES_PER_WORKER: usize = 4;
 /// A worker's stack: validation recurses into nested JSON.
 const STACK: usize = 8 << 20;
 
@@ -130,14 +145,14 @@ impl Pool {
     pub(crate) fn new(workers: usize, budget: usize, reserve: usize) -> io::Result<Self> {
         let (state, work, ready) = (Mutex::default(), Condvar::new(), Condvar::new());
         let shelf = Shelf::new((workers * SHELVED).min(budget / reserve.max(1)), reserve);
-        let shared = Arc::new(Shared { state, work, ready, budget, reserve, shelf });
+        let shared = Arc::new(Shared { state, work, ready, budget, reserve, shelf, workers });
         let mut pool = Self { shared, workers: Vec::with_capacity(workers) };
         for n in 0..workers {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("tailweir-read-{n}")).stack_size(STACK);
             pool.workers.push(thread.spawn(move || {
                 let _alarm = Alarm(&shared);
-                shared.work();
+                shared.work(n);
             })?);
         }
         Ok(pool)
@@ -183,7 +198,7 @@ impl Pool {
                     state.jobs.remove(name);
                 }
                 state.held -= slot.held;
-                let wake = state.idle > 0 && self.shared.admissible(&state).is_some();
+                let wake = state.idle > 0 && self.shared.admissible(&state, 0).is_some();
                 drop(state);
                 if wake {
                     self.shared.work.notify_one();
@@ -229,19 +244,25 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    fn work(&self, me: usize) {
         let mut parsed = None;
-        while let Some((name, mut segment)) = self.next_segment(parsed.take()) {
-            let result = segment.step(Seal::Sealed);
-            parsed = self.carved(name, segment, result).map(|(ticket, piece)| {
+        while let Some(task) = self.next_task(me, parsed.take()) {
+            let piece = match task {
+                Task::Parse(ticket, piece) => Some((ticket, piece)),
+                Task::Carve(name, mut segment) => {
+                    let result = segment.step(Seal::Sealed);
+                    self.carved(name, segment, result)
+                }
+            };
+            parsed = piece.map(|(ticket, piece)| {
                 let held_before = piece.footprint();
                 Parsed { ticket, block: piece.parse(), held_before }
             });
         }
     }
 
-    /// Puts away what was parsed and gives a segment to carve, for which it may wait. `None` when it is time to stop.
-    fn next_segment(&self, parsed: Option<Parsed>) -> Option<(SegmentName, Box<Segment>)> {
+    /// Puts away what was parsed and gives something to do, for which it may wait. `None` when it is time to stop.
+    fn next_task(&self, me: usize, parsed: Option<Parsed>) -> Option<Task> {
         // It is dropped after the lock, so that nobody is woken only to wait for that.
         let mut wakes = Wakes { shared: self, worker: false, reader: false };
         let mut guard = self.lock();
@@ -250,12 +271,8 @@ impl Shared {
             guard.put(parsed);
         }
         while !guard.stop {
-            let name = self.admissible(&guard).cloned();
-            let job = name.as_ref().and_then(|name| guard.jobs.get_mut(name));
-            let segment = job.and_then(|job| job.segment.take());
-            if let (Some(name), Some(segment)) = (name, segment) {
-                guard.held += self.reserve;
-                return Some((name, segment));
+            if let Some(task) = self.choose(&mut guard, me) {
+                return Some(task);
             }
             wakes.wake();
             guard.idle += 1;
@@ -265,19 +282,44 @@ impl Shared {
         None
     }
 
-    /// The first job that may go on. What lies further ahead gets only a part of the budget: were it used up by that, the
+    /// What a worker may do now.
+    fn choose(&self, state: &mut State, me: usize) -> Option<Task> {
+        let enough = state.unparsed.len() >= PIECES_PER_WORKER * (self.workers - 1);
+        let keeps =
+            state.jobs.values().next().is_some_and(|job| job.keeper.is_none_or(|keeper| keeper == me));
+        let parse = |(ticket, piece)| Task::Parse(ticket, piece);
+        if (enough || !keeps) && !state.unparsed.is_empty() {
+            return state.unparsed.pop_front().map(parse);
+        }
+        let carve = self.admissible(state, me).cloned().and_then(|name| {
+            let job = state.jobs.get_mut(&name)?;
+            job.keeper = Some(me);
+            Some(Task::Carve(name, job.segment.take()?))
+        });
+        if carve.is_some() {
+            state.held += self.reserve;
+            return carve;
+        }
+        state.unparsed.pop_front().map(parse)
+    }
+
+    /// The job that may go on: the first one, but rather one whose keeper asks. What lies further ahead gets only a part of the budget: were it used up by that, the
     /// job that the reader waits for would come to a crawl. Beyond the budget, that one goes on piece by piece.
-    fn admissible<'a>(&self, state: &'a State) -> Option<&'a SegmentName> {
+    fn admissible<'a>(&self, state: &'a State, me: usize) -> Option<&'a SegmentName> {
         let wanted = state.held + self.reserve;
         let may_go_on = |n: usize, job: &Job| match n {
             0 => wanted <= self.budget || job.outputs.is_empty(),
-            _ => wanted <= self.budget / 4 * 3,
+            _ => wanted <= self.budget / 8 * 7,
         };
-        let mut jobs = state.jobs.iter().enumerate();
-        jobs.find(|(n, (_, job))| job.segment.is_some() && may_go_on(*n, job)).map(|(_, (name, _))| name)
+        let may = |(n, (_, job)): &(usize, (&SegmentName, &Job))| job.segment.is_some() && may_go_on(*n, job);
+        let mine =
+            |(_, (_, job)): &(usize, (&SegmentName, &Job))| job.keeper.is_none_or(|keeper| keeper == me);
+        let mut jobs = state.jobs.iter().enumerate().filter(may);
+        let first = jobs.clone().next();
+        jobs.find(mine).or(first).map(|(_, (name, _))| name)
     }
 
-    /// Puts away what was carved, so that another worker may go on with the segment. Returns the piece, if that is it.
+    /// Puts away what was carved, so that a worker may go on with the segment. Returns a piece that the caller is to parse.
     fn carved(
         &self,
         name: SegmentName,
@@ -289,6 +331,7 @@ impl Shared {
         let state = &mut *guard;
         state.held -= self.reserve;
         // The reader removes a job only after its last output, so it is still there.
+        let is_first = state.jobs.keys().next() == Some(&name);
         let job = state.jobs.get_mut(&name)?;
         let mut piece = None;
         let (output, held) = match result {
@@ -321,7 +364,10 @@ impl Shared {
         wakes.reader = output.is_some() && state.reader_waits;
         job.outputs.push_back(Slot { output, held });
         // If there is no piece, this worker goes on with the segment.
-        wakes.worker = piece.is_some() && state.idle > 0 && self.admissible(state).is_some();
+        wakes.worker = piece.is_some() && state.idle > 0;
+        if is_first && self.workers > 1 {
+            state.unparsed.extend(piece.take());
+        }
         piece
     }
 }

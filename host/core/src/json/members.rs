@@ -78,7 +78,7 @@ impl Members {
                 likely &= !(1 << bit);
                 let index = start + bit as usize;
                 if self.is_key(text, index, key) {
-                    self.expect_next(text, index + range.len());
+                    self.expect_next(text, index + 4 * range.len());
                     return Some(self.value(text, index, range.end));
                 }
             }
@@ -88,7 +88,7 @@ impl Members {
     }
 
     /// Whoever looks for a member of one record does so for the next ones too, and records look alike: has the memory
-    /// fetched in which the member at `index` is, before it is asked for. `text` begins where the keys are counted from.
+    /// fetched in which the member at `index` is, some records before it is asked for. `text` begins where the keys are counted from.
     #[inline]
     fn expect_next(&self, text: &[u8], index: usize) {
         #[cfg(target_arch = "x86_64")]
