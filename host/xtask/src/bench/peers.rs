@@ -53,7 +53,7 @@ pub(super) fn find(folder: &Path, directory: &Path) -> (Vec<Peer>, Vec<String>) 
 const DUCKDB: &str = "import duckdb
 if THREADS: duckdb.sql('SET threads TO THREADS')
 print(duckdb.sql(\"SELECT count(*) FROM read_json('SEGMENTS', format = 'newline_delimited', compression = 'zstd', \
-                      columns = {egress_pool: 'VARCHAR'}) WHERE egress_pool = 'customer-a'\").fetchone()[0])";
+                      columns = {egress_pool: 'VARCHAR'}) WHERE egress_pool = 'customer-a'\").fetchall()[0][0])";
 
 const CLICKHOUSE: &str = "import chdb
 print(chdb.query(\"SELECT count() FROM file('SEGMENTS', JSONEachRow, 'egress_pool Nullable(String)', 'zstd') \
