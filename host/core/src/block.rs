@@ -71,6 +71,9 @@ struct Slot {
     member_count: u32,
 }
 
+/// How many records ahead of the one that is looked into memory is fetched.
+const FETCHED_AHEAD: usize = 4;
+
 /// The members of such a record must be searched for in its text: it is repaired, or very long.
 const NOT_INDEXED: u32 = u32::MAX;
 
@@ -376,7 +379,12 @@ impl Block {
             return json::get(self.text(index), key);
         }
         let record = &self.text[..(slot.start + slot.len) as usize];
-        let value = self.index.members.find(record, slot.member_range(), key)?;
+        let (found, value) = self.index.members.find(record, slot.member_range(), key)?;
+        // Whoever looks for a member of one record does so for those behind it too, and records look alike.
+        if let Some(ahead) = self.index.slots.get(index + FETCHED_AHEAD) {
+            let expected = found - slot.members as usize + ahead.members as usize;
+            self.index.members.expect(&self.text, expected);
+        }
         // SAFETY: the members of a record were found in UTF-8 text, and begin and end next to ASCII.
         Some(unsafe { std::str::from_utf8_unchecked(&record[value]) })
     }

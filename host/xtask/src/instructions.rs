@@ -116,7 +116,7 @@ fn command(root: &Path, folder: &Path, built: &Path, row: Row, records: u64) -> 
 }
 
 /// How many instructions all of a command takes, on one core.
-fn count(command: &Command) -> Result<u64> {
+pub(crate) fn count(command: &Command) -> Result<u64> {
     let mut callgrind = Command::new("taskset");
     callgrind.args(["--cpu-list", &a_core()?]);
     callgrind.args(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]);

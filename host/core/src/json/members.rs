@@ -65,9 +65,9 @@ impl Members {
         self.lens.extend_from_slice(&from.lens[range]);
     }
 
-    /// The value of the last of the members at `range` whose key is `key`. `text` is the text up to the end of their
+    /// The index and the value of the last of the members at `range` whose key is `key`. `text` is the text up to the end of their
     /// record.
-    pub(crate) fn find(&self, text: &[u8], range: Range<usize>, key: &str) -> Option<Range<usize>> {
+    pub(crate) fn find(&self, text: &[u8], range: Range<usize>, key: &str) -> Option<(usize, Range<usize>)> {
         let len = u8::try_from(key.len()).unwrap_or(CLOSELY);
         let mut end = range.end;
         while end > range.start {
@@ -78,8 +78,7 @@ impl Members {
                 likely &= !(1 << bit);
                 let index = start + bit as usize;
                 if self.is_key(text, index, key) {
-                    self.expect_next(text, index + 4 * range.len());
-                    return Some(self.value(text, index, range.end));
+                    return Some((index, self.value(text, index, range.end)));
                 }
             }
             end = start;
@@ -87,10 +86,10 @@ impl Members {
         None
     }
 
-    /// Whoever looks for a member of one record does so for the next ones too, and records look alike: has the memory
-    /// fetched in which the member at `index` is, some records before it is asked for. `text` begins where the keys are counted from.
+    /// Has the memory fetched in which the member at `index` is, because it will be asked for soon. `text` begins where the
+    /// keys are counted from.
     #[inline]
-    fn expect_next(&self, text: &[u8], index: usize) {
+    pub(crate) fn expect(&self, text: &[u8], index: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(key) = self.keys.get(index) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

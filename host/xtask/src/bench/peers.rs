@@ -51,6 +51,7 @@ pub(super) fn find(folder: &Path, directory: &Path) -> (Vec<Peer>, Vec<String>) 
 }
 
 const DUCKDB: &str = "import duckdb
+duckdb.sql('SET enable_progress_bar = false')
 if THREADS: duckdb.sql('SET threads TO THREADS')
 print(duckdb.sql(\"SELECT count(*) FROM read_json('SEGMENTS', format = 'newline_delimited', compression = 'zstd', \
                       columns = {egress_pool: 'VARCHAR'}) WHERE egress_pool = 'customer-a'\").fetchall()[0][0])";

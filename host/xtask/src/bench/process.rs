@@ -144,19 +144,6 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// Instructions that a command takes, counted by callgrind.
-pub(super) fn instructions(command: &Command) -> Result<u64> {
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    let output = valgrind.arg(command.get_program()).args(command.get_args()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        bail!("it failed under valgrind: {said}");
-    }
-    let total = said.split("Collected :").nth(1).and_then(|rest| rest.split_whitespace().next());
-    total.and_then(|count| count.parse().ok()).context("callgrind printed no count")
-}
-
 /// The middle one.
 pub(super) fn median(mut durations: Vec<Duration>) -> Duration {
     durations.sort_unstable();

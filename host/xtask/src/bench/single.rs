@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 
 use super::process::{self, Running, median};
 use super::{Bench, Row, peers};
-use crate::measure;
+use crate::{instructions, measure};
 
 /// Adds the rows.
 pub(super) fn rows(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
     type Measure = fn(&Bench, &mut Vec<Row>) -> Result<()>;
     let all: [(&str, Measure); 7] = [
-        ("P8", instructions),
+        ("P8", ten_times),
         ("P9", many_segments),
         ("P10", resuming),
         ("P11", latency),
@@ -64,7 +64,7 @@ fn repeated(bench: &Bench, directory: &Path, command: impl Fn() -> Command) -> R
 }
 
 /// P8: ten times the records in segments of the same size.
-fn instructions(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
+fn ten_times(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
     let (few, many) = if bench.quick { (20_000, 60_000) } else { (40_000, 400_000) };
     if let Err(why) = peers::version("valgrind") {
         eprintln!("left out: {why}");
@@ -74,7 +74,7 @@ fn instructions(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
         let directory = bench.data(records, records / 10_000)?;
         measure::remove_checkpoints(&directory)?;
         let counted =
-            process::instructions(&measure::tail(&bench.program, &directory, &bench.guest("pool-filter")));
+            instructions::count(&measure::tail(&bench.program, &directory, &bench.guest("pool-filter")));
         measure::remove_checkpoints(&directory)?;
         counted
     };
