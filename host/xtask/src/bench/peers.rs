@@ -69,7 +69,12 @@ fn shell(script: String) -> Vec<String> {
 pub(super) fn version(program: &str) -> Result<String, String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|e| format!("{program}: {e}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim_matches(['*', ' ']).to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_matches(['*', ' '])
+        .to_owned())
 }
 
 /// A Python that has a module, in an environment of its own.
