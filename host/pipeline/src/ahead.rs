@@ -52,7 +52,7 @@ struct Shared {
 struct State {
     /// In the order in which the consumer comes to them.
     jobs: VecDeque<Job>,
-    /// What the consumer lets go of: as much work as filtering, for whole blocks.
+    /// The consumer is gone.
     closed: bool,
 }
 

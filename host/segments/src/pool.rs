@@ -303,8 +303,9 @@ impl Shared {
         state.unparsed.pop_front().map(parse)
     }
 
-    /// The job that may go on: the first one, but rather one whose keeper asks. What lies further ahead gets only a part of the budget: were it used up by that, the
-    /// job that the reader waits for would come to a crawl. Beyond the budget, that one goes on piece by piece.
+    /// The first job that may go on, but rather one that `me` keeps or nobody does. What lies further ahead gets only a part of
+    /// the budget: were it used up by that, the job that the reader waits for would come to a crawl. Beyond the budget, that
+    /// one goes on piece by piece.
     fn admissible<'a>(&self, state: &'a State, me: usize) -> Option<&'a SegmentName> {
         let wanted = state.held + self.reserve;
         let may_go_on = |n: usize, job: &Job| match n {
