@@ -11,6 +11,7 @@ use thiserror::Error;
 use self::shelf::Index;
 pub use self::shelf::Shelf;
 use crate::json::members::{Found, Members};
+use crate::json::shapes::Shapes;
 use crate::json::tokens::{Line, Tokens};
 use crate::json::{self, Invalid};
 use crate::{Frame, Identity, Mark, Point, Pointer, Position, SegmentName, Span};
@@ -170,7 +171,7 @@ impl Block {
             blank: 0,
             shelf: None,
         };
-        let mut tokens = Tokens::default();
+        let (mut tokens, mut shapes) = (Tokens::default(), Shapes::default());
         let mut start = 0;
         while start < text.len() {
             if from.offset == 0 && start == 0 && text.starts_with(b"\xef\xbb\xbf") {
@@ -178,7 +179,7 @@ impl Block {
             }
             block.to.point.line += 1;
             let line = tokens.of_line(&text, start);
-            block.take_line(start, line);
+            block.take_line(start, line, &mut shapes);
             start = line.facts.end + 1;
         }
         block.to.point.offset += text.len() as u64;
@@ -200,7 +201,7 @@ impl Block {
     }
 
     /// Adds the line from `start` on as a record, a defect or a blank line.
-    fn take_line(&mut self, start: usize, line: Line<'_>) {
+    fn take_line(&mut self, start: usize, line: Line<'_>, shapes: &mut Shapes) {
         let text = line.text();
         let end = text.len() - usize::from(text[start..].ends_with(b"\r"));
         let utf8 = line.facts.ascii || simdutf8::basic::from_utf8(&text[start..end]).is_ok();
@@ -213,7 +214,7 @@ impl Block {
             members: self.index.members.len() as u32,
             member_count: NOT_INDEXED,
         };
-        if utf8 && self.index.members.add(line) == Found::Valid {
+        if utf8 && self.index.members.add(line, shapes) == Found::Valid {
             slot.member_count = self.index.members.len() as u32 - slot.members;
             return self.index.slots.push(slot);
         }

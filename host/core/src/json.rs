@@ -8,6 +8,7 @@
 mod grammar;
 pub(crate) mod members;
 pub mod scan;
+pub(crate) mod shapes;
 pub(crate) mod tokens;
 
 use std::borrow::Cow;

@@ -165,6 +165,35 @@ proptest! {
     }
 
     #[test]
+    fn lines_that_are_built_alike_agree_with_serde_json(
+        tree in tree(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[-01.eE+tfnul\"\\\\,:{}\\[\\] a\u{1}]"), 0..20),
+    ) {
+        let text = tree.to_string();
+        let mut lines = vec![text.clone()];
+        for (at, byte) in changes {
+            // Most of these have the kinds of tokens that the first one has.
+            let mut line = text.clone();
+            let at = at.index(text.len());
+            if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+                line.replace_range(at..=at, &byte);
+            }
+            lines.push(line);
+        }
+        let block = block_of(&lines.join("\n"));
+        let valid = |line: &&String| serde_json::from_str::<IgnoredAny>(line).is_ok() && *line != "null";
+        let expected: Vec<_> = lines.iter().filter(valid).collect();
+        prop_assert_eq!(block.len(), expected.len(), "{:?}", lines);
+        for (index, line) in expected.into_iter().enumerate() {
+            prop_assert_eq!(block.text(index), line);
+            let keys = json::members(line).map(|(key, _)| json::unescape(key).into_owned());
+            for key in keys.chain(["a".to_owned()]) {
+                prop_assert_eq!(block.field(index, &key), json::get(line, &key), "{:?} of {}", key, line);
+            }
+        }
+    }
+
+    #[test]
     fn functions_on_text_that_was_never_validated_return(text in text()) {
         for (key, value) in json::members(&text) {
             json::unescape(key);

@@ -1,8 +1,8 @@
-//! The grammar over a line's tokens, and where the members of its object are.
+//! Where the members of records are.
 
 use std::ops::Range;
 
-use super::MAX_DEPTH;
+use super::shapes::Shapes;
 use super::tokens::Line;
 
 /// A key that has this many bytes or more, or that is spelt with escapes, must be looked at closely.
@@ -44,18 +44,32 @@ impl Members {
         self.keys.capacity() * size_of::<u32>() + self.lens.capacity()
     }
 
-    /// Checks a line against RFC 8259, and adds the members of the object that it is.
-    pub(crate) fn add(&mut self, line: Line<'_>) -> Found {
-        let before = self.len();
+    /// Checks a line against RFC 8259, and adds the members of the object that it is. `shapes` are those of lines before it.
+    pub(crate) fn add(&mut self, line: Line<'_>, shapes: &mut Shapes) -> Found {
         // `null` alone is JSON text, but no record.
-        let null = line.len() == 1 && line.byte(0) == b'n';
-        let walk = Walk { line, escaped: line.escaped(), members: self };
-        if line.facts.sound && !null && walk.whole().is_some() {
-            return Found::Valid;
+        if !line.facts.sound || line.kinds() == b"n" {
+            return Found::Doubtful;
         }
-        self.keys.truncate(before);
-        self.lens.truncate(before);
-        Found::Doubtful
+        let Some(shape) = shapes.of(line.kinds()) else { return Found::Doubtful };
+        if !shape.scalars().iter().all(|token| is_scalar(line, *token as usize)) {
+            return Found::Doubtful;
+        }
+        let (from, text) = (self.len(), line.text());
+        self.keys.extend(shape.keys().iter().map(|key| line.place(*key as usize) as u32 + 1));
+        self.lens.extend(shape.keys().iter().map(|key| {
+            let (quote, colon) = (line.place(*key as usize), line.place(*key as usize + 1));
+            // Behind the key's closing quote there is only white space before the colon.
+            let space = text[..colon].iter().rev().position(|b| *b == b'"').unwrap_or_default();
+            (colon - space - quote - 2).min(usize::from(CLOSELY)) as u8
+        }));
+        for escaped in line.escaped() {
+            let keys = &self.keys[from..];
+            let before = keys.partition_point(|key| key <= escaped);
+            if before > 0 && keys[before - 1] + u32::from(self.lens[from + before - 1]) > *escaped {
+                self.lens[from + before - 1] = CLOSELY;
+            }
+        }
+        Found::Valid
     }
 
     /// Adds the members of `from` that are at `range`, of a record that is `by` bytes further in `from`'s text, or less far
@@ -187,158 +201,17 @@ fn equal(lens: &[u8; 16], len: u8) -> u32 {
     lens.iter().rev().fold(0, |bits, l| bits << 1 | u32::from(*l == len || *l == CLOSELY))
 }
 
-/// The containers that a walk is in: one bit per level, the innermost lowest, whether it is an object.
-struct Nest {
-    depth: usize,
-    objects: u128,
-}
-
-impl Nest {
-    fn enter(&mut self, object: bool) -> Option<()> {
-        if self.depth == MAX_DEPTH {
-            return None;
-        }
-        self.depth += 1;
-        self.objects = self.objects << 1 | u128::from(object);
-        Some(())
-    }
-
-    fn leave(&mut self) {
-        self.depth -= 1;
-        self.objects >>= 1;
-    }
-
-    fn in_object(&self) -> bool {
-        self.objects & 1 != 0
-    }
-}
-
-/// A walk over the tokens of one line.
-struct Walk<'a> {
-    line: Line<'a>,
-    /// Those bytes that a backslash escapes which are not passed yet.
-    escaped: &'a [u32],
-    members: &'a mut Members,
-}
-
-impl Walk<'_> {
-    /// `None` if the line is not one whole JSON text.
-    fn whole(mut self) -> Option<()> {
-        let (line, mut nest, mut next) = (self.line, Nest { depth: 0, objects: 0 }, 0);
-        let byte = |token: usize| if token < line.len() { line.byte(token) } else { 0 };
-        loop {
-            // A value comes next.
-            let first = byte(next);
-            next += 1;
-            if first == b'{' {
-                nest.enter(true)?;
-                if byte(next) != b'}' {
-                    next = self.fields(next, nest.depth)?;
-                    continue;
-                }
-                next += 1;
-                nest.leave();
-            } else if first == b'[' {
-                nest.enter(false)?;
-                if byte(next) != b']' {
-                    continue;
-                }
-                next += 1;
-                nest.leave();
-            } else {
-                self.scalar(first, next - 1)?;
-            }
-            // A value is complete.
-            loop {
-                if nest.depth == 0 {
-                    return (next == line.len()).then_some(());
-                }
-                let mark = byte(next);
-                next += 1;
-                match (mark, nest.in_object()) {
-                    (b',', true) => {
-                        next = self.fields(next, nest.depth)?;
-                        break;
-                    }
-                    (b',', false) => break,
-                    (b'}', true) | (b']', false) => nest.leave(),
-                    _ => return None,
-                }
-            }
-        }
-    }
-
-    /// Passes members of an object, from the key at `next` on, as long as they are followed by others and their values are
-    /// no containers. Returns where the value is of the one that is not.
-    #[inline(always)]
-    fn fields(&mut self, mut next: usize, depth: usize) -> Option<usize> {
-        let line = self.line;
-        // A key, its colon, a value, and what is behind it: in an object there is always something.
-        while next + 3 < line.len() {
-            if line.byte(next) != b'"' || line.byte(next + 1) != b':' {
-                return None;
-            }
-            if depth == 1 {
-                self.add_key(line.place(next) + 1, line.place(next + 1));
-            }
-            let first = line.byte(next + 2);
-            if line.byte(next + 3) != b',' || first == b'{' || first == b'[' {
-                return Some(next + 2);
-            }
-            if first != b'"' {
-                self.scalar(first, next + 2)?;
-            }
-            next += 4;
-        }
-        None
-    }
-
-    /// Adds the key that begins at `start` and has its colon, the next token, at `colon`.
-    #[inline(always)]
-    fn add_key(&mut self, start: usize, colon: usize) {
-        let mut len = colon - 1 - start;
-        if self.line.text()[colon - 1] != b'"' {
-            // Between the key's closing quote and the colon there is only white space.
-            len -= self.line.text()[start..colon].iter().rev().position(|b| *b == b'"').unwrap_or(0);
-        }
-        if !self.escaped.is_empty() && self.pass_escapes(start, start + len) {
-            len = usize::MAX;
-        }
-        self.members.keys.push(start as u32);
-        self.members.lens.push(len.min(CLOSELY as usize) as u8);
-    }
-
-    /// Passes the escapes before `end`; whether there are any from `start` on.
-    #[inline]
-    fn pass_escapes(&mut self, start: usize, end: usize) -> bool {
-        let mut within = false;
-        while let [first, rest @ ..] = self.escaped
-            && (*first as usize) < end
-        {
-            within |= *first as usize >= start;
-            self.escaped = rest;
-        }
-        within
-    }
-
-    /// Checks the string, number or literal that is the token and begins with `first`.
-    #[inline(always)]
-    fn scalar(&self, first: u8, token: usize) -> Option<()> {
-        if first == b'"' {
-            return Some(());
-        }
-        let text = self.line.text();
-        // A token that there is not begins with zero.
-        let rest = if first == 0 { &[] } else { &text[self.line.place(token)..] };
-        let len = match first {
-            b'-' | b'0'..=b'9' => super::grammar::number_len(rest)?,
-            b't' => literal(rest, b"true")?,
-            b'f' => literal(rest, b"false")?,
-            b'n' => literal(rest, b"null")?,
-            _ => return None,
-        };
-        matches!(rest.get(len), None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r')).then_some(())
-    }
+/// Whether the token is one number or literal.
+#[inline(always)]
+fn is_scalar(line: Line<'_>, token: usize) -> bool {
+    let rest = &line.text()[line.place(token)..];
+    let len = match line.kinds()[token] {
+        b't' => literal(rest, b"true"),
+        b'f' => literal(rest, b"false"),
+        b'n' => literal(rest, b"null"),
+        _ => super::grammar::number_len(rest),
+    };
+    len.is_some_and(|len| matches!(rest.get(len), None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\r')))
 }
 
 #[inline(always)]
@@ -349,12 +222,17 @@ fn literal(text: &[u8], word: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::MAX_DEPTH;
     use crate::json::tokens::Tokens;
 
     fn check(line: &str, expected: Found) {
         let mut tokens = Tokens::default();
-        let found = Members::default().add(tokens.of_line(line.as_bytes(), 0));
-        assert_eq!(found, expected, "{line}");
+        let (mut members, mut shapes) = (Members::default(), Shapes::default());
+        // The second time its shape may be known.
+        for _ in 0..2 {
+            let found = members.add(tokens.of_line(line.as_bytes(), 0), &mut shapes);
+            assert_eq!(found, expected, "{line}");
+        }
     }
 
     /// Whatever is doubtful is validated a second time: what records look like must not be.

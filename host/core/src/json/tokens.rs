@@ -34,6 +34,7 @@ pub(crate) struct Line<'a> {
     text: &'a [u8],
     /// Where the tokens begin in it; each is below its length.
     places: &'a [u32],
+    kinds: &'a [u8],
     escaped: &'a [u32],
 }
 
@@ -43,26 +44,19 @@ impl<'a> Line<'a> {
         self.text
     }
 
-    /// How many tokens it has.
+    /// The kinds of its tokens: their first bytes, but `0` for all that a number may begin with.
     #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
-        self.places.len()
+    pub(crate) fn kinds(&self) -> &'a [u8] {
+        self.kinds
     }
 
     /// The offset of a token.
     ///
     /// # Panics
-    /// If `token` is not below [`len`](Self::len), as does the next.
+    /// If there is no such token.
     #[inline(always)]
     pub(crate) fn place(&self, token: usize) -> usize {
         self.places[token] as usize
-    }
-
-    /// A token's first byte.
-    #[inline(always)]
-    pub(crate) fn byte(&self, token: usize) -> u8 {
-        // SAFETY: all places are within the text; see the field.
-        unsafe { *self.text.get_unchecked(self.place(token)) }
     }
 
     /// Where the bytes are that a backslash escapes.
@@ -71,12 +65,25 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Where the tokens of a line are, as offsets in the text.
+/// The tokens of a line.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
+    /// Where they are, as offsets in the text.
     places: Vec<u32>,
+    /// Their kinds, as many as places.
+    kinds: Vec<u8>,
     /// Where the bytes are that a backslash escapes.
     escaped: Vec<u32>,
+}
+
+/// 64 bytes of a text.
+#[derive(Clone, Copy)]
+struct Chunk<'a> {
+    text: &'a [u8],
+    /// Where it begins in the text.
+    base: usize,
+    /// The bytes, with line breaks behind the text's end.
+    bytes: &'a [u8; CHUNK],
 }
 
 /// The bytes of a chunk, sorted: one bit for each.
@@ -103,24 +110,45 @@ trait Sort {
     /// As above.
     unsafe fn prefix_xor(bits: u64) -> u64;
 
-    /// Writes the places of the bits, counted from `base`, to the start of `room`, and anything behind them.
+    /// Writes the places of the bits, counted from `base`, and the kinds of their bytes to the start of the rooms, and anything
+    /// behind them.
     ///
     /// # Safety
     /// As above.
     #[inline(always)]
-    unsafe fn write_places(mut bits: u64, mut base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
-        let mut next = 0;
+    unsafe fn write(
+        chunk: &[u8; CHUNK],
+        mut bits: u64,
+        base: u32,
+        places: &mut [MaybeUninit<u32>; CHUNK],
+        kinds: &mut [MaybeUninit<u8>; CHUNK],
+    ) {
+        let (mut next, mut at) = (0, 0);
         while bits != 0 {
             // From one bit to the next: so there is nothing that a compiler could do for several at once, and worse.
             let step = bits.trailing_zeros();
-            base += step;
-            room[next].write(base);
+            at += step;
+            places[next].write(base + at);
+            kinds[next].write(KINDS[usize::from(chunk[at as usize % CHUNK])]);
             next += 1;
-            base += 1;
+            at += 1;
             bits = bits >> step >> 1;
         }
     }
 }
+
+/// The kind of a token that begins with a byte.
+const KINDS: [u8; 256] = {
+    let (mut kinds, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'-' | b'0'..=b'9' => b'0',
+            byte => byte,
+        };
+        byte += 1;
+    }
+    kinds
+};
 
 /// What is carried from one chunk of a line to the next.
 #[derive(Default)]
@@ -164,8 +192,8 @@ impl Tokens {
         static FASTEST: LazyLock<Cut> = LazyLock::new(|| cuts()[0]);
         // SAFETY: `cuts` lists what the machine has.
         let facts = unsafe { FASTEST(self, text, start) };
-        let places = if facts.sound { &self.places[..] } else { &[] };
-        Line { facts, text: &text[..facts.end], places, escaped: &self.escaped }
+        let Self { places, kinds, escaped } = self;
+        Line { facts, text: &text[..facts.end], places, kinds, escaped }
     }
 }
 
@@ -174,24 +202,25 @@ impl Tokens {
 #[inline(always)]
 unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts {
     tokens.places.clear();
+    tokens.kinds.clear();
     tokens.escaped.clear();
     let mut line = Facts { end: text.len(), sound: true, ascii: true };
     let mut carry = Carry::default();
     let mut base = start;
     while base < text.len() {
         let mut padded = [b'\n'; CHUNK];
-        let chunk = match text[base..].first_chunk::<CHUNK>() {
-            Some(chunk) => chunk,
+        let bytes = match text[base..].first_chunk::<CHUNK>() {
+            Some(bytes) => bytes,
             None => {
                 padded[..text.len() - base].copy_from_slice(&text[base..]);
                 &padded
             }
         };
         // SAFETY: the caller's promise.
-        let mut sorted = unsafe { S::sort(chunk) };
+        let mut sorted = unsafe { S::sort(bytes) };
         let mut ours = u64::MAX;
         if sorted.controls != 0 {
-            let of = |byte: u8| each(sorted.controls, |at| chunk[at] == byte);
+            let of = |byte: u8| each(sorted.controls, |at| bytes[at] == byte);
             let line_breaks = of(b'\n');
             sorted.spaces |= of(b'\t') | of(b'\r');
             if line_breaks != 0 {
@@ -200,7 +229,7 @@ unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts 
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { tokens.add::<S>(&mut line, &mut carry, text, base, sorted, ours) };
+        unsafe { tokens.add::<S>(&mut line, &mut carry, Chunk { text, base, bytes }, sorted, ours) };
         if ours != u64::MAX {
             break;
         }
@@ -239,8 +268,7 @@ impl Tokens {
         &mut self,
         line: &mut Facts,
         carry: &mut Carry,
-        text: &[u8],
-        base: usize,
+        chunk: Chunk<'_>,
         sorted: Sorted,
         ours: u64,
     ) {
@@ -263,7 +291,7 @@ impl Tokens {
         line.ascii &= sorted.beyond_ascii & ours == 0;
         line.sound &= sorted.controls & at_end == 0;
         if escaped & at_end != 0 {
-            line.sound &= self.add_escapes(text, base, escaped & at_end);
+            line.sound &= self.add_escapes(chunk, escaped & at_end);
         }
 
         let scalars = !(sorted.marks | sorted.spaces);
@@ -272,12 +300,13 @@ impl Tokens {
         carry.in_scalar = unquoted >> 63;
         let tokens = (sorted.marks | begun) & !(strings ^ quotes) & ours;
         // SAFETY: the caller's promise.
-        unsafe { self.push::<S>(base, tokens) };
+        unsafe { self.push::<S>(chunk, tokens) };
     }
 
     /// Adds bytes that a backslash escapes. Returns whether each of them may be.
     #[inline(never)]
-    fn add_escapes(&mut self, text: &[u8], base: usize, escaped: u64) -> bool {
+    fn add_escapes(&mut self, chunk: Chunk<'_>, escaped: u64) -> bool {
+        let Chunk { text, base, .. } = chunk;
         let unknown = each(escaped, |n| {
             let at = base + n;
             self.escaped.push(at as u32);
@@ -290,19 +319,22 @@ impl Tokens {
         unknown == 0
     }
 
-    /// Adds the places of the bits.
+    /// Adds the tokens that the bits stand for.
     ///
     /// # Safety
     /// The machine must have what `S` asks for.
     #[inline(always)]
-    unsafe fn push<S: Sort>(&mut self, base: usize, bits: u64) {
+    unsafe fn push<S: Sort>(&mut self, chunk: Chunk<'_>, bits: u64) {
         self.places.reserve(CHUNK);
+        self.kinds.reserve(CHUNK);
         let end = self.places.len() + bits.count_ones() as usize;
-        let room = self.places.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
-        // SAFETY: the caller's promise; and there are as many places behind the former length as there are bits.
+        let places = self.places.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
+        let kinds = self.kinds.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
+        // SAFETY: the caller's promise; and there are as many of both behind the former length as there are bits.
         unsafe {
-            S::write_places(bits, base as u32, room);
+            S::write(chunk.bytes, bits, chunk.base as u32, places, kinds);
             self.places.set_len(end);
+            self.kinds.set_len(end);
         }
     }
 }
@@ -367,9 +399,18 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn write_places(bits: u64, base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
+        unsafe fn write(
+            chunk: &[u8; CHUNK],
+            bits: u64,
+            base: u32,
+            places: &mut [MaybeUninit<u32>; CHUNK],
+            kinds: &mut [MaybeUninit<u8>; CHUNK],
+        ) {
             // SAFETY: as above.
-            unsafe { write_places(bits, base, room) }
+            unsafe {
+                write_places(bits, base, places);
+                write_kinds(chunk, bits, kinds);
+            }
         }
     }
 
@@ -449,6 +490,19 @@ mod x86 {
     }
 
     #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+    fn write_kinds(chunk: &[u8; CHUNK], bits: u64, room: &mut [MaybeUninit<u8>; CHUNK]) {
+        // SAFETY: the load reads the chunk, and needs no alignment.
+        let bytes = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+        let zero = _mm512_set1_epi8(b'0' as i8);
+        let number = _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, zero), _mm512_set1_epi8(10))
+            | _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(b'-' as i8));
+        let kinds = _mm512_maskz_compress_epi8(bits, _mm512_mask_mov_epi8(bytes, number, zero));
+        // SAFETY: the store is as long as the room, and needs no alignment.
+        unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), kinds) };
+    }
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512vbmi2,popcnt")]
     fn write_places(bits: u64, base: u32, room: &mut [MaybeUninit<u32>; CHUNK]) {
         /// The places of all bytes of a chunk.
@@ -500,7 +554,9 @@ mod tests {
                     let break_at = memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |at| start + at);
                     prop_assert_eq!(line.end, break_at);
                     prop_assert_eq!(line.ascii, text[start..line.end].is_ascii());
-                    lines.push((line, tokens.places.clone(), tokens.escaped.clone()));
+                    lines.push((line, tokens.places.clone(), tokens.kinds.clone(), tokens.escaped.clone()));
+                    let kinds = tokens.places.iter().map(|at| KINDS[usize::from(text[*at as usize])]);
+                    prop_assert!(kinds.eq(tokens.kinds.iter().copied()));
                     start = line.end + 1;
                 }
                 prop_assert_eq!(first.get_or_insert_with(|| lines.clone()), &lines);
