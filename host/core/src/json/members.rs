@@ -62,11 +62,15 @@ impl Members {
             let space = text[..colon].iter().rev().position(|b| *b == b'"').unwrap_or_default();
             (colon - space - quote - 2).min(usize::from(CLOSELY)) as u8
         }));
-        for escaped in line.escaped() {
-            let keys = &self.keys[from..];
-            let before = keys.partition_point(|key| key <= escaped);
-            if before > 0 && keys[before - 1] + u32::from(self.lens[from + before - 1]) > *escaped {
-                self.lens[from + before - 1] = CLOSELY;
+        let mut next_key = 0;
+        for escaped in line.escaped().iter().copied() {
+            // Most are in a value, like the one before them.
+            if escaped >= next_key {
+                let before = from + self.keys[from..].partition_point(|key| *key <= escaped);
+                next_key = self.keys.get(before).copied().unwrap_or(u32::MAX);
+                if before > from && self.keys[before - 1] + u32::from(self.lens[before - 1]) > escaped {
+                    self.lens[before - 1] = CLOSELY;
+                }
             }
         }
         Found::Valid

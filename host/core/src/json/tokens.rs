@@ -44,7 +44,7 @@ impl<'a> Line<'a> {
         self.text
     }
 
-    /// The kinds of its tokens: their first bytes, but `0` for all that a number may begin with.
+    /// The kinds of its tokens: their first bytes, but `0` for all that a number may begin with, a point and a slash.
     #[inline(always)]
     pub(crate) fn kinds(&self) -> &'a [u8] {
         self.kinds
@@ -76,21 +76,11 @@ pub(crate) struct Tokens {
     escaped: Vec<u32>,
 }
 
-/// 64 bytes of a text.
-#[derive(Clone, Copy)]
-struct Chunk<'a> {
-    text: &'a [u8],
-    /// Where it begins in the text.
-    base: usize,
-    /// The bytes, with line breaks behind the text's end.
-    bytes: &'a [u8; CHUNK],
-}
-
 /// The bytes of a chunk, sorted: one bit for each.
 struct Sorted {
     quotes: u64,
     backslashes: u64,
-    /// Brackets, commas, colons.
+    /// Brackets, commas, colons; perhaps also control characters.
     marks: u64,
     spaces: u64,
     /// Below 0x20: among them tabs, carriage returns, and the line's end.
@@ -142,7 +132,7 @@ const KINDS: [u8; 256] = {
     let (mut kinds, mut byte) = ([0; 256], 0);
     while byte < 256 {
         kinds[byte] = match byte as u8 {
-            b'-' | b'0'..=b'9' => b'0',
+            b'-'..=b'9' => b'0',
             byte => byte,
         };
         byte += 1;
@@ -159,6 +149,8 @@ struct Carry {
     escaped: u64,
     /// 1 if the last byte was part of a number, a literal or of nothing that JSON has.
     in_scalar: u64,
+    /// Not zero if a byte was not ASCII.
+    beyond_ascii: u64,
 }
 
 /// Cuts a line; see [`Tokens::of_line`].
@@ -201,48 +193,52 @@ impl Tokens {
 /// The machine must have what `S` asks for.
 #[inline(always)]
 unsafe fn cut<S: Sort>(tokens: &mut Tokens, text: &[u8], start: usize) -> Facts {
-    tokens.places.clear();
-    tokens.kinds.clear();
-    tokens.escaped.clear();
-    let mut line = Facts { end: text.len(), sound: true, ascii: true };
-    let mut carry = Carry::default();
+    let mut cutting = Cutting::begin(tokens, text);
+    let mut padded;
     let mut base = start;
     while base < text.len() {
-        let mut padded = [b'\n'; CHUNK];
         let bytes = match text[base..].first_chunk::<CHUNK>() {
             Some(bytes) => bytes,
             None => {
-                padded[..text.len() - base].copy_from_slice(&text[base..]);
+                padded = pad(&text[base..]);
                 &padded
             }
         };
         // SAFETY: the caller's promise.
         let mut sorted = unsafe { S::sort(bytes) };
-        let mut ours = u64::MAX;
-        if sorted.controls != 0 {
+        if sorted.controls == 0 {
+            // SAFETY: as above.
+            unsafe { cutting.add::<S>(base, bytes, sorted, u64::MAX) };
+        } else {
             let of = |byte: u8| each(sorted.controls, |at| bytes[at] == byte);
             let line_breaks = of(b'\n');
             sorted.spaces |= of(b'\t') | of(b'\r');
+            sorted.marks &= !sorted.controls;
+            let ours =
+                if line_breaks == 0 { u64::MAX } else { (line_breaks & line_breaks.wrapping_neg()) - 1 };
+            // SAFETY: as above.
+            unsafe { cutting.add::<S>(base, bytes, sorted, ours) };
             if line_breaks != 0 {
-                line.end = base + line_breaks.trailing_zeros() as usize;
-                ours = (line_breaks & line_breaks.wrapping_neg()) - 1;
+                return cutting.end(base + line_breaks.trailing_zeros() as usize);
             }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { tokens.add::<S>(&mut line, &mut carry, Chunk { text, base, bytes }, sorted, ours) };
-        if ours != u64::MAX {
-            break;
         }
         base += CHUNK;
         if base - start > MAX_LINE {
-            line.sound = false;
-            line.end = memchr::memchr(b'\n', &text[base..]).map_or(text.len(), |at| base + at);
-            line.ascii = text[start..line.end].is_ascii();
-            return line;
+            let end = memchr::memchr(b'\n', &text[base..]).map_or(text.len(), |at| base + at);
+            cutting.sound = false;
+            cutting.carry.beyond_ascii |= u64::from(!text[base..end].is_ascii());
+            return cutting.end(end);
         }
     }
-    line.sound &= carry.in_string == 0;
-    line
+    cutting.end(text.len())
+}
+
+/// What is left of a text, with line breaks behind it.
+#[cold]
+fn pad(rest: &[u8]) -> [u8; CHUNK] {
+    let mut padded = [b'\n'; CHUNK];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
 }
 
 /// The bits of those places among `bits` that are so.
@@ -258,20 +254,46 @@ fn each(bits: u64, mut is: impl FnMut(usize) -> bool) -> u64 {
     found
 }
 
-impl Tokens {
-    /// Adds the tokens of a chunk, of which the bits in `ours` belong to the line.
+/// A line whose tokens are being found.
+struct Cutting<'a> {
+    tokens: &'a mut Tokens,
+    text: &'a [u8],
+    /// How many tokens were written behind the ends of the vectors, which are empty till the end.
+    written: usize,
+    /// How many both have room for.
+    room: usize,
+    sound: bool,
+    carry: Carry,
+}
+
+impl<'a> Cutting<'a> {
+    fn begin(tokens: &'a mut Tokens, text: &'a [u8]) -> Self {
+        tokens.places.clear();
+        tokens.kinds.clear();
+        tokens.escaped.clear();
+        let room = tokens.places.capacity().min(tokens.kinds.capacity());
+        Self { tokens, text, written: 0, room, sound: true, carry: Carry::default() }
+    }
+
+    /// The line's end is at `end`.
+    #[inline(always)]
+    fn end(self, end: usize) -> Facts {
+        // SAFETY: so many were written.
+        unsafe {
+            self.tokens.places.set_len(self.written);
+            self.tokens.kinds.set_len(self.written);
+        }
+        let sound = self.sound && self.carry.in_string == 0;
+        Facts { end, sound, ascii: self.carry.beyond_ascii == 0 }
+    }
+
+    /// Adds the tokens of the chunk at `base`, of which the bits in `ours` belong to the line.
     ///
     /// # Safety
     /// The machine must have what `S` asks for.
     #[inline(always)]
-    unsafe fn add<S: Sort>(
-        &mut self,
-        line: &mut Facts,
-        carry: &mut Carry,
-        chunk: Chunk<'_>,
-        sorted: Sorted,
-        ours: u64,
-    ) {
+    unsafe fn add<S: Sort>(&mut self, base: usize, bytes: &[u8; CHUNK], sorted: Sorted, ours: u64) {
+        let carry = &mut self.carry;
         let backslashes = sorted.backslashes & ours;
         let mut escaped = std::mem::take(&mut carry.escaped);
         if backslashes != 0 {
@@ -288,28 +310,28 @@ impl Tokens {
             Some(1) => carry.in_string,
             Some(_) => at_end >> (ours.trailing_ones() - 1) & 1,
         };
-        line.ascii &= sorted.beyond_ascii & ours == 0;
-        line.sound &= sorted.controls & at_end == 0;
-        if escaped & at_end != 0 {
-            line.sound &= self.add_escapes(chunk, escaped & at_end);
-        }
+        carry.beyond_ascii |= sorted.beyond_ascii & ours;
 
         let scalars = !(sorted.marks | sorted.spaces);
         let unquoted = scalars & !quotes;
         let begun = scalars & !(unquoted << 1 | carry.in_scalar);
         carry.in_scalar = unquoted >> 63;
-        let tokens = (sorted.marks | begun) & !(strings ^ quotes) & ours;
+        let bits = (sorted.marks | begun) & !(strings ^ quotes) & ours;
+        self.sound &= sorted.controls & at_end == 0;
+        if escaped & at_end != 0 {
+            self.sound &= self.add_escapes(base, escaped & at_end);
+        }
         // SAFETY: the caller's promise.
-        unsafe { self.push::<S>(chunk, tokens) };
+        unsafe { self.write::<S>(base, bytes, bits) };
     }
 
     /// Adds bytes that a backslash escapes. Returns whether each of them may be.
     #[inline(never)]
-    fn add_escapes(&mut self, chunk: Chunk<'_>, escaped: u64) -> bool {
-        let Chunk { text, base, .. } = chunk;
+    fn add_escapes(&mut self, base: usize, escaped: u64) -> bool {
+        let text = self.text;
         let unknown = each(escaped, |n| {
             let at = base + n;
-            self.escaped.push(at as u32);
+            self.tokens.escaped.push(at as u32);
             match text.get(at) {
                 Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => false,
                 Some(b'u') => !super::grammar::is_hex(text.get(at + 1..at + 5)),
@@ -324,18 +346,31 @@ impl Tokens {
     /// # Safety
     /// The machine must have what `S` asks for.
     #[inline(always)]
-    unsafe fn push<S: Sort>(&mut self, chunk: Chunk<'_>, bits: u64) {
-        self.places.reserve(CHUNK);
-        self.kinds.reserve(CHUNK);
-        let end = self.places.len() + bits.count_ones() as usize;
-        let places = self.places.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
-        let kinds = self.kinds.spare_capacity_mut().first_chunk_mut().expect("it was reserved");
-        // SAFETY: the caller's promise; and there are as many of both behind the former length as there are bits.
-        unsafe {
-            S::write(chunk.bytes, bits, chunk.base as u32, places, kinds);
-            self.places.set_len(end);
-            self.kinds.set_len(end);
+    unsafe fn write<S: Sort>(&mut self, base: usize, bytes: &[u8; CHUNK], bits: u64) {
+        if self.room - self.written < CHUNK {
+            self.grow();
         }
+        // SAFETY: both have room for so many more, and whatever is in there may be overwritten; and the caller's promise.
+        unsafe {
+            let places = &mut *self.tokens.places.as_mut_ptr().add(self.written).cast();
+            let kinds = &mut *self.tokens.kinds.as_mut_ptr().add(self.written).cast();
+            S::write(bytes, bits, base as u32, places, kinds);
+        }
+        self.written += bits.count_ones() as usize;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        let Tokens { places, kinds, .. } = &mut *self.tokens;
+        // SAFETY: so many were written.
+        unsafe {
+            places.set_len(self.written);
+            kinds.set_len(self.written);
+        }
+        places.reserve(8 * CHUNK);
+        kinds.reserve(8 * CHUNK);
+        self.room = places.capacity().min(kinds.capacity());
     }
 }
 
@@ -431,6 +466,14 @@ mod x86 {
         }
     }
 
+    /// For each lower half of a byte the mark that ends in it, if one does. The two kinds of bracket, which differ in one bit,
+    /// are taken for braces. With that bit set nothing else becomes a mark, but for control characters.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn marks() -> __m128i {
+        _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3a, 0x7b, 0x2c, 0x7d, 0, 0)
+    }
+
     // The work is in functions with features of their own: a closure has those of the function that it is in.
 
     #[inline]
@@ -439,13 +482,13 @@ mod x86 {
         // SAFETY: the load reads the chunk, and needs no alignment.
         let bytes = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
         let is = |byte: u8| _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(byte as i8));
-        // With this bit set, both kinds of bracket are the same; nothing else becomes one.
+        let marks = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(marks()), bytes);
+        // With this bit set, both kinds of bracket are the same.
         let folded = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
-        let bracket = |byte: u8| _mm512_cmpeq_epi8_mask(folded, _mm512_set1_epi8(byte as i8));
         Sorted {
             quotes: is(b'"'),
             backslashes: is(b'\\'),
-            marks: is(b',') | is(b':') | bracket(b'{') | bracket(b'}'),
+            marks: _mm512_cmpeq_epi8_mask(marks, folded),
             spaces: is(b' '),
             controls: _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(0x20)),
             beyond_ascii: _mm512_movepi8_mask(bytes),
@@ -465,10 +508,9 @@ mod x86 {
         let eq = |bytes: __m256i, byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8));
         let is = |byte: u8| join(eq(low, byte), eq(high, byte));
         let mark = |bytes: __m256i| {
-            // With this bit set, both kinds of bracket are the same; nothing else becomes one.
-            let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
-            let brackets = _mm256_or_si256(eq(folded, b'{'), eq(folded, b'}'));
-            _mm256_or_si256(brackets, _mm256_or_si256(eq(bytes, b','), eq(bytes, b':')))
+            let marks = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(marks()), bytes);
+            // With this bit set, both kinds of bracket are the same.
+            _mm256_cmpeq_epi8(marks, _mm256_or_si256(bytes, _mm256_set1_epi8(0x20)))
         };
         let control =
             |bytes: __m256i| _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
@@ -495,8 +537,9 @@ mod x86 {
         // SAFETY: the load reads the chunk, and needs no alignment.
         let bytes = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
         let zero = _mm512_set1_epi8(b'0' as i8);
-        let number = _mm512_cmplt_epu8_mask(_mm512_sub_epi8(bytes, zero), _mm512_set1_epi8(10))
-            | _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(b'-' as i8));
+        // From the minus to the nine; a point and a slash are among them.
+        let from_minus = _mm512_sub_epi8(bytes, _mm512_set1_epi8(b'-' as i8));
+        let number = _mm512_cmplt_epu8_mask(from_minus, _mm512_set1_epi8(13));
         let kinds = _mm512_maskz_compress_epi8(bits, _mm512_mask_mov_epi8(bytes, number, zero));
         // SAFETY: the store is as long as the room, and needs no alignment.
         unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), kinds) };
