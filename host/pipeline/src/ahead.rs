@@ -18,9 +18,11 @@ const BLOCKS_PER_THREAD: usize = 3;
 /// How many blocks a consumer must be behind for it to be given a thread.
 const WORTH_A_THREAD: usize = 3;
 
+/// How many cores there are. To ask takes several files of the control group to be read.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// How many more threads the process may have.
-static FREE: LazyLock<AtomicUsize> =
-    LazyLock::new(|| AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)));
+static FREE: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(*CORES));
 
 /// What a filter says about a whole block.
 pub(crate) type Answer = Result<Verdict, FilterError>;
@@ -121,7 +123,7 @@ impl Ahead {
     /// Starts a thread, if the process may have another and this consumer has not got its share.
     fn start_thread(&mut self) {
         // The consumer's own thread is one of those that filter.
-        let share = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+        let share = CORES.saturating_sub(1).max(1);
         let take = |free: usize| free.checked_sub(1);
         if self.threads == share || FREE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return;

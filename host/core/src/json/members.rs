@@ -5,16 +5,33 @@ use std::ops::Range;
 use super::shapes::Shapes;
 use super::tokens::Line;
 
-/// A key that has this many bytes or more, or that is spelt with escapes, must be looked at closely.
+/// The tag of a key that must be looked at closely: it is spelt with escapes, or empty.
 const CLOSELY: u8 = u8::MAX;
+
+/// What is told of a key without its text, which is `len` bytes long and ends in `last`, of which the former may be the quote
+/// before it. Few other keys of a record have the same tag.
+#[inline(always)]
+fn tag(len: usize, last: [u8; 2]) -> u8 {
+    let mixed = (len as u8).wrapping_mul(7) ^ last[0].wrapping_mul(5) ^ last[1].wrapping_mul(29);
+    mixed.min(CLOSELY - 1)
+}
+
+/// The tag of `key` where it is spelt without escapes.
+fn tag_of(key: &str) -> u8 {
+    match key.as_bytes() {
+        [] => CLOSELY,
+        [last] => tag(1, [b'"', *last]),
+        [.., before, last] => tag(key.len(), [*before, *last]),
+    }
+}
 
 /// Where the members of records are: their keys, one record's after another's.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// Where the keys begin, behind their quotes, in the text that the records are in.
     keys: Vec<u32>,
-    /// How long they are, or [`CLOSELY`].
-    lens: Vec<u8>,
+    /// Their tags, as many.
+    tags: Vec<u8>,
 }
 
 /// How [`Members::add`] reads a line.
@@ -28,7 +45,7 @@ pub(crate) enum Found {
 
 impl Members {
     pub(crate) fn with_capacity(members: usize) -> Self {
-        Self { keys: Vec::with_capacity(members), lens: Vec::with_capacity(members) }
+        Self { keys: Vec::with_capacity(members), tags: Vec::with_capacity(members) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -37,11 +54,11 @@ impl Members {
 
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
-        self.lens.clear();
+        self.tags.clear();
     }
 
     pub(crate) fn footprint(&self) -> usize {
-        self.keys.capacity() * size_of::<u32>() + self.lens.capacity()
+        self.keys.capacity() * size_of::<u32>() + self.tags.capacity()
     }
 
     /// Checks a line against RFC 8259, and adds the members of the object that it is. `shapes` are those of lines before it.
@@ -56,11 +73,15 @@ impl Members {
         }
         let (from, text) = (self.len(), line.text());
         self.keys.extend(shape.keys().iter().map(|key| line.place(*key as usize) as u32 + 1));
-        self.lens.extend(shape.keys().iter().map(|key| {
+        self.tags.extend(shape.keys().iter().map(|key| {
             let (quote, colon) = (line.place(*key as usize), line.place(*key as usize + 1));
             // Behind the key's closing quote there is only white space before the colon.
             let space = text[..colon].iter().rev().position(|b| *b == b'"').unwrap_or_default();
-            (colon - space - quote - 2).min(usize::from(CLOSELY)) as u8
+            match text[quote..colon - space] {
+                [_, .., before, last, _] => tag(colon - space - quote - 2, [before, last]),
+                [before, last, _] => tag(1, [before, last]),
+                _ => CLOSELY,
+            }
         }));
         let mut next_key = 0;
         for escaped in line.escaped().iter().copied() {
@@ -68,8 +89,8 @@ impl Members {
             if escaped >= next_key {
                 let before = from + self.keys[from..].partition_point(|key| *key <= escaped);
                 next_key = self.keys.get(before).copied().unwrap_or(u32::MAX);
-                if before > from && self.keys[before - 1] + u32::from(self.lens[before - 1]) > escaped {
-                    self.lens[before - 1] = CLOSELY;
+                if before > from && !text[self.keys[before - 1] as usize..escaped as usize].contains(&b'"') {
+                    self.tags[before - 1] = CLOSELY;
                 }
             }
         }
@@ -80,23 +101,23 @@ impl Members {
     /// if it is negative.
     pub(crate) fn copy(&mut self, from: &Self, range: Range<usize>, by: i64) {
         self.keys.extend(from.keys[range.clone()].iter().map(|key| (i64::from(*key) - by) as u32));
-        self.lens.extend_from_slice(&from.lens[range]);
+        self.tags.extend_from_slice(&from.tags[range]);
     }
 
     /// The index and the value of the last of the members at `range` whose key is `key`. `text` is the text up to the end of their
     /// record.
     pub(crate) fn find(&self, text: &[u8], range: Range<usize>, key: &str) -> Option<(usize, Range<usize>)> {
-        let len = u8::try_from(key.len()).unwrap_or(CLOSELY);
+        let tag = tag_of(key);
         let mut end = range.end;
         while end > range.start {
             let start = end.saturating_sub(16).max(range.start);
-            let mut likely = self.alike(start..end, len);
+            let mut likely = self.alike(start..end, tag);
             while likely != 0 {
                 let bit = likely.ilog2();
                 likely &= !(1 << bit);
                 let index = start + bit as usize;
-                if self.is_key(text, index, key) {
-                    return Some((index, self.value(text, index, range.end)));
+                if let Some(key_end) = self.end_of_key(text, index, key) {
+                    return Some((index, self.value(text, index, key_end, range.end)));
                 }
             }
             end = start;
@@ -124,39 +145,37 @@ impl Members {
         self.keys.get(range)?.first().copied()
     }
 
-    /// A bit for each of at most 16 keys that is `len` bytes long, or must be looked at closely.
+    /// A bit for each of at most 16 keys that has the tag, or must be looked at closely.
     #[inline]
-    fn alike(&self, range: Range<usize>, len: u8) -> u32 {
+    fn alike(&self, range: Range<usize>, tag: u8) -> u32 {
         let mut padded = [0; 16];
-        let lens = match self.lens[range.start..].first_chunk::<16>() {
-            Some(lens) => lens,
+        let tags = match self.tags[range.start..].first_chunk::<16>() {
+            Some(tags) => tags,
             None => {
-                padded[..range.len()].copy_from_slice(&self.lens[range.clone()]);
+                padded[..range.len()].copy_from_slice(&self.tags[range.clone()]);
                 &padded
             }
         };
-        equal(lens, len) & ((1 << range.len()) - 1)
+        equal(tags, tag) & ((1 << range.len()) - 1)
     }
 
+    /// Where the closing quote is of the key at `index`, if that is `key`.
     #[inline]
-    fn is_key(&self, text: &[u8], index: usize, key: &str) -> bool {
+    fn end_of_key(&self, text: &[u8], index: usize, key: &str) -> Option<usize> {
         let start = self.keys[index] as usize;
-        if self.lens[index] != CLOSELY {
-            return text[start..].starts_with(key.as_bytes());
+        if self.tags[index] != CLOSELY {
+            let end = start + key.len();
+            return (text[start..].starts_with(key.as_bytes()) && text[end] == b'"').then_some(end);
         }
-        let raw = std::str::from_utf8(&text[start..key_end(text, start)]);
-        raw.is_ok_and(|raw| super::unescape(raw) == key)
+        let end = key_end(text, start);
+        let raw = std::str::from_utf8(&text[start..end]);
+        raw.is_ok_and(|raw| super::unescape(raw) == key).then_some(end)
     }
 
-    /// The value of the member at `index` of a record whose members end at `end`. `text` is the text up to the record's
-    /// end.
+    /// The value of the member at `index`, whose key ends at `key_end`, of a record whose members end at `end`. `text` is the
+    /// text up to the record's end.
     #[inline]
-    fn value(&self, text: &[u8], index: usize, end: usize) -> Range<usize> {
-        let start = self.keys[index] as usize;
-        let key_end = match self.lens[index] {
-            CLOSELY => key_end(text, start),
-            len => start + len as usize,
-        };
+    fn value(&self, text: &[u8], index: usize, key_end: usize, end: usize) -> Range<usize> {
         let mut value = key_end + 1;
         while matches!(text[value], b':' | b' ' | b'\t' | b'\r') {
             value += 1;
@@ -183,26 +202,26 @@ fn key_end(text: &[u8], start: usize) -> usize {
     end
 }
 
-/// A bit for each of the lengths that is `len` or [`CLOSELY`].
+/// A bit for each of the tags that is `tag` or [`CLOSELY`].
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn equal(lens: &[u8; 16], len: u8) -> u32 {
+fn equal(tags: &[u8; 16], tag: u8) -> u32 {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     // SAFETY: SSE2 is part of x86-64; the load reads the 16 bytes and needs no alignment.
     unsafe {
-        let lens = _mm_loadu_si128(lens.as_ptr().cast());
-        let is = |len: u8| _mm_cmpeq_epi8(lens, _mm_set1_epi8(len as i8));
-        _mm_movemask_epi8(_mm_or_si128(is(len), is(CLOSELY))) as u32
+        let tags = _mm_loadu_si128(tags.as_ptr().cast());
+        let is = |tag: u8| _mm_cmpeq_epi8(tags, _mm_set1_epi8(tag as i8));
+        _mm_movemask_epi8(_mm_or_si128(is(tag), is(CLOSELY))) as u32
     }
 }
 
-/// A bit for each of the lengths that is `len` or [`CLOSELY`].
+/// A bit for each of the tags that is `tag` or [`CLOSELY`].
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn equal(lens: &[u8; 16], len: u8) -> u32 {
-    lens.iter().rev().fold(0, |bits, l| bits << 1 | u32::from(*l == len || *l == CLOSELY))
+fn equal(tags: &[u8; 16], tag: u8) -> u32 {
+    tags.iter().rev().fold(0, |bits, t| bits << 1 | u32::from(*t == tag || *t == CLOSELY))
 }
 
 /// Whether the token is one number or literal.
