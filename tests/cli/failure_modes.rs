@@ -252,11 +252,18 @@ fn f07_a_restart_in_the_middle_of_a_large_segment_gives_exactly_the_rest() {
     text = world.lua("follow = false").run().quietly();
     let expected: String = (30_001..=50_000).map(|n| format!("{n}\n")).collect();
     assert_eq!(text, expected);
-    let running = &mut world.wasm().arg("--once").start();
-    let first = number(&running.line().unwrap());
+    // Whoever reads takes the half, and goes away.
+    let mut running = world.wasm().args("--once --max-batch-size 100").start();
+    for n in 1..=30_000 {
+        assert_eq!(number(&running.line().unwrap()), n);
+    }
     running.close_stdout();
-    wait_for("the checkpoint", || world.logs().join(".w").exists() || running.line().is_none());
-    assert_eq!(first, 1);
+    running.end().with_code(0);
+    let passed = world.checkpoint("w")["line"].as_u64().unwrap();
+    assert!((20_000..50_000).contains(&passed), "{passed}");
+    let rest = world.wasm().arg("--once").run().quietly();
+    let rest: Vec<u64> = rest.lines().map(number).collect();
+    assert_eq!(rest, (passed + 1..=50_000).collect::<Vec<_>>());
 }
 
 #[test]
@@ -273,6 +280,20 @@ fn f08_a_rename_into_the_directory_and_a_chmod_are_noticed() {
     let path = world.open("3", record(3).trim_end());
     fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
     assert_eq!(next(&mut running), [3, 3]);
+    end(running);
+}
+
+#[test]
+fn f08_what_no_event_tells_of_is_noticed_at_the_next_scan() {
+    let world = World::new();
+    let path = world.open("1", record(1));
+    // The kernel tells those who watch a directory of what is done by a name in that directory.
+    let elsewhere = world.0.path().join("elsewhere");
+    fs::hard_link(&path, &elsewhere).unwrap();
+    let mut running = follow(&world);
+    assert_eq!(next(&mut running), [1, 1]);
+    append(&elsewhere, &record(2));
+    assert_eq!(next(&mut running), [2, 2]);
     end(running);
 }
 
@@ -300,6 +321,22 @@ fn f10_a_segment_that_is_deleted_before_its_turn_is_named() {
     for said in world.expect(&[4]) {
         assert!(said.contains('1') && said.contains("deleted"), "{said}");
     }
+}
+
+#[test]
+fn f10_a_segment_that_is_deleted_while_it_is_read_is_read_to_its_end() {
+    let world = World::new();
+    // More than is read ahead.
+    let line = |n| format!("{{\"n\":{n},\"egress_pool\":\"a\",\"x\":\"{:600}\"}}\n", "");
+    let path = world.sealed("1", (1..=100_000).map(line).collect::<String>());
+    let mut running = follow(&world);
+    assert_eq!(next(&mut running), [1, 1]);
+    fs::remove_file(path).unwrap();
+    world.sealed("2", record(100_001));
+    for n in 2..=100_001 {
+        assert_eq!(next(&mut running), [n, n]);
+    }
+    end(running);
 }
 
 #[test]
@@ -420,6 +457,47 @@ fn f24_a_sink_that_is_down_keeps_no_other_consumer_waiting() {
     running.signal(Signal::TERM);
     running.end().with_code(0);
     assert!(!world.logs().join(".down").exists());
+}
+
+/// The most memory that a process has had, in bytes.
+fn peak(running: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn f24_a_consumer_that_hangs_takes_no_more_memory_the_more_there_is_to_read() {
+    let world = World::new();
+    let filler = "x".repeat(2000);
+    for segment in 0..4 {
+        let line = |n| format!("{{\"n\":{n},\"egress_pool\":\"a\",\"x\":\"{filler}\"}}\n");
+        world.sealed(&segment.to_string(), (1..=40_000).map(line).collect::<String>());
+    }
+    let text = "local tailer <close> = kumo.jsonl.new_multi_tailer { directory = DIR, consumers = {
+          { name = 'slow', checkpoint_name = 's' } } }
+        for batches in tailer:batches() do print('got it') io.stdout:flush() kumo.sleep(3600) end";
+    let mut slow = world.script(text).start();
+    assert_eq!(slow.line().unwrap(), "got it");
+    let other = world.lua("follow = false").run();
+    assert_eq!(other.stdout.lines().count(), 160_000);
+    // 330 MB of text.
+    assert!(peak(&slow) < 150 << 20, "{}", peak(&slow));
+}
+
+#[test]
+fn f25_invalid_utf8_reaches_sinks_as_it_is_and_scripts_repaired() {
+    let world = World::new();
+    world.sealed("1", b"{\"n\":1,\"s\":\"a\xffb\"}\n");
+    let file = world.0.path().join("p.toml");
+    let text =
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'c'\nprocessor = { file = { path = 'out' } }\n";
+    fs::write(&file, text).unwrap();
+    tailweir().arg("run").arg(file).arg("--once").run().with_code(0);
+    assert_eq!(fs::read(world.0.path().join("out")).unwrap(), b"{\"n\":1,\"s\":\"a\xffb\"}\n");
+    let text = "local tailer <close> = kumo.jsonl.new_tailer { directory = DIR, follow = false }
+        for batch in tailer:batches() do for r in batch:iter_records() do print(r.s == 'a\u{fffd}b') end end";
+    assert_eq!(world.script(text).run().stdout, "true\n");
 }
 
 #[test]
