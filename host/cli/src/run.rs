@@ -134,6 +134,9 @@ fn source(tailer: &Tailer, once: bool) -> SourceOptions {
     if let Some(size) = tailer.max_line_size {
         reader.max_line_size = size.get();
     }
+    if let Some(bytes) = tailer.read_ahead_bytes {
+        reader.read_ahead_bytes = bytes.get();
+    }
     if tailer.tail {
         source.start = StartFrom::Newest;
     }

@@ -46,6 +46,7 @@ pub(crate) struct Tailer {
     #[serde(default, deserialize_with = "values::ordering")]
     pub(crate) ordering: Option<Ordering>,
     pub(crate) max_line_size: Option<NonZeroUsize>,
+    pub(crate) read_ahead_bytes: Option<NonZeroUsize>,
 }
 
 /// One table `[[consumer]]`.

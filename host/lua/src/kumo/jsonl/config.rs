@@ -33,6 +33,7 @@ const SINGLE: &[&str] = &[
     "follow",
     "ordering",
     "max_line_size",
+    "read_ahead_bytes",
     "max_batch_bytes",
     "max_uncommitted",
     "checkpoint_sync",
@@ -50,6 +51,7 @@ const MULTI: &[&str] = &[
     "follow",
     "ordering",
     "max_line_size",
+    "read_ahead_bytes",
     "max_batch_bytes",
     "max_uncommitted",
     "checkpoint_sync",
@@ -199,6 +201,9 @@ fn fill_reader(options: &Options, reader: &mut ReaderOptions) -> mlua::Result<()
     }
     if let Some(size) = options.size("max_line_size")? {
         reader.max_line_size = size;
+    }
+    if let Some(bytes) = options.size("read_ahead_bytes")? {
+        reader.read_ahead_bytes = bytes;
     }
     Ok(())
 }
