@@ -18,8 +18,8 @@ use tailweir_core::{
 };
 use tailweir_lua::plugin::{load_filter, load_processor};
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, OnFilterError, Outgoing, Policy,
-    Sink, SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
+    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, OnCrash, OnFilterError, Outgoing,
+    Policy, Sink, SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
 };
 use tailweir_segments::{Mode, sample};
 use tailweir_wasm::{Grants, Host, HostOptions, Limits};
@@ -365,11 +365,11 @@ struct Seen {
     left: usize,
 }
 
-fn run(engine: &str, case: &Case<Box<dyn Processor>>, then: Then) -> Seen {
+fn run(engine: &str, case: &Case<Box<dyn Processor>>, then: Then, on_crash: OnCrash) -> Seen {
     let dir = directory();
     let brief = Duration::from_millis(1);
     let backoff = Backoff { initial: brief, max: brief, ..Backoff::default() };
-    let policy = Policy { backoff, max_attempts: Some(3), then };
+    let policy = Policy { backoff, max_attempts: Some(3), then, on_crash };
     let mut sink = Memory::default();
     let mut c = consumer(dir.path(), None, 50, 256 << 10);
     let mut processor = processor_in(engine, case);
@@ -395,14 +395,16 @@ fn run(engine: &str, case: &Case<Box<dyn Processor>>, then: Then) -> Seen {
 
 #[test]
 fn processors_answer_alike_and_their_answers_have_equal_effects() {
+    let isolate = OnCrash::Isolate { limit: Some(OnCrash::LIMIT) };
+    let policies = [(Then::Stop, OnCrash::Retry), (Then::Quarantine, OnCrash::Retry), (Then::Stop, isolate)];
     for case in processors() {
-        for then in [Then::Stop, Then::Quarantine] {
-            let reference = run("native", &case, then);
+        for (then, on_crash) in policies {
+            let reference = run("native", &case, then, on_crash);
             for engine in ["lua", "wasm"] {
-                let seen = run(engine, &case, then);
+                let seen = run(engine, &case, then, on_crash);
                 assert!(
                     seen == reference,
-                    "{} ({then:?}): {engine} differs from native\n{engine}: end {}, {} emitted, quarantined {:?}, {} retries, {} committed, {} left\nnative: end {}, {} emitted, quarantined {:?}, {} retries, {} committed, {} left",
+                    "{} ({then:?}, {on_crash:?}): {engine} differs from native\n{engine}: end {}, {} emitted, quarantined {:?}, {} retries, {} committed, {} left\nnative: end {}, {} emitted, quarantined {:?}, {} retries, {} committed, {} left",
                     case.name,
                     seen.end,
                     seen.emitted.len(),

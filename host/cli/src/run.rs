@@ -115,7 +115,7 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<Vec<Plan>> {
                 .context("filter")?,
             processor: engines.processor(&table.processor).context("processor")?,
             sink,
-            policy: table.on_error.policy(),
+            policy: table.on_error.policy(&table.processor),
             table: table.clone(),
         })
     };
@@ -210,6 +210,7 @@ fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
     };
     options.more_filters = plan.filter.clone();
     options.on_filter_error = OnFilterError::Isolate;
+    options.max_poison = table.on_error.max_poison();
     options.on_malformed = table.on_malformed.unwrap_or_default();
     options.max_batch_size = table.max_batch_size.map_or(options.max_batch_size, Into::into);
     options.max_batch_bytes = table.max_batch_bytes.map_or(options.max_batch_bytes, Into::into);

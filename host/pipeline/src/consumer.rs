@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ahead::{Ahead, Known};
+use crate::halving::{Failed, Halving};
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::{Blame, QuarantineError};
 use crate::settlement::{CommitError, Kept, Settlement, chain};
@@ -32,6 +33,19 @@ pub enum NextError {
     #[error("the filter failed at {position}: {source}")]
     Filter {
         /// The record, or the first one of those that it was given together.
+        position: Position,
+        /// What the filter says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The filter fails on whatever it is given. None of the records is in quarantine; the next call tries them again.
+    #[error(
+        "the filter failed on {in_a_row} records in a row, each by itself, the last one at {position}, so it is the filter \
+         that must be mended: {source}"
+    )]
+    Broken {
+        /// How many records.
+        in_a_row: u32,
+        /// The last of them.
         position: Position,
         /// What the filter says.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -77,6 +91,9 @@ pub struct Consumer {
     max_uncommitted: usize,
     on_malformed: OnMalformed,
     on_filter_error: OnFilterError,
+    max_poison: Option<u32>,
+    /// Records that the filter failed on since it last answered about one.
+    poison_in_a_row: u32,
     filter: Option<Box<dyn Filter>>,
     ahead: Option<Ahead>,
     settlement: Arc<Settlement>,
@@ -160,6 +177,8 @@ impl Consumer {
             max_uncommitted: options.max_uncommitted.max(1),
             on_malformed: options.on_malformed,
             on_filter_error: options.on_filter_error,
+            max_poison: options.max_poison,
+            poison_in_a_row: 0,
             filter: options.filter,
             settlement,
             counters: Arc::default(),
@@ -443,7 +462,10 @@ impl Consumer {
             Known::Nothing => filter.evaluate(&candidates()),
         };
         Ok(Some(match answer {
-            Ok(verdict) => (verdict, None),
+            Ok(verdict) => {
+                self.poison_in_a_row = 0;
+                (verdict, None)
+            }
             Err(error) => match self.on_filter_error {
                 OnFilterError::Raise => {
                     let at = first + error.decided.len();
@@ -459,43 +481,48 @@ impl Consumer {
 
     /// Finds the records that the filter fails on, by trying again and then by halving, and puts them in quarantine.
     fn isolate(&mut self, candidates: &Arc<Batch>, error: FilterError) -> Result<Vec<bool>, NextError> {
-        let mut keep = Vec::with_capacity(candidates.len());
-        let mut error = Some(error);
-        // Ranges still to decide, the next one last; each is tried as a whole first.
-        let mut open = Vec::from_iter(std::iter::once(0..candidates.len()));
-        while let Some(range) = open.pop() {
-            let error = match error.take() {
-                Some(error) if error.located == Located::Record => error,
-                _ => {
-                    let part = Arc::new(candidates.slice(range.clone()));
-                    match self.filter.as_mut().map(|filter| filter.evaluate(&part)) {
-                        None => return Ok(vec![true; candidates.len()]),
-                        Some(Ok(verdict)) => {
-                            keep.extend((0..range.len()).map(|i| verdict.keeps(i)));
-                            continue;
-                        }
-                        Some(Err(error)) => error,
-                    }
-                }
+        let mut keep = vec![false; candidates.len()];
+        let mut halving = Halving::new(candidates.len());
+        let (mut error, mut poison) = (Some(error), Vec::new());
+        while let (Some(part), Some(filter)) = (halving.next(), &mut self.filter) {
+            let answer = match error.take() {
+                Some(error) => Err(error),
+                None => filter.evaluate(&Arc::new(candidates.slice(part.clone()))),
             };
-            let poison = match (error.located, range.len()) {
-                (Located::Record, _) => error.decided.len().min(range.len() - 1),
-                (Located::Batch, 1) => 0,
-                (Located::Batch, len) => {
-                    open.push(range.start + len / 2..range.end);
-                    open.push(range.start..range.start + len / 2);
+            let error = match answer {
+                Ok(verdict) => {
+                    for (index, keep) in keep[part].iter_mut().enumerate() {
+                        *keep = verdict.keeps(index);
+                    }
+                    halving.passed();
+                    self.poison_in_a_row = 0;
                     continue;
                 }
+                Err(error) => error,
             };
-            keep.extend(error.decided.iter().take(poison));
-            keep.resize(range.start + poison, false);
-            let record = candidates.get(range.start + poison);
-            if let Some(record) = record {
-                self.condemn(&record.position(), &chain(&*error.source), record.bytes())?;
+            let failed = match error.located {
+                Located::Batch => halving.failed(),
+                Located::Record => {
+                    let decided = error.decided.len().min(part.len() - 1);
+                    keep[part.start..][..decided].copy_from_slice(&error.decided[..decided]);
+                    self.poison_in_a_row *= u32::from(decided == 0);
+                    halving.failed_at(part.start + decided)
+                }
+            };
+            let Failed::Found(index) = failed else { continue };
+            self.poison_in_a_row += 1;
+            if self.max_poison.is_some_and(|max| self.poison_in_a_row >= max) {
+                let in_a_row = std::mem::take(&mut self.poison_in_a_row);
+                let position = candidates.get(index).map(|record| record.position());
+                let position = position.expect("the index is one of the candidates'");
+                return Err(NextError::Broken { in_a_row, position, source: error.source });
             }
-            keep.push(false);
-            if range.start + poison + 1 < range.end {
-                open.push(range.start + poison + 1..range.end);
+            poison.push((index, chain(&*error.source)));
+        }
+        // Once all is decided: if the filter turns out to be broken, nothing is set aside.
+        for (index, reason) in &poison {
+            if let Some(record) = candidates.get(*index) {
+                self.condemn(&record.position(), reason, record.bytes())?;
             }
         }
         Ok(keep)

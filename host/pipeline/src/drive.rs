@@ -7,6 +7,7 @@ use std::time::Duration;
 use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
 use thiserror::Error;
 
+use crate::halving::{Failed, Halving};
 use crate::settlement::CommitError;
 use crate::{Closer, Consumer, Delivery, NextError};
 
@@ -82,13 +83,40 @@ pub struct Policy {
     pub max_attempts: Option<u32>,
     /// What follows the last one.
     pub then: Then,
+    /// What follows when the processor itself breaks.
+    pub on_crash: OnCrash,
 }
 
 impl Default for Policy {
-    /// Ten attempts, then stop.
+    /// Ten attempts, then stop. Records that the processor breaks on are found.
     fn default() -> Self {
-        Self { backoff: Backoff::default(), max_attempts: Some(10), then: Then::Stop }
+        Self {
+            backoff: Backoff::default(),
+            max_attempts: Some(10),
+            then: Then::Stop,
+            on_crash: OnCrash::Isolate { limit: Some(OnCrash::LIMIT) },
+        }
     }
+}
+
+/// What follows a [`Failure::Crash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// The batch is tried again, as if the processor had asked for that: for processors whose errors are mostly not about a
+    /// record.
+    Retry,
+    /// The batch is tried once more, and then in halves, until the records are found that the processor breaks on, each by
+    /// itself. They go to quarantine, the others are dealt with, in order. Parts have ids of their own.
+    Isolate {
+        /// How many records in a row may be found, with none dealt with between them, until it is the processor that is
+        /// held to be broken, and [`DriveError::Broken`] comes back. `None` is no limit.
+        limit: Option<u32>,
+    },
+}
+
+impl OnCrash {
+    /// The usual limit of [`OnCrash::Isolate`].
+    pub const LIMIT: u32 = 16;
 }
 
 /// Exponential back-off.
@@ -162,6 +190,19 @@ pub enum DriveError {
         /// Why, the last time.
         reason: String,
     },
+    /// The processor breaks on whatever it is given. None of the batch's records is in quarantine.
+    #[error(
+        "batch {batch} is not dealt with: the processor broke on {in_a_row} records in a row, each by itself, so it is the \
+         processor that must be mended; the last time with: {reason}"
+    )]
+    Broken {
+        /// The batch, which comes again on the next run.
+        batch: String,
+        /// How many records.
+        in_a_row: u32,
+        /// Why, the last time.
+        reason: String,
+    },
 }
 
 /// Runs a consumer until it is closed or, if it does not follow, until everything is delivered. `sink` takes what the
@@ -178,8 +219,9 @@ pub async fn drive(
     policy: &Policy,
 ) -> Result<(), DriveError> {
     let closer = consumer.closer();
+    let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row: 0 };
     while let Some(mut delivery) = consumer.next().await? {
-        match settle(&mut delivery, processor, sink, policy, &closer).await? {
+        match attempts.settle(&mut delivery).await? {
             Settled::Done => delivery.commit()?,
             Settled::Abandoned => break,
         }
@@ -192,58 +234,132 @@ enum Settled {
     Abandoned,
 }
 
-/// Tries a batch until it is dealt with.
-async fn settle(
-    delivery: &mut Delivery,
-    processor: &mut dyn Processor,
-    sink: &mut dyn Sink,
-    policy: &Policy,
-    closer: &Closer,
-) -> Result<Settled, DriveError> {
-    let batch = delivery.batch().clone();
-    let name = || batch.id().to_string();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let answer = attempt(&batch, processor, sink).await;
-        let (after, reason) = match answer {
-            Ok(()) => return Ok(Settled::Done),
-            Err(Failure::Reject { indices, reason }) => {
-                delivery.quarantine(&indices, &reason)?;
-                return Ok(Settled::Done);
-            }
-            Err(Failure::Stop { reason }) => {
-                return Err(DriveError::Stopped { batch: name(), reason });
-            }
-            Err(Failure::Retry { after, reason }) => (after, reason),
-            Err(Failure::Crash { reason }) => (None, reason),
-        };
-        if policy.max_attempts.is_some_and(|max| attempts >= max) {
-            return match policy.then {
-                Then::Stop => Err(DriveError::GaveUp { batch: name(), attempts, reason }),
-                Then::Quarantine => {
-                    let all: Vec<u32> = (0..batch.len() as u32).collect();
-                    delivery.quarantine(&all, &reason)?;
-                    Ok(Settled::Done)
+/// What became of a batch, or of a part of one.
+enum Answer {
+    Done,
+    /// These of its records are to be set aside; the others are done.
+    Rejected(Vec<u32>, String),
+    Crashed(String),
+    /// The consumer was closed in the meantime.
+    Abandoned,
+}
+
+/// Tries batches.
+struct Attempts<'a> {
+    processor: &'a mut dyn Processor,
+    sink: &'a mut dyn Sink,
+    policy: &'a Policy,
+    closer: Closer,
+    /// Records that the processor broke on since it last dealt with one.
+    found_in_a_row: u32,
+}
+
+impl Attempts<'_> {
+    /// Tries a batch, as a whole and then in parts, until it is dealt with.
+    async fn settle(&mut self, delivery: &mut Delivery) -> Result<Settled, DriveError> {
+        let batch = delivery.batch().clone();
+        let mut halving = Halving::new(batch.len());
+        // What is set aside is written once all is decided: if the processor turns out to be broken, nothing is.
+        let mut rejected: Vec<(Vec<u32>, String)> = Vec::new();
+        while let Some(range) = halving.next() {
+            let (first, end) = (range.start as u32, range.end as u32);
+            let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
+            match self.answer(&part, delivery).await? {
+                Answer::Abandoned => return Ok(Settled::Abandoned),
+                Answer::Crashed(reason) => match halving.failed() {
+                    Failed::Again => {
+                        if self.wait(None, 1, &reason, delivery).await == Waited::Closed {
+                            return Ok(Settled::Abandoned);
+                        }
+                    }
+                    Failed::Halved => {}
+                    Failed::Found(index) => {
+                        self.count_found(&batch, &reason)?;
+                        rejected.push((vec![index as u32], reason));
+                    }
+                },
+                answer => {
+                    self.found_in_a_row = 0;
+                    halving.passed();
+                    if let Answer::Rejected(indices, reason) = answer {
+                        let indices = indices.iter().map(|index| index.saturating_add(first));
+                        rejected.push((indices.filter(|index| *index < end).collect(), reason));
+                    }
                 }
-            };
+            }
         }
-        let wait = after.unwrap_or_else(|| policy.backoff.after(attempts, fastrand::f64()));
-        delivery.retrying(wait, &reason);
+        for (indices, reason) in &rejected {
+            delivery.quarantine(indices, reason)?;
+        }
+        Ok(Settled::Done)
+    }
+
+    /// Counts a record that the processor breaks on; whether it breaks on all of them.
+    fn count_found(&mut self, batch: &Batch, reason: &str) -> Result<(), DriveError> {
+        self.found_in_a_row += 1;
+        match self.policy.on_crash {
+            OnCrash::Isolate { limit: Some(limit) } if self.found_in_a_row >= limit => {
+                let (batch, reason) = (batch.id().to_string(), reason.to_owned());
+                Err(DriveError::Broken { batch, in_a_row: self.found_in_a_row, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries a part of `delivery` until there is an answer other than to try again.
+    async fn answer(&mut self, part: &Arc<Batch>, delivery: &Delivery) -> Result<Answer, DriveError> {
+        let name = || delivery.batch().id().to_string();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (after, reason) = match self.attempt(part).await {
+                Ok(()) => return Ok(Answer::Done),
+                Err(Failure::Reject { indices, reason }) => return Ok(Answer::Rejected(indices, reason)),
+                Err(Failure::Stop { reason }) => return Err(DriveError::Stopped { batch: name(), reason }),
+                Err(Failure::Retry { after, reason }) => (after, reason),
+                Err(Failure::Crash { reason }) => match self.policy.on_crash {
+                    OnCrash::Isolate { .. } => return Ok(Answer::Crashed(reason)),
+                    OnCrash::Retry => (None, reason),
+                },
+            };
+            if self.policy.max_attempts.is_some_and(|max| attempts >= max) {
+                return match self.policy.then {
+                    Then::Stop => Err(DriveError::GaveUp { batch: name(), attempts, reason }),
+                    Then::Quarantine => Ok(Answer::Rejected((0..part.len() as u32).collect(), reason)),
+                };
+            }
+            if self.wait(after, attempts, &reason, delivery).await == Waited::Closed {
+                return Ok(Answer::Abandoned);
+            }
+        }
+    }
+
+    /// Waits before the next attempt, and says so.
+    async fn wait(
+        &self,
+        after: Option<Duration>,
+        attempts: u32,
+        reason: &str,
+        delivery: &Delivery,
+    ) -> Waited {
+        let wait = after.unwrap_or_else(|| self.policy.backoff.after(attempts, fastrand::f64()));
+        delivery.retrying(wait, reason);
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = closer.closed() => return Ok(Settled::Abandoned),
+            () = tokio::time::sleep(wait) => Waited::Over,
+            () = self.closer.closed() => Waited::Closed,
+        }
+    }
+
+    async fn attempt(&mut self, batch: &Arc<Batch>) -> Result<(), Failure> {
+        match self.processor.process(batch).await? {
+            Outcome::Done => Ok(()),
+            Outcome::Emit(records) => self.sink.send(Outgoing::Emitted { batch, records: &records }).await,
         }
     }
 }
 
-async fn attempt(
-    batch: &Arc<Batch>,
-    processor: &mut dyn Processor,
-    sink: &mut dyn Sink,
-) -> Result<(), Failure> {
-    match processor.process(batch).await? {
-        Outcome::Done => Ok(()),
-        Outcome::Emit(records) => sink.send(Outgoing::Emitted { batch, records: &records }).await,
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Over,
+    Closed,
 }

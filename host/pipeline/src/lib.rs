@@ -17,6 +17,7 @@ mod counters;
 mod delivery;
 mod directory;
 mod drive;
+mod halving;
 mod options;
 mod pass;
 mod quarantine;
@@ -28,7 +29,9 @@ pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};
 pub use consumer::{Consumer, NextError};
 pub use counters::{Counters, Snapshot};
 pub use delivery::{Closer, Delivery};
-pub use drive::{Backoff, DriveError, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive};
+pub use drive::{
+    Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
+};
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
     OnMalformed, SourceOptions, StartFrom,

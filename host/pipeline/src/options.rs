@@ -8,7 +8,7 @@ use tailweir_core::{Filter, FilterFactory};
 use tailweir_segments::ReaderOptions;
 use thiserror::Error;
 
-use crate::QuarantineOptions;
+use crate::{OnCrash, QuarantineOptions};
 
 /// A directory to read, for all consumers of one [`crate::open`].
 pub struct SourceOptions {
@@ -53,6 +53,9 @@ pub struct ConsumerOptions {
     pub on_malformed: OnMalformed,
     /// What to do when the filter fails.
     pub on_filter_error: OnFilterError,
+    /// With [`OnFilterError::Isolate`]: how many records in a row may be found that the filter fails on, with none that it
+    /// answers about between them, until it is held to be broken. `None` is no limit.
+    pub max_poison: Option<u32>,
     /// Which records it wants; all, if `None`.
     pub filter: Option<Box<dyn Filter>>,
     /// Makes more of that filter, for the threads that a consumer which has fallen behind may be given. `None` keeps to the
@@ -72,6 +75,7 @@ impl ConsumerOptions {
             checkpoint: None,
             on_malformed: OnMalformed::default(),
             on_filter_error: OnFilterError::default(),
+            max_poison: Some(OnCrash::LIMIT),
             filter: None,
             more_filters: None,
         }

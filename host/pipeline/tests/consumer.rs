@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Event, Located};
+use tailweir_core::{Batch, Event, Filter, FilterError, Located, Verdict};
 use tailweir_pipeline::{
     CheckpointStatus, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError, StartFrom, open,
     status,
@@ -299,6 +299,39 @@ async fn f15_a_poison_record_is_found_and_the_rest_delivered() {
             assert_eq!(quarantined(dir.path(), "c"), vec![entry]);
         }
     }
+}
+
+/// Fails on every record from this one on.
+struct FailsFrom(u64);
+
+impl Filter for FailsFrom {
+    fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
+        match numbers(candidates).iter().any(|n| *n >= self.0) {
+            true => Err(FilterError { decided: vec![], located: Located::Batch, source: "poison".into() }),
+            false => Ok(Verdict::All),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_on_everything_is_stopped_and_costs_no_record() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..30);
+    let options = || {
+        let mut options = consumer("c");
+        options.filter = Some(Box::new(FailsFrom(0)));
+        options.on_filter_error = OnFilterError::Isolate;
+        options
+    };
+    let error = open_one(dir.path(), options()).next().await.err().unwrap().to_string();
+    let expected = "the filter failed on 16 records in a row, each by itself, the last one at a:16, so it is the filter that \
+                    must be mended: poison";
+    assert_eq!(error, expected);
+    assert!(quarantined(dir.path(), "c").is_empty());
+    let mut without_limit = options();
+    without_limit.max_poison = None;
+    assert!(drain(&mut open_one(dir.path(), without_limit)).await.is_empty());
+    assert_eq!(quarantined(dir.path(), "c").len(), 30);
 }
 
 #[tokio::test]

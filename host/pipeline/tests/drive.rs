@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
 use tailweir_pipeline::{
-    Backoff, DriveError, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
+    Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
 };
 use tempfile::tempdir;
 
@@ -55,6 +55,7 @@ fn policy(max_attempts: u32, then: Then) -> Policy {
         backoff: Backoff { initial: quick, max: quick, ..Backoff::default() },
         max_attempts: Some(max_attempts),
         then,
+        ..Policy::default()
     }
 }
 
@@ -125,6 +126,7 @@ async fn a_stop_leaves_the_batch_for_the_next_run() {
 #[tokio::test]
 async fn after_the_last_attempt_the_policy_decides() {
     let crash = || Err(Failure::Crash { reason: "trap".into() });
+    let policy = |attempts, then| Policy { on_crash: OnCrash::Retry, ..policy(attempts, then) };
     let ran = run([crash(), crash(), crash()], policy(3, Then::Stop)).await;
     assert!(ran.result.unwrap_err().to_string().ends_with("failed 3 times, the last time with: trap"));
     assert_eq!(ran.left.len(), 25);
@@ -133,6 +135,124 @@ async fn after_the_last_attempt_the_policy_decides() {
     ran.result.unwrap();
     assert_eq!(ran.quarantined, (1..=10).collect::<Vec<_>>());
     assert!(ran.left.is_empty());
+}
+
+/// Emits what it is given, but crashes on some records, and at each call that is the `nth` of an instance.
+struct Fragile {
+    poison: fn(u64) -> bool,
+    nth: u64,
+    calls: u64,
+    /// What it answers for the part that begins with this record, once.
+    odd: Option<(u64, Failure)>,
+}
+
+impl Processor for Fragile {
+    fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        Box::pin(async move {
+            self.calls += 1;
+            let numbers = numbers(batch);
+            if numbers.iter().any(|n| (self.poison)(*n)) || self.calls == self.nth {
+                self.calls = 0;
+                return Err(Failure::Crash { reason: "trap".into() });
+            }
+            if let Some((_, failure)) = self.odd.take_if(|(first, _)| numbers[0] == *first) {
+                return Err(failure);
+            }
+            Ok(Outcome::Emit(numbers.iter().map(u64::to_string).collect()))
+        })
+    }
+}
+
+/// Drives a consumer of 100 records in batches of 20; also says whether the ids of what was emitted differ.
+async fn break_it(
+    poison: fn(u64) -> bool,
+    nth: u64,
+    odd: Option<(u64, Failure)>,
+    policy: Policy,
+) -> (Ran, bool) {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..100);
+    let mut processor = Fragile { poison, nth, calls: 0, odd };
+    let mut sink = Ids::default();
+    let mut options = consumer("c");
+    options.max_batch_size = 20;
+    let mut c = open_one(dir.path(), options);
+    let result = drive(&mut c, &mut processor, &mut sink, &policy).await;
+    drop(c);
+    let quarantined = quarantined(dir.path(), "c").into_iter().map(|(line, ..)| line - 1).collect();
+    let left = drain(&mut open_one(dir.path(), consumer("c"))).await;
+    let distinct = sink.0.iter().map(|(id, _)| id).collect::<std::collections::HashSet<_>>().len();
+    let (all, seen) = (distinct == sink.0.len(), sink.0.iter().map(|(id, _)| id.clone()).collect());
+    let sink = sink.0.into_iter().flat_map(|(_, records)| records).collect();
+    (Ran { result, seen, sink, quarantined, left }, all)
+}
+
+/// Remembers records with the id that they came with.
+#[derive(Default)]
+struct Ids(Vec<(String, Vec<String>)>);
+
+impl Sink for Ids {
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        let texts = records.records().iter().map(|r| String::from_utf8_lossy(r).into_owned()).collect();
+        self.0.push((records.id().to_string(), texts));
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn texts(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
+    numbers.into_iter().map(|n| n.to_string()).collect()
+}
+
+#[tokio::test]
+async fn f15_records_that_a_processor_breaks_on_are_found_and_the_others_are_emitted_once_and_in_order() {
+    for poison in [|n: u64| n == 37, |n| n == 20 || n == 39, |n| n % 7 == 3, |n| n < 9 || n == 99, |_| false]
+    {
+        for nth in [0, 2, 5] {
+            let (ran, distinct) = break_it(poison, nth, None, policy(3, Then::Stop)).await;
+            ran.result.unwrap();
+            assert_eq!(ran.sink, texts((0..100).filter(|n| !poison(*n))));
+            assert_eq!(ran.quarantined, (0..100).filter(|n| poison(*n)).collect::<Vec<_>>());
+            assert!(ran.left.is_empty() && distinct, "{:?}", ran.seen);
+        }
+    }
+    let (ran, _) = break_it(|n| n == 37, 0, None, policy(3, Then::Stop)).await;
+    assert!(
+        ran.seen.iter().any(|id| id.starts_with("c:a:31:5:")),
+        "a part's id is its records': {:?}",
+        ran.seen
+    );
+}
+
+#[tokio::test]
+async fn parts_are_retried_rejected_and_stopped_as_batches_are() {
+    let retry = Failure::Retry { after: Some(Duration::from_millis(1)), reason: "busy".into() };
+    let (ran, _) = break_it(|n| n == 37, 0, Some((38, retry)), policy(3, Then::Stop)).await;
+    ran.result.unwrap();
+    assert_eq!((ran.quarantined, ran.sink.len()), (vec![37], 99));
+
+    let reject = Failure::Reject { indices: vec![1, 7], reason: "no".into() };
+    let (ran, _) = break_it(|n| n == 37, 0, Some((38, reject)), policy(3, Then::Stop)).await;
+    ran.result.unwrap();
+    assert_eq!((ran.quarantined, ran.left.len()), (vec![37, 39], 0), "an index behind the part is nobody's");
+
+    let stop = Failure::Stop { reason: "gone".into() };
+    let (ran, _) = break_it(|n| n == 37, 0, Some((38, stop)), policy(3, Then::Stop)).await;
+    assert!(ran.result.unwrap_err().to_string().ends_with("is not dealt with: gone"));
+    assert_eq!((ran.quarantined, ran.left), (vec![], (20..100).collect()));
+}
+
+#[tokio::test]
+async fn a_processor_that_breaks_on_everything_is_stopped_and_costs_no_record() {
+    let (ran, _) = break_it(|n| n >= 20, 0, None, policy(3, Then::Stop)).await;
+    let error = ran.result.unwrap_err().to_string();
+    assert!(error.contains("the processor broke on 16 records in a row, each by itself"), "{error}");
+    assert_eq!((ran.sink, ran.quarantined), (texts(0..20), vec![]));
+    assert_eq!(ran.left, (20..100).collect::<Vec<_>>());
+
+    let endless = Policy { on_crash: OnCrash::Isolate { limit: None }, ..policy(3, Then::Quarantine) };
+    let (ran, _) = break_it(|n| n >= 20, 0, None, endless).await;
+    ran.result.unwrap();
+    assert_eq!((ran.quarantined, ran.left.len()), ((20..100).collect(), 0));
 }
 
 #[tokio::test]

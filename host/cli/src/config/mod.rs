@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointSync, OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
+    Backoff, CheckpointName, CheckpointSync, OnCrash, OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
 };
 use tailweir_segments::{Ordering, Pattern};
 use tailweir_wasm::{Grants, Limits};
@@ -245,12 +245,24 @@ pub(crate) struct OnError {
     jitter: Option<f64>,
     #[serde(default, deserialize_with = "values::max_attempts")]
     max_attempts: Option<u32>,
+    #[serde(default, deserialize_with = "values::max_poison")]
+    max_poison: Option<u32>,
     #[serde(default, deserialize_with = "values::then")]
     then: Option<Then>,
 }
 
 impl OnError {
-    pub(crate) fn policy(&self) -> Policy {
+    /// How many records in a row a plug-in may fail on.
+    pub(crate) fn max_poison(&self) -> Option<u32> {
+        match self.then {
+            // Whoever wants everything in quarantine wants these there, too.
+            Some(Then::Quarantine) => self.max_poison,
+            _ => Some(self.max_poison.unwrap_or(OnCrash::LIMIT)),
+        }
+    }
+
+    /// What happens to batches that `processor` fails on.
+    pub(crate) fn policy(&self, processor: &ProcessorTable) -> Policy {
         let default = Policy::default();
         Policy {
             backoff: Backoff {
@@ -261,6 +273,13 @@ impl OnError {
             },
             max_attempts: self.max_attempts.or(default.max_attempts),
             then: self.then.unwrap_or(default.then),
+            on_crash: match processor {
+                ProcessorTable::Plugin(plugin) if matches!(plugin.engine, Engine::Wasm { .. }) => {
+                    OnCrash::Isolate { limit: self.max_poison() }
+                }
+                // A Lua function raises whatever goes wrong, a connection that fails for one.
+                _ => OnCrash::Retry,
+            },
         }
     }
 }

@@ -156,9 +156,17 @@ fn number<'de, D: Deserializer<'de>>(
 }
 
 pub(super) fn max_attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    at_least_one(deserializer, "max_attempts")
+}
+
+pub(super) fn max_poison<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    at_least_one(deserializer, "max_poison")
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D, name: &str) -> Result<Option<u32>, D::Error> {
     match u32::deserialize(deserializer)? {
-        0 => Err(Error::custom("max_attempts must be at least 1")),
-        attempts => Ok(Some(attempts)),
+        0 => Err(Error::custom(format!("{name} must be at least 1"))),
+        number => Ok(Some(number)),
     }
 }
 
