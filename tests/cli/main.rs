@@ -4,6 +4,8 @@
 
 mod checkpoints;
 mod failure_modes;
+mod hostile;
+mod plugin;
 mod plugin_cache;
 mod quarantine;
 mod readme;

@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Look into the quarantine of a checkpoint, send records again, or drop them
     Quarantine(QuarantineArgs),
+    /// Look into a WebAssembly plug-in
+    Plugin(PluginCommandArgs),
     /// Watch it work: segments are written, tailed, interrupted and resumed, in a directory of the demo's own
     Demo(DemoArgs),
 }
@@ -290,6 +292,28 @@ pub(crate) struct QuarantineReplay {
     /// With --lua: arguments for the script's `main`
     #[arg(last = true, requires = "lua")]
     pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginCommandArgs {
+    #[command(subcommand)]
+    pub(crate) command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Show what a component is, what it imports and wants, how it is configured, and the limits it runs within
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The component
+    #[arg(value_name = "FILE.wasm")]
+    pub(crate) file: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,10 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow};
 use rustix::process::geteuid;
-use tailweir_wasm::{Host, HostOptions};
+use tailweir_wasm::{Host, HostOptions, PluginCounts};
+use tracing::warn;
+
+use crate::logging::LogEvents;
 
 /// The variable that says what `--plugin-cache` does not.
 pub(crate) const VARIABLE: &str = "TAILWEIR_PLUGIN_CACHE";
@@ -45,9 +48,19 @@ impl WasmEngine {
             Some(path) => Some(path.into()),
             None => usual_place(variable, is_ours),
         };
-        let host = Host::new(HostOptions { cache })
+        let host = Host::new(HostOptions { cache, events: Arc::new(LogEvents) })
             .map_err(|e| anyhow!("cannot start the WebAssembly engine: {e:#}"))?;
         Ok(self.host.get_or_init(|| host))
+    }
+
+    /// Says at the end how often plug-ins were in trouble, if any was.
+    pub(crate) fn report(&self) {
+        for (plugin, counts) in self.host.get().map(|host| host.counts()).unwrap_or_default() {
+            if !counts.is_zero() {
+                let PluginCounts { failed, recycled, lines_left_out } = counts;
+                warn!(target: "tailweir", plugin, failed, recycled, lines_left_out, "plug-in was in trouble");
+            }
+        }
     }
 }
 

@@ -198,6 +198,17 @@ impl EventSink for LogEvents {
             Event::Retried { consumer, batch, after_ms, reason } => {
                 warn!(target: TARGET, consumer, batch, after_ms, reason, "batch will be delivered again");
             }
+            // The reason names the plug-in.
+            Event::PluginFailed { reason, calls: 1, .. } => warn!(target: TARGET, "{reason}"),
+            Event::PluginFailed { reason, calls, .. } => {
+                warn!(target: TARGET, calls, "{reason}; that many calls have failed since the last such line");
+            }
+            Event::PluginRecycled { plugin, bytes, instances } => {
+                warn!(target: TARGET, plugin, bytes, instances, "replaced by a fresh instance: it has taken much memory (recycle_bytes)");
+            }
+            Event::PluginLogCut { plugin, lines } => {
+                warn!(target: TARGET, plugin, lines, "log lines left out: more than it may log in a call or in a second");
+            }
             Event::Warning { message } => warn!(target: TARGET, "{message}"),
             other => warn!(target: TARGET, "{other:?}"),
         }

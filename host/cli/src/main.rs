@@ -10,6 +10,7 @@ mod engine;
 mod exit;
 mod kumo_wasm;
 mod logging;
+mod plugin;
 mod plugins;
 mod privileges;
 mod progress;
@@ -47,7 +48,9 @@ fn main() -> ExitCode {
 fn as_kumod(cli: KumodCli) -> Result<()> {
     use_ring();
     let engine = WasmEngine::new(cli.plugins.cache.as_deref());
-    script::run(&cli.policy, &cli.how, cli.args, &cli.log, &engine, Spelling::Kumods, None)
+    let ended = script::run(&cli.policy, &cli.how, cli.args, &cli.log, &engine, Spelling::Kumods, None);
+    engine.report();
+    ended
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
@@ -57,7 +60,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     if !args::logs_for_itself(&cli.command) {
         logging::start(&log)?;
     }
-    match cli.command {
+    let ended = match cli.command {
         Command::Script(args) => {
             script::run(&args.file, &args.how, args.args, &log, &engine, Spelling::Ours, None)
         }
@@ -65,8 +68,11 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Tail(args) => tail::run(&args, &engine),
         Command::Status(args) => status::run(&args),
         Command::Quarantine(args) => quarantine::run(&args, &log, &engine),
+        Command::Plugin(args) => plugin::run(&args, &engine),
         Command::Demo(args) => demo::run(&args),
-    }
+    };
+    engine.report();
+    ended
 }
 
 /// Chooses who does the cryptography of TLS.

@@ -109,6 +109,33 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Calls into a plug-in failed: it crashed, ran into a limit, or gave an answer that makes no sense. Sent at most once a
+    /// second for each plug-in.
+    PluginFailed {
+        /// The plug-in.
+        plugin: String,
+        /// Why the last of them failed.
+        reason: String,
+        /// How many there were since the last such event.
+        calls: u64,
+    },
+    /// Instances of a plug-in have taken so much memory that each was replaced by a fresh one between two calls. Sent at most
+    /// once a second for each plug-in.
+    PluginRecycled {
+        /// The plug-in.
+        plugin: String,
+        /// Bytes of memory that the last of them had.
+        bytes: u64,
+        /// How many there were since the last such event.
+        instances: u64,
+    },
+    /// A plug-in has logged more than it may.
+    PluginLogCut {
+        /// The plug-in.
+        plugin: String,
+        /// How many lines were left out.
+        lines: u64,
+    },
     /// Something worth a warning that has no counter of its own.
     Warning {
         /// The whole sentence.

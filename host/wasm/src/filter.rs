@@ -75,9 +75,7 @@ impl WasmFilter {
             Ok(verdict) => check_length(verdict.into(), candidates.len()).map_err(|what| call.invalid(what)),
             Err(reason) => Err(call.refused(reason)),
         };
-        if instance.is_reusable() {
-            self.instance = Some(instance);
-        }
+        self.instance = instance.reuse(self.template.tally());
         answer
     }
 }
@@ -97,7 +95,9 @@ impl Filter for WasmFilter {
         if candidates.is_empty() {
             return Ok(Verdict::All);
         }
-        let located = Located::Batch;
-        self.call(candidates).map_err(|e| FilterError { decided: Vec::new(), located, source: e.into() })
+        self.call(candidates).map_err(|e| {
+            self.template.tally().failed(&e);
+            FilterError { decided: Vec::new(), located: Located::Batch, source: e.into() }
+        })
     }
 }

@@ -3,24 +3,42 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use tailweir_core::EventSink;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
 use crate::compile::Compiler;
 use crate::filter::FilterPlugin;
-use crate::limits::{Grants, Limits};
-use crate::load::{Kind, LoadError, Loaded};
+use crate::grants::Grants;
+use crate::inspect::{Inspection, inspect};
+use crate::limits::Limits;
+use crate::load::{Kind, LoadError, Loaded, read};
 use crate::processor::ProcessorPlugin;
 use crate::state::State;
+use crate::tally::{PluginCounts, Tallies, Tally};
 use crate::ticks::Ticks;
 use crate::v0_1;
 
 /// Settings of a [`Host`].
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct HostOptions {
     /// A directory for the machine code of plug-ins, so that the next process need not compile them; none by default. It is
     /// made if it is not there, holds at most 256 MiB, and is not used if anybody but this user (or root) can write to it.
     pub cache: Option<PathBuf>,
+    /// Is told when a call fails, when an instance is replaced, and when log lines are left out.
+    pub events: Arc<dyn EventSink>,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self { cache: None, events: Arc::new(()) }
+    }
+}
+
+impl std::fmt::Debug for HostOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostOptions").field("cache", &self.cache).finish_non_exhaustive()
+    }
 }
 
 /// Loads plug-ins. One is enough for a process.
@@ -28,6 +46,7 @@ pub struct Host {
     engine: Engine,
     compiler: Compiler,
     ticks: Arc<Ticks>,
+    tallies: Tallies,
     /// For guests that send no requests.
     plain: OnceLock<Linker<State>>,
     /// For guests that do.
@@ -43,7 +62,9 @@ impl Host {
         let engine = Engine::new(&config())?;
         let ticks = Arc::new(Ticks::start(engine.clone())?);
         let compiler = Compiler::new(options.cache);
-        Ok(Arc::new(Self { engine, compiler, ticks, plain: OnceLock::new(), http: OnceLock::new() }))
+        let tallies = Tallies::new(options.events);
+        let (plain, http) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { engine, compiler, ticks, tallies, plain, http }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -56,7 +77,7 @@ impl Host {
         config: &serde_json::Value,
         limits: Limits,
     ) -> Result<FilterPlugin, LoadError> {
-        let loaded = Loaded::new(self, path, Kind::Filter, config, Grants::default(), limits)?;
+        let loaded = Loaded::new(self, path, &read(path)?, Kind::Filter, config, Grants::default(), limits)?;
         FilterPlugin::new(loaded)
     }
 
@@ -71,8 +92,25 @@ impl Host {
         grants: Grants,
         limits: Limits,
     ) -> Result<ProcessorPlugin, LoadError> {
-        let loaded = Loaded::new(self, path, Kind::Processor, config, grants, limits)?;
+        let loaded = Loaded::new(self, path, &read(path)?, Kind::Processor, config, grants, limits)?;
         ProcessorPlugin::new(loaded)
+    }
+
+    /// Tells what a plug-in is and what it wants, without configuring it and without granting it anything.
+    ///
+    /// # Errors
+    /// If there is no plug-in at `path` that this program could load, or it crashes when it is asked who it is.
+    pub fn inspect(self: &Arc<Self>, path: &Path, limits: Limits) -> Result<Inspection, LoadError> {
+        inspect(self, path, limits)
+    }
+
+    /// What was counted of each plug-in that was loaded, by its name.
+    pub fn counts(&self) -> Vec<(String, PluginCounts)> {
+        self.tallies.counts()
+    }
+
+    pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {
+        self.tallies.of(name)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::{Request, Response};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
-use crate::limits::{Grants, Origin};
+use crate::grants::{Grants, Origin};
 
 /// Lets requests to granted origins through.
 pub(crate) struct Gate {

@@ -12,8 +12,10 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
 use crate::call::{CallError, Clock, Timed};
+use crate::limits::Limits;
 use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
-use crate::state::State;
+use crate::state::{Refused, State, clip};
+use crate::tally::Tally;
 
 /// The bindings of a world: how an instance is made and set up.
 pub(crate) trait World: Sized + Send {
@@ -50,13 +52,14 @@ pub(crate) struct Template<W: World> {
     loaded: Loaded,
     pre: W::Pre,
     on_tick: OnTick,
-    name: Arc<str>,
+    tally: Arc<Tally>,
 }
 
 impl<W: World> Template<W> {
     pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, LoadError> {
+        let tally = loaded.host.tally(&loaded.stem);
         match W::prepare(loaded.pre.clone()) {
-            Ok(pre) => Ok(Self { pre, on_tick, name: loaded.stem.clone(), loaded }),
+            Ok(pre) => Ok(Self { pre, on_tick, tally, loaded }),
             Err(e) => Err(loaded.error(LoadErrorKind::Shape(format!("{e:#}")))),
         }
     }
@@ -67,13 +70,18 @@ impl<W: World> Template<W> {
 
     /// The plug-in's name.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        self.tally.name()
+    }
+
+    /// What is counted of it.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Takes the name that the plug-in gives itself, if it can be printed.
     pub(crate) fn rename(&mut self, name: &str) {
         if !name.is_empty() && name.len() <= 100 && !name.contains(char::is_control) {
-            self.name = name.into();
+            self.tally = self.loaded.host.tally(name);
         }
     }
 
@@ -82,33 +90,47 @@ impl<W: World> Template<W> {
         self.loaded.limits.deadline.saturating_add(self.loaded.limits.wait)
     }
 
-    /// Makes an instance and sets it up.
-    pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
+    /// Makes an instance.
+    async fn instantiate(&self) -> Result<Instance<W>, LoadErrorKind> {
         let limits = &self.loaded.limits;
         let clock = Clock::new(limits.deadline, self.loaded.host.ticks().clone());
-        let mut store =
-            Store::new(self.loaded.host.engine(), State::new(&self.name, limits, &self.loaded.grants));
+        let state = State::new(&self.tally, limits, &self.loaded.grants);
+        let mut store = Store::new(self.loaded.host.engine(), state);
         store.limiter(|state| &mut state.memory);
+        store.set_max_component_handles(usize::try_from(limits.handles).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(usize::try_from(limits.emitted_bytes).unwrap_or(usize::MAX));
         let (watched, on_tick) = (clock.clone(), self.on_tick);
         store.epoch_deadline_callback(move |_| match on_tick {
             _ if watched.is_over() => Err(Overrun(watched.limit()).into()),
             OnTick::Continue => Ok(UpdateDeadline::Continue(1)),
             OnTick::Yield => Ok(UpdateDeadline::Yield(1)),
         });
-        let mut setup =
-            Call { store, clock, plugin: self.name.to_string(), memory_limit: limits.memory_bytes };
-        setup.begin(None);
-        let world = Timed::new(W::instantiate(&self.pre, &mut setup.store), setup.clock.clone()).await;
-        let world = world.map_err(|e| LoadErrorKind::Start(setup.explain(&e)))?;
+        let mut call = Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone() };
+        call.begin(None);
+        let world = Timed::new(W::instantiate(&self.pre, &mut call.store), call.clock.clone()).await;
+        match world {
+            Ok(world) => Ok(Instance { world, call }),
+            Err(e) => Err(LoadErrorKind::Start(call.explain(&e))),
+        }
+    }
 
-        setup.begin(None);
-        let described = Timed::new(world.describe(&mut setup.store), setup.clock.clone()).await;
-        let description = setup.end(described).map_err(LoadErrorKind::Call)?;
+    /// Makes an instance, and asks it who it is.
+    pub(crate) async fn describe(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
+        let Instance { world, mut call } = self.instantiate().await?;
+        call.begin(None);
+        let described = Timed::new(world.describe(&mut call.store), call.clock.clone()).await;
+        let description = call.end(described).map_err(LoadErrorKind::Call)?;
+        Ok((Instance { world, call }, description.clipped(&self.loaded.limits)))
+    }
 
-        setup.begin(None);
-        let init = Timed::new(world.init(&mut setup.store, &self.loaded.config), setup.clock.clone()).await;
-        setup.end(init).map_err(LoadErrorKind::Call)?.map_err(LoadErrorKind::Config)?;
-        Ok((Instance { world, call: setup }, description))
+    /// Makes an instance and sets it up.
+    pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
+        let (Instance { world, mut call }, description) = self.describe().await?;
+        call.begin(None);
+        let init = Timed::new(world.init(&mut call.store, &self.loaded.config), call.clock.clone()).await;
+        let refused = |why: String| LoadErrorKind::Config(clip(&why, &self.loaded.limits));
+        call.end(init).map_err(LoadErrorKind::Call)?.map_err(refused)?;
+        Ok((Instance { world, call }, description))
     }
 
     /// Makes an instance for a call.
@@ -116,7 +138,7 @@ impl<W: World> Template<W> {
         let (instance, _) = self.start().await.map_err(|kind| match kind {
             LoadErrorKind::Call(e) => e,
             other => CallError::Crashed {
-                plugin: self.name.to_string(),
+                plugin: self.name().to_owned(),
                 cause: format!("no fresh instance: {other}"),
                 said: None,
             },
@@ -132,9 +154,14 @@ pub(crate) struct Instance<W> {
 }
 
 impl<W> Instance<W> {
-    /// Whether it can be called again after a call that succeeded.
-    pub(crate) fn is_reusable(&self) -> bool {
-        !self.call.store.data().memory.is_high()
+    /// The instance after a call that succeeded, if it can be called again.
+    pub(crate) fn reuse(self, tally: &Tally) -> Option<Self> {
+        let memory = &self.call.store.data().memory;
+        if memory.is_high() {
+            tally.recycled(memory.used);
+            return None;
+        }
+        Some(self)
     }
 }
 
@@ -143,7 +170,7 @@ pub(crate) struct Call {
     pub(crate) store: Store<State>,
     pub(crate) clock: Arc<Clock>,
     plugin: String,
-    memory_limit: u64,
+    limits: Limits,
 }
 
 impl Call {
@@ -151,7 +178,7 @@ impl Call {
         self.store.set_epoch_deadline(1);
         let state = self.store.data_mut();
         state.batch = batch.cloned();
-        state.memory.refused = false;
+        state.memory.refused = None;
         state.log.begin_call();
     }
 
@@ -163,20 +190,34 @@ impl Call {
     }
 
     fn explain(&self, error: &wasmtime::Error) -> String {
-        let mut cause = match error.downcast_ref::<Trap>() {
+        let cause = match error.downcast_ref::<Trap>() {
             // Not even the operator of a WebAssembly plug-in needs to read that word three times.
             Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
             None => error.root_cause().to_string(),
         };
-        if self.store.data().memory.refused {
-            let limit = size(self.memory_limit);
-            cause = format!("it wanted more memory than its limit, {limit} ({cause})");
+        let Limits { memory_bytes, table_elements, handles, emitted_bytes, .. } = &self.limits;
+        match self.store.data().memory.refused {
+            Some(Refused::Memory) => {
+                return format!("it wanted more memory than its limit, {} ({cause})", size(*memory_bytes));
+            }
+            Some(Refused::Table) => {
+                return format!("it wanted larger tables than its limit, {table_elements} entries ({cause})");
+            }
+            None => {}
+        }
+        // The runtime's errors about these have no type that can be asked for.
+        if cause.contains("fuel allocated for hostcalls") {
+            let limit = size(*emitted_bytes);
+            return format!("it handed more to the host at once than its limit, {limit} (`emitted_bytes`)");
+        }
+        if cause.contains("handle limit exceeded") || cause.contains("resource table has no free keys") {
+            return format!("it holds more handles than its limit, {handles} (`handles`)");
         }
         cause
     }
 
     pub(crate) fn refused(&self, reason: String) -> CallError {
-        CallError::Refused { plugin: self.plugin.clone(), reason }
+        CallError::Refused { plugin: self.plugin.clone(), reason: clip(&reason, &self.limits) }
     }
 
     pub(crate) fn invalid(&self, what: String) -> CallError {

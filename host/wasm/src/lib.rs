@@ -9,27 +9,33 @@
 //! directory if it is given one. What is in there is checked before it is run, and compiled anew if anything is wrong.
 //!
 //! A guest has no capability: no files, sockets, environment or arguments, whatever WASI it imports. A processor may send
-//! HTTP requests to the origins of its [`Grants`]. [`Limits`] bound each call's time, memory and log lines. An instance
-//! that trapped, or ran into a limit, is never used again.
+//! HTTP requests to the origins of its [`Grants`]. [`Limits`] bound each call's time, memory and log lines, and all else that
+//! a guest could take too much of. An instance that trapped, or ran into a limit, is never used again.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cache;
 mod call;
 mod compile;
 mod filter;
+mod grants;
 mod host;
 mod http;
+mod inspect;
 mod instance;
 mod limits;
 mod load;
 mod processor;
 mod state;
+mod tally;
 mod ticks;
 mod v0_1;
 
 pub use call::CallError;
 pub use filter::FilterPlugin;
+pub use grants::{Grants, Origin, OriginError};
 pub use host::{Host, HostOptions};
-pub use limits::{Grants, Limits, Origin, OriginError};
-pub use load::{Description, LoadError, LoadErrorKind};
+pub use inspect::Inspection;
+pub use limits::Limits;
+pub use load::{Description, Kind, LoadError, LoadErrorKind};
 pub use processor::ProcessorPlugin;
+pub use tally::PluginCounts;

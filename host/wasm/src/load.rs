@@ -1,7 +1,7 @@
 //! From a file to a component that is known to fit.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use wasmtime::component::types::{ComponentExtern, ComponentItem};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::call::CallError;
+use crate::grants::Grants;
 use crate::host::{Host, Http};
-use crate::limits::{Grants, Limits};
-use crate::state::State;
+use crate::limits::Limits;
+use crate::state::{State, clip};
 use crate::v0_1::{PACKAGE, VERSION};
 
 /// A plug-in was not loaded.
@@ -31,6 +32,9 @@ pub enum LoadErrorKind {
     /// The file cannot be read.
     #[error("cannot read it: {0}")]
     Read(io::Error),
+    /// It is larger than any plug-in.
+    #[error("larger than {} MiB, so it is not read; a plug-in has a few", MAX_BYTES >> 20)]
+    TooLarge,
     /// It is no WebAssembly at all.
     #[error("not a WebAssembly component; a plug-in is a binary file that begins with the bytes `\\0asm`")]
     NotWasm,
@@ -112,15 +116,34 @@ pub struct Description {
     pub config_schema: String,
 }
 
+/// How long a schema may be, and how many words may say what a plug-in needs.
+const MAX_SCHEMA: usize = 1 << 20;
+const MAX_NEEDS: usize = 100;
+
+impl Description {
+    /// Without what no plug-in has to say at such length. A schema is whole or not there.
+    pub(crate) fn clipped(self, limits: &Limits) -> Self {
+        let Self { name, version, needs, mut config_schema } = self;
+        if config_schema.len() > MAX_SCHEMA {
+            config_schema = String::new();
+        }
+        let needs = needs.into_iter().take(MAX_NEEDS).map(|need| clip(&need, limits)).collect();
+        Self { name: clip(&name, limits), version: clip(&version, limits), needs, config_schema }
+    }
+}
+
 /// The two kinds of plug-ins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// It says which records to keep.
     Filter,
+    /// It deals with batches.
     Processor,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    /// What it is called: `filter` or `processor`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Filter => "filter",
             Self::Processor => "processor",
@@ -161,22 +184,33 @@ impl Loaded {
     pub(crate) fn new(
         host: &Arc<Host>,
         path: &Path,
+        bytes: &[u8],
         kind: Kind,
         config: &serde_json::Value,
         grants: Grants,
         limits: Limits,
     ) -> Result<Self, LoadError> {
         let failed = |kind| LoadError { path: path.to_owned(), kind };
-        let bytes = fs::read(path).map_err(|e| failed(LoadErrorKind::Read(e)))?;
-        check_header(&bytes).map_err(failed)?;
-        let component = host
-            .compile(path, &bytes)
-            .map_err(|e| failed(LoadErrorKind::Damaged(e.root_cause().to_string())))?;
+        let component = component(host, path, bytes).map_err(failed)?;
         let http = check_interface(host, &component, kind).map_err(failed)?;
         if http == Http::Granted && grants.http.is_empty() {
             return Err(failed(LoadErrorKind::MissingGrant));
         }
-        let pre = host.linker(http).and_then(|linker| linker.instantiate_pre(&component));
+        Self::link(host, path, &component, http, config, grants, limits)
+    }
+
+    /// Links a component that was found to fit.
+    pub(crate) fn link(
+        host: &Arc<Host>,
+        path: &Path,
+        component: &Component,
+        http: Http,
+        config: &serde_json::Value,
+        grants: Grants,
+        limits: Limits,
+    ) -> Result<Self, LoadError> {
+        let failed = |kind| LoadError { path: path.to_owned(), kind };
+        let pre = host.linker(http).and_then(|linker| linker.instantiate_pre(component));
         Ok(Self {
             path: path.to_owned(),
             host: host.clone(),
@@ -193,6 +227,42 @@ impl Loaded {
     }
 }
 
+/// A plug-in with its language's whole runtime has some 40 MiB.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The content of a plug-in's file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let failed = |kind| LoadError { path: path.to_owned(), kind };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    match read.map_err(|e| failed(LoadErrorKind::Read(e)))? as u64 {
+        0..=MAX_BYTES => Ok(bytes),
+        _ => Err(failed(LoadErrorKind::TooLarge)),
+    }
+}
+
+/// Compiles a component.
+pub(crate) fn component(host: &Host, path: &Path, bytes: &[u8]) -> Result<Component, LoadErrorKind> {
+    check_header(bytes)?;
+    host.compile(path, bytes).map_err(|e| LoadErrorKind::Damaged(e.root_cause().to_string()))
+}
+
+/// The names of what a component imports, if it asks for something by that, and exports.
+pub(crate) fn interface(host: &Host, component: &Component) -> (Vec<String>, Vec<String>) {
+    let (engine, ty) = (host.engine(), component.component_type());
+    let imports = ty.imports(engine).filter(|(_, import)| needs_definition(import));
+    (
+        imports.map(|(name, _)| name.to_owned()).collect(),
+        ty.exports(engine).map(|(n, _)| n.to_owned()).collect(),
+    )
+}
+
+/// The kind of plug-in that exports these, if it is one.
+pub(crate) fn kind_of(exports: &[String]) -> Option<Kind> {
+    let exported = |kind: &Kind| exports.iter().any(|name| is_ours(name, kind.interface()));
+    [Kind::Filter, Kind::Processor].into_iter().find(exported)
+}
+
 /// The first eight bytes tell components from modules, and both from anything else.
 fn check_header(bytes: &[u8]) -> Result<(), LoadErrorKind> {
     match bytes.strip_prefix(b"\0asm") {
@@ -203,15 +273,8 @@ fn check_header(bytes: &[u8]) -> Result<(), LoadErrorKind> {
 }
 
 /// Checks the names of imports and exports; their types are checked when it is linked. Tells whether it imports HTTP.
-fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Http, LoadErrorKind> {
-    let engine = host.engine();
-    let ty = component.component_type();
-    let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    let imports: Vec<String> = ty
-        .imports(engine)
-        .filter(|(_, import)| needs_definition(import))
-        .map(|(name, _)| name.to_owned())
-        .collect();
+pub(crate) fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Http, LoadErrorKind> {
+    let (imports, exports) = interface(host, component);
     if let Some(found) = exports.iter().chain(&imports).find_map(|name| other_version(name)) {
         return Err(LoadErrorKind::Version { found });
     }

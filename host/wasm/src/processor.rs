@@ -25,18 +25,7 @@ pub struct ProcessorPlugin {
 impl ProcessorPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
         let mut template = Template::new(loaded, OnTick::Yield)?;
-        let started = thread::scope(|scope| {
-            // The caller may be in a runtime, in which another cannot run.
-            let start = scope.spawn(|| {
-                let runtime = runtime().map_err(|e| LoadErrorKind::Start(e.to_string()))?;
-                runtime
-                    .block_on(async { timeout(template.patience(), template.start()).await })
-                    .unwrap_or_else(|_| {
-                        Err(LoadErrorKind::Start("it waits for too long while it is set up".to_owned()))
-                    })
-            });
-            start.join().unwrap_or_else(|_| Err(LoadErrorKind::Start("its thread ended".to_owned())))
-        });
+        let started = wait_for(&template, template.start());
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
@@ -57,6 +46,24 @@ impl std::fmt::Debug for ProcessorPlugin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ProcessorPlugin").field(&self.description).finish()
     }
+}
+
+/// Runs a future in which a plug-in is set up to its end, in a thread of its own: the caller may be in a runtime, in which
+/// another cannot run.
+pub(crate) fn wait_for<T: Send>(
+    template: &Template<World>,
+    setup: impl Future<Output = Result<T, LoadErrorKind>> + Send,
+) -> Result<T, LoadErrorKind> {
+    let failed = |why: String| LoadErrorKind::Start(why);
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = runtime().map_err(|e| failed(e.to_string()))?;
+            runtime
+                .block_on(async { timeout(template.patience(), setup).await })
+                .unwrap_or_else(|_| Err(failed("it waits for too long while it is set up".to_owned())))
+        });
+        thread.join().unwrap_or_else(|_| Err(failed("its thread ended".to_owned())))
+    })
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -129,7 +136,10 @@ impl Worker {
             let call = timeout(self.template.patience(), self.call(&batch));
             // A call that is given up takes its instance with it.
             let answer = tokio::select! {
-                answer = call => answer.unwrap_or_else(|_| Err(self.crashed("it waited for too long"))),
+                answer = call => match answer {
+                    Ok(answer) => answer,
+                    Err(_) => Err(self.gave_up("it waited for too long")),
+                },
                 () = reply.closed() => continue,
             };
             // Nobody who wants the answer is no error.
@@ -140,58 +150,51 @@ impl Worker {
     async fn call(&mut self, batch: &Arc<Batch>) -> Result<Outcome, Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.template.restart().await.map_err(crash)?,
+            None => self.template.restart().await.map_err(|e| self.crash(e))?,
         };
         let Instance { world, call } = &mut instance;
         call.begin(Some(batch));
         let clock = call.clock.clone();
         let process = world.tailweir_plugin_process().call_process(&mut call.store, handle());
         let result = Timed::new(process, clock).await;
-        let answer = answer(call.end(result).map_err(crash)?);
-        let checked = check(answer, batch.len(), |what| crash(call.invalid(what)));
-        if instance.is_reusable() {
-            self.instance = Some(instance);
-        }
-        checked
+        let answer = answer(call.end(result).map_err(|e| self.crash(e))?, &self.template.loaded().limits);
+        let checked = check(answer, batch.len()).map_err(|what| self.crash(call.invalid(what)));
+        self.instance = instance.reuse(self.template.tally());
+        checked?
     }
 
-    fn crashed(&self, cause: &str) -> Failure {
+    fn gave_up(&self, cause: &str) -> Failure {
         let plugin = self.template.name().to_owned();
-        crash(CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
+        self.crash(CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
+    }
+
+    fn crash(&self, error: CallError) -> Failure {
+        self.template.tally().failed(&error);
+        Failure::Crash { reason: error.to_string() }
     }
 }
 
-fn crash(error: CallError) -> Failure {
-    Failure::Crash { reason: error.to_string() }
-}
-
-/// What a plug-in answers must make sense for the batch, and must not break what comes after it.
-fn check(
-    answer: Result<Outcome, Failure>,
-    len: usize,
-    invalid: impl Fn(String) -> Failure,
-) -> Result<Outcome, Failure> {
-    match &answer {
+/// What a plug-in answers must make sense for the batch, and must not break what comes after it; else what is wrong with it.
+fn check(mut answer: Result<Outcome, Failure>, len: usize) -> Result<Result<Outcome, Failure>, String> {
+    match &mut answer {
         Err(Failure::Reject { indices, .. }) => {
             if let Some(index) = indices.iter().find(|&&index| index as usize >= len) {
-                return Err(invalid(format!("it rejects the record at index {index} of a batch of {len}")));
+                return Err(format!("it rejects the record at index {index} of a batch of {len}"));
             }
+            indices.sort_unstable();
+            indices.dedup();
         }
         Ok(Outcome::Emit(records)) => {
             for (index, record) in records.iter().enumerate() {
                 if record.contains('\n') {
-                    return Err(invalid(format!(
-                        "the record that it emits at index {index} has a line break"
-                    )));
+                    return Err(format!("the record that it emits at index {index} has a line break"));
                 }
                 if let Err(json::Invalid::Blank | json::Invalid::Malformed(_)) = json::validate(record) {
-                    return Err(invalid(format!(
-                        "the record that it emits at index {index} is no JSON text"
-                    )));
+                    return Err(format!("the record that it emits at index {index} is no JSON text"));
                 }
             }
         }
         _ => {}
     }
-    answer
+    Ok(answer)
 }

@@ -12,8 +12,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::grants::Grants;
 use crate::http::Gate;
-use crate::limits::{Grants, Limits};
+use crate::limits::Limits;
+use crate::tally::Tally;
 
 /// The data of an instance's store.
 pub(crate) struct State {
@@ -28,16 +30,18 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(name: &Arc<str>, limits: &Limits, grants: &Arc<Grants>) -> Self {
-        let log = Log::new(name.clone(), limits);
+    pub(crate) fn new(tally: &Arc<Tally>, limits: &Limits, grants: &Arc<Grants>) -> Self {
+        let log = Log::new(tally.clone(), limits);
         let mut wasi = WasiCtx::builder();
         wasi.allow_tcp(false).allow_udp(false);
         wasi.stdout(Lines::new(log.clone(), Level::Info)).stderr(Lines::new(log.clone(), Level::Error));
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         Self {
             batch: None,
-            memory: Memory { limit: limits.memory_bytes, used: 0, refused: false },
+            memory: Memory::new(limits),
             log,
-            table: ResourceTable::new(),
+            table,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             gate: Gate { grants: grants.clone(), timeout: limits.wait },
@@ -57,24 +61,57 @@ impl WasiHttpView for State {
     }
 }
 
-/// Counts the bytes of all memories of an instance together.
+/// Counts what all memories and tables of an instance hold together.
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: u64,
+    high_water: u64,
     pub(crate) used: u64,
-    /// Whether the guest has asked for more than it may have.
-    pub(crate) refused: bool,
+    table_limit: u64,
+    table_used: u64,
+    /// What the guest has asked for more of than it may have.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// What a guest can have too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Memory,
+    Table,
 }
 
 impl Memory {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            limit: limits.memory_bytes,
+            high_water: limits.high_water(),
+            used: 0,
+            table_limit: limits.table_elements,
+            table_used: 0,
+            refused: None,
+        }
+    }
+
     /// Whether so much is in use that the instance had better be replaced: a WebAssembly memory never shrinks.
     pub(crate) fn is_high(&self) -> bool {
-        self.used > self.limit / 4 * 3
+        self.used > self.high_water
+    }
+
+    /// The most bytes that can be handed to the guest at once.
+    pub(crate) fn room(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX)
     }
 }
 
-/// Tables hold functions, not data: no guest comes near this.
-const TABLE_ELEMENTS: usize = 1_000_000;
+/// Adds what is grown by, unless that is more than the limit.
+fn grow(used: &mut u64, limit: u64, current: usize, desired: usize) -> bool {
+    let then = used.saturating_add((desired as u64).saturating_sub(current as u64));
+    if then > limit {
+        return false;
+    }
+    *used = then;
+    true
+}
 
 impl ResourceLimiter for Memory {
     fn memory_growing(
@@ -83,22 +120,20 @@ impl ResourceLimiter for Memory {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool, wasmtime::Error> {
-        let used = self.used + (desired as u64).saturating_sub(current as u64);
-        if used > self.limit {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.used = used;
-        Ok(true)
+        let granted = grow(&mut self.used, self.limit, current, desired);
+        self.refused = if granted { self.refused } else { Some(Refused::Memory) };
+        Ok(granted)
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool, wasmtime::Error> {
-        Ok(desired <= TABLE_ELEMENTS)
+        let granted = grow(&mut self.table_used, self.table_limit, current, desired);
+        self.refused = if granted { self.refused } else { Some(Refused::Table) };
+        Ok(granted)
     }
 }
 
@@ -117,19 +152,24 @@ pub(crate) enum Level {
 pub(crate) struct Log(Arc<Mutex<LogState>>);
 
 struct LogState {
-    name: Arc<str>,
-    lines_per_call: u32,
+    tally: Arc<Tally>,
+    lines_per_call: u64,
+    lines_per_second: u64,
     bytes_per_line: usize,
-    lines: u32,
-    dropped: u64,
+    lines: u64,
     last_error: Option<String>,
 }
 
 impl Log {
-    fn new(name: Arc<str>, limits: &Limits) -> Self {
-        let (lines_per_call, bytes_per_line) = (limits.log_lines, limits.log_line_bytes);
-        let state = LogState { name, lines_per_call, bytes_per_line, lines: 0, dropped: 0, last_error: None };
-        Self(Arc::new(Mutex::new(state)))
+    fn new(tally: Arc<Tally>, limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(LogState {
+            tally,
+            lines_per_call: limits.log_lines,
+            lines_per_second: limits.log_lines_per_second,
+            bytes_per_line: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+            lines: 0,
+            last_error: None,
+        })))
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut LogState) -> T) -> T {
@@ -138,42 +178,77 @@ impl Log {
 
     /// A call begins: it may log as much as any.
     pub(crate) fn begin_call(&self) {
-        self.with(|log| (log.lines, log.dropped, log.last_error) = (0, 0, None));
+        self.with(|log| (log.lines, log.last_error) = (0, None));
     }
 
-    /// A call has ended: says what was left out, and returns the last error that it logged.
+    /// A call has ended: returns the last error that it logged.
     pub(crate) fn end_call(&self) -> Option<String> {
-        self.with(|log| {
-            if log.dropped > 0 {
-                let (name, dropped, limit) = (&*log.name, log.dropped, log.lines_per_call);
-                tracing::warn!(target: "plugin", plugin = name, "{dropped} more lines than the {limit} per call: left out");
-            }
-            log.last_error.take()
-        })
+        self.with(|log| log.last_error.take())
     }
 
     pub(crate) fn write(&self, level: Level, message: &str) {
         self.with(|log| {
-            let message = truncate(message, log.bytes_per_line);
+            let message = one_line(truncate(message, log.bytes_per_line));
             // An error is remembered even when it is one line too many: it may be what the guest dies of.
             if level == Level::Error {
-                log.last_error = Some(message.to_owned());
+                log.last_error = Some(message.clone());
             }
-            if log.lines == log.lines_per_call {
-                log.dropped += 1;
-                return;
-            }
-            log.lines += 1;
-            let plugin = &*log.name;
-            match level {
-                Level::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
-                Level::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
-                Level::Info => tracing::info!(target: "plugin", plugin, "{message}"),
-                Level::Warn => tracing::warn!(target: "plugin", plugin, "{message}"),
-                Level::Error => tracing::error!(target: "plugin", plugin, "{message}"),
+            if level.is_logged() && log.admits() {
+                level.log(log.tally.name(), &message);
             }
         });
     }
+}
+
+impl LogState {
+    /// Whether one more line may be logged.
+    fn admits(&mut self) -> bool {
+        if self.lines == self.lines_per_call {
+            self.tally.leave_line_out();
+            return false;
+        }
+        self.lines += 1;
+        self.tally.admit_line(self.lines_per_second)
+    }
+}
+
+impl Level {
+    /// Whether lines of this level reach the log; the others cost nothing, and no limit counts them.
+    fn is_logged(self) -> bool {
+        match self {
+            Self::Trace => tracing::enabled!(target: "plugin", tracing::Level::TRACE),
+            Self::Debug => tracing::enabled!(target: "plugin", tracing::Level::DEBUG),
+            Self::Info => tracing::enabled!(target: "plugin", tracing::Level::INFO),
+            Self::Warn => tracing::enabled!(target: "plugin", tracing::Level::WARN),
+            Self::Error => tracing::enabled!(target: "plugin", tracing::Level::ERROR),
+        }
+    }
+
+    fn log(self, plugin: &str, message: &str) {
+        match self {
+            Self::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
+            Self::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
+            Self::Info => tracing::info!(target: "plugin", plugin, "{message}"),
+            Self::Warn => tracing::warn!(target: "plugin", plugin, "{message}"),
+            Self::Error => tracing::error!(target: "plugin", plugin, "{message}"),
+        }
+    }
+}
+
+/// Words of a guest's for the operator, who has not asked for a novel: on one line, so that they cannot pass for lines of the
+/// host's, and clipped.
+pub(crate) fn clip(text: &str, limits: &Limits) -> String {
+    let kept = truncate(text, usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX));
+    let mut line = one_line(kept);
+    let more = text.len() - kept.len();
+    if more > 0 {
+        line += &format!("… ({more} more bytes)");
+    }
+    line
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 fn truncate(text: &str, bytes: usize) -> &str {
@@ -261,9 +336,9 @@ impl Pollable for Lines {
 mod tests {
     use super::*;
 
-    fn log(lines: u32) -> Log {
+    fn log(lines: u64) -> Log {
         let limits = Limits { log_lines: lines, log_line_bytes: 4, ..Limits::default() };
-        Log::new("test".into(), &limits)
+        Log::new(crate::tally::Tallies::new(Arc::new(())).of("test"), &limits)
     }
 
     #[test]
@@ -290,11 +365,22 @@ mod tests {
     }
 
     #[test]
-    fn memories_are_counted_together() {
-        let mut memory = Memory { limit: 100, used: 0, refused: false };
+    fn memories_and_tables_are_counted_together() {
+        let limits = Limits { memory_bytes: 100, table_elements: 10, ..Limits::default() };
+        let mut memory = Memory::new(&limits);
         assert!(memory.memory_growing(0, 60, None).unwrap());
         assert!(!memory.memory_growing(0, 60, None).unwrap());
         assert!(memory.memory_growing(60, 90, None).unwrap());
-        assert!(memory.refused && memory.is_high());
+        assert!(memory.refused == Some(Refused::Memory) && memory.is_high());
+        assert!(memory.table_growing(0, 6, None).unwrap());
+        assert!(!memory.table_growing(0, 5, None).unwrap());
+        assert_eq!(memory.refused, Some(Refused::Table));
+    }
+
+    #[test]
+    fn long_words_are_clipped() {
+        let limits = Limits { log_line_bytes: 5, ..Limits::default() };
+        assert_eq!(clip("s\ntxt", &Limits::default()), "s txt");
+        assert_eq!(clip("äöüß", &limits), "äö… (4 more bytes)");
     }
 }

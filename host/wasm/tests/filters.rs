@@ -70,7 +70,7 @@ fn a_batch_tells_ids_positions_and_columns() {
         "[]",
     ]);
     let told = evaluate(&mut *filter(json!({"do": "tell", "pointer": "/a"})), &batch);
-    let told: Vec<&str> = told.lines().collect();
+    let told: Vec<&str> = told.split(" | ").collect();
     assert_eq!(told[0], format!("plug-in hostile-filter: {}", batch.id()));
     let before: usize = batch.iter().take(6).map(|record| record.bytes().len() + 1).sum();
     assert_eq!(told[1], format!("20250912-110801.44:7:{before}"));
@@ -168,6 +168,45 @@ fn f14_a_flood_of_log_lines_ends_and_the_call_goes_on() {
 }
 
 #[test]
+fn f14_handles_are_limited() {
+    let said = evaluate(&mut *limited("wasi-filter", json!({"do": "leak"}), limits()), &batch(&["1"]));
+    assert_eq!(said, "plug-in wasi-filter crashed: it holds more handles than its limit, 10000 (`handles`)");
+}
+
+#[test]
+fn f14_what_is_handed_over_is_limited_and_reasons_are_clipped() {
+    let mut filter = limited("hostile-filter", json!({"do": "boast", "bytes": 20 << 20}), limits());
+    let said = evaluate(&mut *filter, &batch(&["1"]));
+    assert!(said.ends_with(&format!("xxx… ({} more bytes)", (20 << 20) - 8192)) && said.len() < 9000);
+    let limits = Limits { emitted_bytes: 1 << 20, ..limits() };
+    let mut filter = limited("hostile-filter", json!({"do": "boast", "bytes": 20 << 20}), limits);
+    let expected = "plug-in hostile-filter crashed: it handed more to the host at once than its limit, 1 MiB (`emitted_bytes`)";
+    assert_eq!(evaluate(&mut *filter, &batch(&["1"])), expected);
+    assert_eq!(evaluate(&mut *filter, &batch(&["1"])), expected);
+}
+
+#[test]
+fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
+    let long = format!("\"{}\"", "x".repeat(1000));
+    let check = |what: &str, call: usize, expected: &str| {
+        let mut filter = limited("raw-filter", json!(what), limits());
+        let mut said = String::new();
+        for _ in 0..call {
+            said = evaluate(&mut *filter, &batch(&[&long, "2"]));
+        }
+        let said = said.strip_prefix("plug-in raw-filter crashed: ").unwrap_or(&said);
+        assert_eq!(said, expected, "{what}");
+    };
+    check("nothing", 2, "all");
+    check("keep", 1, "borrow handles still remain at the end of the call");
+    check("later", 1, "all");
+    check("later", 2, "unknown handle index 1");
+    check("hoard", 1, "the plug-in asked for more at once than its memory, or 2 GiB, can hold");
+    check("nowhere", 1, "string pointer/length out of bounds of memory");
+    check("nonsense", 1, "invalid expected discriminant");
+}
+
+#[test]
 fn f15_a_poisonous_record_is_found_by_halving() {
     let mut filter = filter(json!({"do": "panic-on-poison"}));
     let mut records = vec!["{}"; 64];
@@ -185,15 +224,25 @@ fn f15_a_poisonous_record_is_found_by_halving() {
 }
 
 #[test]
-fn f16_an_instance_that_has_grown_large_is_replaced() {
-    // Keeping every record of a batch needs memory for the batch; a small limit makes that much.
-    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(4 << 20));
-    let limits = Limits { memory_bytes: 24 << 20, ..limits() };
-    let mut filter =
-        limited("hostile-filter", json!({"do": "keep", "pointer": "/text", "equals": "1"}), limits);
-    for _ in 0..20 {
-        assert_eq!(evaluate(&mut *filter, &batch(&[&large, &large])), "--");
-    }
+fn f16_an_instance_that_has_grown_large_is_replaced_and_counted() {
+    let host = tailweir_wasm::Host::new(tailweir_wasm::HostOptions::default()).unwrap();
+    let recycled =
+        || host.counts().into_iter().map(|(_, counts)| (counts.failed, counts.recycled)).collect::<Vec<_>>();
+    let grow = |limits: Limits| {
+        let config = json!({"do": "grow", "bytes": 1 << 20});
+        let mut filter = host.filter(&guest("hostile-filter"), &config, limits).unwrap().create().unwrap();
+        for _ in 0..20 {
+            assert_eq!(evaluate(&mut *filter, &batch(&["1"])), "all");
+        }
+    };
+    grow(Limits::default());
+    assert_eq!(recycled(), [(0, 0)]);
+    // The first 1 MiB of a guest is its own.
+    grow(Limits { memory_bytes: 8 << 20, ..limits() });
+    let [(0, after)] = recycled()[..] else { panic!("{:?}", recycled()) };
+    assert!((3..=5).contains(&after), "{after}");
+    grow(Limits { recycle_bytes: 6 << 20, ..limits() });
+    assert_eq!(recycled(), [(0, 2 * after)]);
 }
 
 #[test]

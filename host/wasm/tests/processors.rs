@@ -84,6 +84,39 @@ fn f14_memory_is_limited() {
 }
 
 #[test]
+fn f14_answers_that_make_no_sense_or_are_enormous_are_the_plugins_fault() {
+    let check = |config: Value, limits: Limits, expected: &str| {
+        let plugin = host().processor(&guest("hostile-processor"), &config, granted(&[]), limits).unwrap();
+        assert_eq!(
+            process(&mut *plugin.create(), &batch(&["1"])),
+            format!("plug-in hostile-processor {expected}")
+        );
+    };
+    let much = json!({"do": "emit-much", "records": 8, "bytes": 1 << 20});
+    let limit = "crashed: it handed more to the host at once than its limit, 4 MiB (`emitted_bytes`)";
+    check(much, Limits { emitted_bytes: 4 << 20, ..limits() }, limit);
+    check(json!({"do": "recurse"}), limits(), "crashed: call stack exhausted");
+    check(json!({"do": "trap"}), limits(), "crashed: wasm `unreachable` instruction executed");
+    let breaks = json!({"do": "emit-text", "text": "[1,\n2]"});
+    check(breaks, limits(), "is at fault: the record that it emits at index 0 has a line break");
+    let no_json = json!({"do": "emit-text", "text": "x".repeat(1 << 20)});
+    check(no_json, limits(), "is at fault: the record that it emits at index 0 is no JSON text");
+}
+
+#[test]
+fn f14_a_record_that_is_rejected_a_million_times_is_rejected_once() {
+    let batch = batch(&["1"]);
+    let answer = run(processor(json!({"do": "reject-often"})).process(&batch));
+    assert_eq!(answer, Err(Failure::Reject { indices: vec![0], reason: "often".into() }));
+    let Err(Failure::Stop { reason }) =
+        run(processor(json!({"do": "boast", "bytes": 1 << 20})).process(&batch))
+    else {
+        panic!("it was to stop");
+    };
+    assert!(reason.len() < 9000 && reason.ends_with("more bytes)"));
+}
+
+#[test]
 fn a_call_that_nobody_waits_for_is_given_up() {
     let plugin = load_processor("hostile-processor", json!({"do": "loop"}), &[]).unwrap();
     let (mut processor, batch) = (plugin.create(), batch(&["1"]));

@@ -10,8 +10,9 @@ use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
 use wasmtime::{Error, Store, bail, format_err};
 
 use crate::instance::World;
+use crate::limits::Limits;
 use crate::load::Description;
-use crate::state::{Level, State};
+use crate::state::{Level, State, clip};
 
 /// Bindings of a filter, and of what all guests import.
 pub(crate) mod filter {
@@ -88,27 +89,38 @@ impl State {
 impl records::Host for State {}
 
 /// Makes entries one piece.
-struct Joiner(records::JoinedEntries);
+struct Joiner {
+    joined: records::JoinedEntries,
+    /// How many bytes the guest could take, lengths included.
+    room: usize,
+}
 
 impl Joiner {
-    fn new(entries: usize) -> Self {
-        Self(records::JoinedEntries { bytes: Vec::new(), lengths: Vec::with_capacity(entries) })
+    /// For so many entries.
+    fn new(entries: usize, room: usize) -> wasmtime::Result<Self> {
+        let Some(room) = entries.checked_mul(size_of::<i32>()).and_then(|lengths| room.checked_sub(lengths))
+        else {
+            bail!(LARGER_THAN_MEMORY)
+        };
+        let joined = records::JoinedEntries { bytes: Vec::new(), lengths: Vec::with_capacity(entries) };
+        Ok(Self { joined, room: room.min(i32::MAX as usize) })
     }
 
     /// Adds an entry: what `write` adds, if it says that there is one.
-    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) {
-        let before = self.0.bytes.len();
-        let is_some = write(&mut self.0.bytes);
-        self.0.lengths.push(if is_some { (self.0.bytes.len() - before) as i32 } else { -1 });
-    }
-
-    fn end(self) -> wasmtime::Result<records::JoinedEntries> {
-        match i32::try_from(self.0.bytes.len()) {
-            Ok(_) => Ok(self.0),
-            Err(_) => bail!("the entries are longer than 2 GiB together"),
+    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> wasmtime::Result<()> {
+        let joined = &mut self.joined;
+        let before = joined.bytes.len();
+        let is_some = write(&mut joined.bytes);
+        joined.lengths.push(if is_some { (joined.bytes.len() - before) as i32 } else { -1 });
+        // At each entry: what is asked for many times over must not fill the host's memory.
+        if joined.bytes.len() > self.room {
+            bail!(LARGER_THAN_MEMORY)
         }
+        Ok(())
     }
 }
+
+const LARGER_THAN_MEMORY: &str = "the plug-in asked for more at once than its memory, or 2 GiB, can hold";
 
 impl records::HostBatch for State {
     fn id(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<String> {
@@ -159,11 +171,11 @@ impl records::HostBatch for State {
         pointer: String,
     ) -> wasmtime::Result<records::JoinedEntries> {
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
-        let mut joined = Joiner::new(batch.len());
+        let mut joiner = Joiner::new(batch.len(), self.memory.room())?;
         for value in batch.column(&pointer) {
-            joined.add(|bytes| value.is_some_and(|value| columns::add_string(value, bytes)));
+            joiner.add(|bytes| value.is_some_and(|value| columns::add_string(value, bytes)))?;
         }
-        joined.end()
+        Ok(joiner.joined)
     }
 
     fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
@@ -197,17 +209,17 @@ impl records::HostBatch for State {
     ) -> wasmtime::Result<records::JoinedEntries> {
         let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
         let batch = self.batch()?;
-        let mut joined = Joiner::new(batch.len() * pointers.len());
+        let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self.memory.room())?;
         for record in batch.iter() {
             for pointer in &pointers {
                 let value = record.find(pointer);
-                joined.add(|bytes| {
+                joiner.add(|bytes| {
                     bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
                     value.is_some()
-                });
+                })?;
             }
         }
-        joined.end()
+        Ok(joiner.joined)
     }
 
     fn drop(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<()> {
@@ -284,17 +296,19 @@ pub(crate) fn answer(
         processor::exports::tailweir::plugin::process::Outcome,
         processor::exports::tailweir::plugin::process::Failure,
     >,
+    limits: &Limits,
 ) -> Result<Outcome, Failure> {
     use processor::exports::tailweir::plugin::process as theirs;
+    let clip = |reason: String| clip(&reason, limits);
     match answer {
         Ok(theirs::Outcome::Done) => Ok(Outcome::Done),
         Ok(theirs::Outcome::Emit(records)) => Ok(Outcome::Emit(records)),
         Err(theirs::Failure::Retry(theirs::Retry { after_ms, reason })) => {
-            Err(Failure::Retry { after: after_ms.map(Duration::from_millis), reason })
+            Err(Failure::Retry { after: after_ms.map(Duration::from_millis), reason: clip(reason) })
         }
         Err(theirs::Failure::Reject(theirs::Reject { indices, reason })) => {
-            Err(Failure::Reject { indices, reason })
+            Err(Failure::Reject { indices, reason: clip(reason) })
         }
-        Err(theirs::Failure::Stop(reason)) => Err(Failure::Stop { reason }),
+        Err(theirs::Failure::Stop(reason)) => Err(Failure::Stop { reason: clip(reason) }),
     }
 }

@@ -1,13 +1,20 @@
 //! A filter that does what its configuration says, the bad too.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use misdeeds::Misdeed;
 use serde::Deserialize;
 use tailweir_guest::{Batch, Raw, Verdict};
 
 #[derive(Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(untagged)]
 enum Config {
+    Deed(Deed),
+    /// Does it, and keeps all.
+    Misdeed(Misdeed),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+enum Deed {
     All,
     None,
     /// Keeps the records whose value at `pointer`, as JSON text, is `equals`.
@@ -24,79 +31,49 @@ enum Config {
     Tell {
         pointer: String,
     },
-    /// Panics on the batches that hold a record with `"poison":true`.
-    PanicOnPoison,
-    /// Panics on its `call`th call, counted from 1; keeps all until then.
-    PanicAt {
-        call: u64,
-    },
-    /// Executes an instruction that no host can go on from.
-    Trap,
-    Loop,
-    /// Takes memory until there is no more.
-    Eat,
     /// Answers for `more` records more than there are.
     Misalign {
         more: i64,
     },
     /// Asks for the record behind the last one.
     OutOfRange,
-    /// Calls itself until there is no more stack.
-    Recurse,
-    /// Logs `lines` lines of `bytes` bytes.
-    Flood {
-        lines: u32,
-        bytes: usize,
-    },
     /// Answers with an error.
     Fail {
         reason: String,
     },
+    /// Answers with an error of `bytes` bytes.
+    Boast {
+        bytes: usize,
+    },
 }
 
-static CALLS: AtomicU64 = AtomicU64::new(0);
-
 fn keep(batch: &Batch, config: &Config) -> Result<Verdict, String> {
-    let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
-    Ok(match config {
-        Config::All => Verdict::All,
-        Config::None => Verdict::None,
-        Config::Keep { pointer, equals } => batch
+    let deed = match config {
+        Config::Deed(deed) => deed,
+        Config::Misdeed(misdeed) => {
+            misdeed.commit(batch);
+            return Ok(Verdict::All);
+        }
+    };
+    Ok(match deed {
+        Deed::All => Verdict::All,
+        Deed::None => Verdict::None,
+        Deed::Keep { pointer, equals } => batch
             .column::<Raw>(pointer)
             .iter()
             .map(|value| value.as_ref().is_some_and(|v| v.0 == *equals))
             .collect(),
-        Config::AtLeast { pointer, least } => {
+        Deed::AtLeast { pointer, least } => {
             batch.column::<i64>(pointer).iter().map(|value| value.is_some_and(|v| v >= *least)).collect()
         }
-        Config::Tell { pointer } => return Err(tell(batch, pointer)),
-        Config::PanicOnPoison => {
-            let poison = batch.column::<bool>("/poison").iter().position(|poison| *poison == Some(true));
-            if let Some(index) = poison {
-                panic!("record {index} is poison");
-            }
-            Verdict::All
-        }
-        Config::PanicAt { call: at } if call == *at => panic!("this is call {call}"),
-        Config::PanicAt { .. } => Verdict::All,
-        Config::Trap => trap(),
-        Config::Loop => loop {
-            std::hint::black_box(call);
-        },
-        Config::Eat => eat(),
-        Config::Misalign { more } => {
+        Deed::Tell { pointer } => return Err(tell(batch, pointer)),
+        Deed::Misalign { more } => {
             let len = batch.len() as i64 + more;
             Verdict::Keep(vec![true; len.max(0) as usize])
         }
-        Config::OutOfRange => return Err(batch.json(batch.len())),
-        Config::Recurse => return Err(recurse(call).to_string()),
-        Config::Flood { lines, bytes } => {
-            for _ in 0..*lines {
-                tailweir_guest::info!("{}", "x".repeat(*bytes));
-            }
-            Verdict::All
-        }
-        Config::Fail { reason } => return Err(reason.clone()),
+        Deed::OutOfRange => return Err(batch.json(batch.len())),
+        Deed::Fail { reason } => return Err(reason.clone()),
+        Deed::Boast { bytes } => return Err("x".repeat(*bytes)),
     })
 }
 
@@ -109,7 +86,7 @@ fn tell(batch: &Batch, pointer: &str) -> String {
     assert!(batch.strings(pointer).iter().eq(strings.iter().map(Option::as_deref)));
     let last = batch.position(batch.len() - 1);
     format!(
-        "{}\n{}:{}:{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        "{} | {}:{}:{} | {:?} | {:?} | {:?} | {:?} | {:?}",
         batch.id(),
         last.segment,
         last.line,
@@ -120,23 +97,4 @@ fn tell(batch: &Batch, pointer: &str) -> String {
         batch.column::<bool>(pointer),
         batch.column::<Raw>(pointer).into_iter().map(|v| v.map(|v| v.0)).collect::<Vec<_>>(),
     )
-}
-
-fn trap() -> ! {
-    #[cfg(target_arch = "wasm32")]
-    std::arch::wasm32::unreachable();
-    #[cfg(not(target_arch = "wasm32"))]
-    std::process::abort();
-}
-
-fn eat() -> ! {
-    let mut eaten = Vec::new();
-    loop {
-        eaten.push(std::hint::black_box(vec![1u8; 1 << 20]));
-    }
-}
-
-#[expect(unconditional_recursion, reason = "that is what it is for")]
-fn recurse(depth: u64) -> u64 {
-    std::hint::black_box(recurse(std::hint::black_box(depth + 1))) + 1
 }

@@ -43,6 +43,8 @@ mod guest {
         Die,
         /// Sleeps for a minute.
         Sleep,
+        /// Takes handles and never gives one back.
+        Leak,
     }
 
     fn keep(_: &Batch, config: &Config) -> Result<Verdict, String> {
@@ -57,6 +59,9 @@ mod guest {
                 monotonic_clock::subscribe_duration(60_000_000_000).block();
                 Ok(Verdict::All)
             }
+            Config::Leak => loop {
+                std::mem::forget(monotonic_clock::subscribe_duration(1));
+            },
         }
     }
 

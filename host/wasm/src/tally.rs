@@ -1,0 +1,236 @@
+//! What is counted and said of a plug-in: of all its instances together.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tailweir_core::{Event, EventSink};
+
+use crate::call::CallError;
+
+/// A plug-in's counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PluginCounts {
+    /// Calls that failed: crashes, limits, and answers that make no sense.
+    pub failed: u64,
+    /// Instances that were replaced because of the memory that they had taken.
+    pub recycled: u64,
+    /// Log lines that were left out.
+    pub lines_left_out: u64,
+}
+
+impl PluginCounts {
+    /// Whether there is nothing to tell.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The tallies of a host, by the names of plug-ins.
+pub(crate) struct Tallies {
+    events: Arc<dyn EventSink>,
+    by_name: Mutex<BTreeMap<String, Arc<Tally>>>,
+}
+
+impl Tallies {
+    pub(crate) fn new(events: Arc<dyn EventSink>) -> Self {
+        Self { events, by_name: Mutex::default() }
+    }
+
+    /// The tally of the plug-ins that have this name.
+    pub(crate) fn of(&self, name: &str) -> Arc<Tally> {
+        let mut by_name = lock(&self.by_name);
+        if let Some(tally) = by_name.get(name) {
+            return tally.clone();
+        }
+        let tally = Arc::new(Tally {
+            name: name.to_owned(),
+            events: self.events.clone(),
+            failed: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            lines_left_out: AtomicU64::new(0),
+            second: Mutex::new(Second { began: Instant::now(), lines: 0, left_out: 0 }),
+            failures: Mutex::default(),
+            replacements: Mutex::default(),
+        });
+        by_name.insert(name.to_owned(), tally.clone());
+        tally
+    }
+
+    /// All of them. What was not told yet is told.
+    pub(crate) fn counts(&self) -> Vec<(String, PluginCounts)> {
+        let tallies: Vec<_> = lock(&self.by_name).values().cloned().collect();
+        tallies.into_iter().map(|tally| (tally.name.clone(), tally.counts())).collect()
+    }
+}
+
+/// One plug-in's tally.
+pub(crate) struct Tally {
+    name: String,
+    events: Arc<dyn EventSink>,
+    failed: AtomicU64,
+    recycled: AtomicU64,
+    lines_left_out: AtomicU64,
+    second: Mutex<Second>,
+    /// With why the last one failed.
+    failures: Mutex<Untold<String>>,
+    /// With the bytes of the last one.
+    replacements: Mutex<Untold<u64>>,
+}
+
+/// What is told at most once a second, or it would be a flood.
+struct Untold<T> {
+    told: Option<Instant>,
+    times: u64,
+    last: Option<T>,
+}
+
+impl<T> Default for Untold<T> {
+    fn default() -> Self {
+        Self { told: None, times: 0, last: None }
+    }
+}
+
+impl<T> Untold<T> {
+    /// It has happened: what is to be told now, and of how many times.
+    fn add(&mut self, what: T) -> Option<(T, u64)> {
+        self.times += 1;
+        self.last = Some(what);
+        let due = self.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1));
+        if due { self.take() } else { None }
+    }
+
+    /// What was not told yet.
+    fn take(&mut self) -> Option<(T, u64)> {
+        let last = self.last.take()?;
+        self.told = Some(Instant::now());
+        Some((last, std::mem::take(&mut self.times)))
+    }
+}
+
+/// What was logged within a second.
+struct Second {
+    began: Instant,
+    lines: u64,
+    /// Lines that were left out, and that nobody was told of yet.
+    left_out: u64,
+}
+
+impl Tally {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A call has failed.
+    pub(crate) fn failed(&self, error: &CallError) {
+        self.failed.fetch_add(1, Relaxed);
+        let due = lock(&self.failures).add(error.to_string());
+        self.tell_failures(due);
+    }
+
+    fn tell_failures(&self, due: Option<(String, u64)>) {
+        if let Some((reason, calls)) = due {
+            self.events.emit(Event::PluginFailed { plugin: self.name.clone(), reason, calls });
+        }
+    }
+
+    /// An instance that had `bytes` of memory is replaced.
+    pub(crate) fn recycled(&self, bytes: u64) {
+        self.recycled.fetch_add(1, Relaxed);
+        let due = lock(&self.replacements).add(bytes);
+        self.tell_replacements(due);
+    }
+
+    fn tell_replacements(&self, due: Option<(u64, u64)>) {
+        if let Some((bytes, instances)) = due {
+            self.events.emit(Event::PluginRecycled { plugin: self.name.clone(), bytes, instances });
+        }
+    }
+
+    /// Whether one more line may be logged in this second, of which there may be `limit`.
+    pub(crate) fn admit_line(&self, limit: u64) -> bool {
+        let mut second = lock(&self.second);
+        if second.began.elapsed() >= Duration::from_secs(1) {
+            self.report(&mut second);
+        }
+        if second.lines < limit {
+            second.lines += 1;
+            return true;
+        }
+        drop(second);
+        self.leave_line_out();
+        false
+    }
+
+    /// A line was left out of the log.
+    pub(crate) fn leave_line_out(&self) {
+        self.lines_left_out.fetch_add(1, Relaxed);
+        lock(&self.second).left_out += 1;
+    }
+
+    /// Begins a second, and tells what was left out in the one before: once for all lines, or it would be a flood itself.
+    fn report(&self, second: &mut Second) {
+        let lines = std::mem::take(&mut second.left_out);
+        (second.began, second.lines) = (Instant::now(), 0);
+        if lines > 0 {
+            self.events.emit(Event::PluginLogCut { plugin: self.name.clone(), lines });
+        }
+    }
+
+    fn counts(&self) -> PluginCounts {
+        let (failures, replacements) = (lock(&self.failures).take(), lock(&self.replacements).take());
+        self.tell_failures(failures);
+        self.tell_replacements(replacements);
+        self.report(&mut lock(&self.second));
+        PluginCounts {
+            failed: self.failed.load(Relaxed),
+            recycled: self.recycled.load(Relaxed),
+            lines_left_out: self.lines_left_out.load(Relaxed),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remembers events.
+    #[derive(Default)]
+    struct Events(Mutex<Vec<Event>>);
+
+    impl EventSink for Events {
+        fn emit(&self, event: Event) {
+            lock(&self.0).push(event);
+        }
+    }
+
+    #[test]
+    fn everything_is_counted_and_little_of_it_told_at_once() {
+        let events = Arc::new(Events::default());
+        let tallies = Tallies::new(events.clone());
+        let tally = tallies.of("chatty");
+        let admitted = (0..1000).filter(|_| tallies.of("chatty").admit_line(3)).count() as u64;
+        // A second may end in between.
+        assert!((3..100).contains(&admitted), "{admitted}");
+        for _ in 0..300 {
+            tally.failed(&CallError::Refused { plugin: "chatty".into(), reason: "no".into() });
+            tally.recycled(7);
+        }
+        let counts = PluginCounts { failed: 300, recycled: 300, lines_left_out: 1000 - admitted };
+        assert_eq!(tallies.counts(), [("chatty".to_owned(), counts)]);
+        let events = lock(&events.0);
+        let told = events.iter().fold([0; 3], |[left_out, failed, recycled], event| match event {
+            Event::PluginLogCut { lines, .. } => [left_out + lines, failed, recycled],
+            Event::PluginFailed { calls, .. } => [left_out, failed + calls, recycled],
+            Event::PluginRecycled { instances, .. } => [left_out, failed, recycled + instances],
+            _ => panic!("{event:?}"),
+        });
+        assert_eq!(told, [1000 - admitted, 300, 300]);
+        assert!(events.len() < 100, "{}", events.len());
+    }
+}
