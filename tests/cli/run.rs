@@ -152,32 +152,6 @@ fn consumers_get_each_their_own_through_lua_components_and_sinks() {
 }
 
 #[test]
-fn f23_a_pipeline_that_is_killed_loses_nothing_and_ends_in_good_order_when_asked() {
-    let segments = Segments::generate(20_000, 2, 26);
-    let consumer = "[[consumer]]\nname = 'k'\nprocessor = { file = { path = 'k.jsonl', sync = false } }\n";
-    let path = segments.directory().parent().unwrap().join("k.jsonl");
-    let arrived = || fs::read_to_string(&path).unwrap_or_default().lines().count();
-    for lines in [1, 4_000, 9_000] {
-        let running = pipeline(&segments, consumer).start();
-        wait_for("some lines", || arrived() >= lines);
-        running.signal(Signal::KILL);
-        running.end();
-    }
-    let expected: BTreeSet<_> = segments.ids(|_| true).into_iter().collect();
-    let running = pipeline(&segments, consumer).start();
-    // A line that a kill has torn is no record; its record comes again.
-    let whole = |line: &String| serde_json::from_str::<Value>(line).is_ok();
-    let ids = || lines(&path).iter().filter(|line| whole(line)).map(|line| id(line)).collect::<BTreeSet<_>>();
-    wait_for("everything", || ids() == expected);
-    running.signal(Signal::TERM);
-    running.end().with_code(0);
-    // At most one batch comes again for each kill.
-    assert!(arrived() <= 20_000 + 3 * 101, "{}", arrived());
-    let again = pipeline(&segments, consumer).arg("--once").run().quietly();
-    assert!(again.is_empty() && arrived() <= 20_000 + 3 * 101);
-}
-
-#[test]
 fn f23_a_signal_while_plugins_are_loaded_ends_it_in_good_order() {
     let segments = Segments::generate(100, 1, 2);
     segments.beside(

@@ -248,7 +248,7 @@ impl Consumer {
 
     /// Waits for something to do: an item, the pending batch's deadline, or a checkpoint to write.
     async fn wait(&mut self) -> Result<(), NextError> {
-        self.settlement.save_stale()?;
+        self.settlement.save_stale();
         let idle = Instant::now() + Duration::from_secs(1);
         let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
         tokio::select! {
@@ -638,7 +638,7 @@ impl Consumer {
                 self.settlement.pass_over(batch.spans())?;
             }
             self.end_segments();
-            self.settlement.save_stale()?;
+            self.settlement.save_stale();
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::Counters;
 use crate::quarantine::Blame;
-use crate::settlement::{CommitError, Settlement};
+use crate::settlement::{CommitError, Settlement, chain};
 
 /// Closes a consumer from any thread.
 #[derive(Debug, Clone)]
@@ -116,6 +116,16 @@ impl Delivery {
             self.events.emit(Event::Quarantined { consumer, position, reason });
         }
         Ok(())
+    }
+
+    /// Says that committing it is tried again until it works.
+    pub(crate) fn uncommitted(&self, error: &CommitError) {
+        let (consumer, batch) = (self.batch.consumer(), self.batch.id());
+        let message = format!(
+            "consumer `{consumer}` waits until it can write its checkpoint (batch {batch}): {}",
+            chain(error)
+        );
+        self.events.emit(Event::Warning { message });
     }
 
     /// Says that the batch will be delivered again.

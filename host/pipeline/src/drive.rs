@@ -169,7 +169,7 @@ pub enum DriveError {
     /// There is no next batch.
     #[error(transparent)]
     Next(#[from] NextError),
-    /// A batch could not be committed.
+    /// A batch could not be committed, for another reason than that the checkpoint could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The processor or the sink asked to stop.
@@ -208,7 +208,8 @@ pub enum DriveError {
 /// Runs a consumer until it is closed or, if it does not follow, until everything is delivered. `sink` takes what the
 /// processor emits.
 ///
-/// A batch that is waiting for its next attempt when the consumer is closed is left uncommitted.
+/// A batch that is waiting for its next attempt when the consumer is closed is left uncommitted. A checkpoint that can't be
+/// written is tried again until it can, however many attempts a batch gets.
 ///
 /// # Errors
 /// [`DriveError`]; the batch concerned is not committed.
@@ -222,8 +223,29 @@ pub async fn drive(
     let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row: 0 };
     while let Some(mut delivery) = consumer.next().await? {
         match attempts.settle(&mut delivery).await? {
-            Settled::Done => delivery.commit()?,
+            Settled::Done => commit(&mut delivery, policy, &attempts.closer).await?,
             Settled::Abandoned => break,
+        }
+    }
+    Ok(())
+}
+
+/// Commits a batch. While the checkpoint can't be written, as on a full disk, it is tried again: the batch is dealt with, so
+/// there is nothing that could be given up. When the consumer is closed meanwhile, the batch is left uncommitted.
+async fn commit(delivery: &mut Delivery, policy: &Policy, closer: &Closer) -> Result<(), CommitError> {
+    let mut attempts = 0;
+    while let Err(error) = delivery.commit() {
+        if !matches!(error, CommitError::Store(_)) {
+            return Err(error);
+        }
+        attempts += 1;
+        let wait = policy.backoff.after(attempts, fastrand::f64());
+        if attempts == 1 {
+            delivery.uncommitted(&error);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = closer.closed() => break,
         }
     }
     Ok(())

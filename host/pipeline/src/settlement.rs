@@ -105,6 +105,7 @@ struct Inner {
     unsynced: bool,
     saved_at: Instant,
     warned_of_held: bool,
+    warned_of_unsaved: bool,
     /// The consumer was closed; its deliveries may still be committed.
     closed: bool,
     /// The checkpoint was opened anew after that; they may not.
@@ -193,6 +194,7 @@ impl Settlement {
             unsynced: false,
             saved_at: Instant::now(),
             warned_of_held: false,
+            warned_of_unsaved: false,
             closed: false,
             superseded: false,
             _lock: held,
@@ -318,13 +320,25 @@ impl Settlement {
         }
     }
 
-    /// Writes the frontier if it has moved and was not written for a second.
-    pub(crate) fn save_stale(&self) -> Result<(), CommitError> {
-        let stale = {
-            let inner = self.inner();
-            inner.dirty && inner.saved_at.elapsed() >= Duration::from_secs(1)
+    /// Writes the frontier if it has moved and was not written for a second. What can't be written is tried again a second
+    /// later: nothing was asked for that could fail. That is said once, until something is written.
+    pub(crate) fn save_stale(&self) {
+        let mut inner = self.inner();
+        if !inner.dirty || inner.superseded || inner.saved_at.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        let saved = match self.sync {
+            Some(CheckpointSync::Always) => inner.save_synced(),
+            _ => inner.save_if_dirty(),
         };
-        if stale { self.save() } else { Ok(()) }
+        if let Err(e) = saved {
+            inner.saved_at = Instant::now();
+            if !std::mem::replace(&mut inner.warned_of_unsaved, true) {
+                let message =
+                    format!("the checkpoint of `{}` can't be written: {}", self.consumer, chain(&e));
+                self.events.emit(Event::Warning { message });
+            }
+        }
     }
 
     /// Puts a record or a line in quarantine. Without a checkpoint there is none, and `false` comes back.
@@ -399,6 +413,7 @@ impl Inner {
         save(store.as_mut(), &saved, &self.finished)?;
         self.finished.clear();
         self.dirty = false;
+        self.warned_of_unsaved = false;
         self.saved_at = Instant::now();
         Ok(())
     }

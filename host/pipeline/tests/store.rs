@@ -8,12 +8,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::*;
 use proptest::prelude::*;
-use tailweir_core::{Frame, Identity, Mark, Point, Progress, SegmentName};
+use tailweir_core::{
+    Batch, Frame, Identity, Mark, Outcome, Point, ProcessFuture, Processor, Progress, SegmentName,
+};
 use tailweir_pipeline::{
-    CheckpointName, CheckpointOptions, CheckpointStore, FileStore, Loaded, Saved, StoreError, open_with,
+    Backoff, CheckpointName, CheckpointOptions, CheckpointStore, FileStore, Loaded, Outgoing, Policy, Saved,
+    Sink, SinkFuture, StoreError, drive, open_with,
 };
 use tempfile::tempdir;
 
@@ -162,6 +166,45 @@ async fn f13_a_commit_that_fails_raises_and_succeeds_once_there_is_space() {
     drop((c, second));
     let mut c = open_with(once(dir.path()), vec![consumer("c")], &make).unwrap().pop().unwrap();
     assert_eq!(drain(&mut c).await, (20..40).collect::<Vec<_>>());
+}
+
+/// Takes every batch, and counts them.
+#[derive(Default)]
+struct Taken(usize);
+
+impl Processor for Taken {
+    fn process<'a>(&'a mut self, _: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        self.0 += 1;
+        Box::pin(async { Ok(Outcome::Done) })
+    }
+}
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn send<'a>(&'a mut self, _: Outgoing<'a>) -> SinkFuture<'a> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A pipeline used to give a consumer up at the first commit that a full disk refused.
+#[tokio::test]
+async fn f13_a_driven_consumer_commits_once_there_is_space_and_delivers_nothing_twice() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..40);
+    let disk = Disk::default();
+    let mut c = open_with(once(dir.path()), vec![consumer("c")], &disk.stores()).unwrap().pop().unwrap();
+    disk.0.lock().unwrap().plan = [false, false, true, false].into();
+    let quick = Duration::from_millis(1);
+    let backoff = Backoff { initial: quick, max: quick, ..Backoff::default() };
+    // The attempts are for the processor, not for the disk.
+    let policy = Policy { backoff, max_attempts: Some(1), ..Policy::default() };
+    let mut taken = Taken::default();
+    drive(&mut c, &mut taken, &mut Nowhere, &policy).await.unwrap();
+    assert_eq!(taken.0, 4);
+    drop(c);
+    let mut c = open_with(once(dir.path()), vec![consumer("c")], &disk.stores()).unwrap().pop().unwrap();
+    assert!(drain(&mut c).await.is_empty(), "everything is committed");
 }
 
 /// What a consumer has done with the numbers of one segment.

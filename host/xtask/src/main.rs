@@ -4,6 +4,7 @@ mod bench;
 mod guests;
 mod instructions;
 mod measure;
+mod soak;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
+    /// Runs the kill tests for long, and writes what came of them to docs/reliability.md
+    Soak(soak::SoakArgs),
     /// Builds the guests and runs all tests
     Test {
         /// What follows is passed on to `cargo test`
@@ -68,6 +71,7 @@ fn run(task: Task) -> Result<()> {
     let root = root();
     match task {
         Task::Bench(arguments) => bench::run(&root, arguments),
+        Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Instructions { update } => instructions::run(&root, update),
         Task::Guests(Guests { check, update }) => {
             let built = guests::build_all(&root)?;

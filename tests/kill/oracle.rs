@@ -1,0 +1,351 @@
+//! Says what each consumer must have got, and finds what is missing, out of order, came again, or is covered by a
+//! checkpoint without having been acknowledged.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::consumers::{Kind, Told};
+use crate::writer::{Log, Place};
+
+/// What is wrong.
+pub(crate) type Violation = String;
+
+/// How far a checkpoint says that a consumer is.
+#[derive(Debug, Default, Clone)]
+struct Frontier {
+    lines: BTreeMap<String, u64>,
+    finished: HashSet<String>,
+}
+
+impl Frontier {
+    /// Reads a checkpoint and its journal, with nothing of the program under test.
+    fn read(directory: &Path, name: &str) -> Result<Self, Violation> {
+        let mut frontier = Self::default();
+        let Ok(text) = fs::read(directory.join(format!(".{name}"))) else {
+            return Ok(frontier);
+        };
+        let checkpoint: Value =
+            serde_json::from_slice(&text).map_err(|e| format!("the checkpoint is torn: {e}"))?;
+        let state = &checkpoint["tailweir"];
+        let journal = fs::read_to_string(directory.join(format!(".{name}.finished"))).unwrap_or_default();
+        let mut lines = journal.split_inclusive('\n');
+        if lines
+            .next()
+            .is_some_and(|head| head.trim_end().ends_with(state["journal"].as_str().unwrap_or("?")))
+        {
+            // The last line may be torn; the name of a segment holds no quote here.
+            let names = lines.filter_map(|line| line.strip_suffix("\"\n")?.split_once(" \""));
+            frontier.finished.extend(names.map(|(_, name)| name.to_owned()));
+        }
+        for segment in state["segments"].as_array().ok_or("the checkpoint has no segments")? {
+            let name = segment["name"].as_str().ok_or("a segment without name")?.to_owned();
+            if segment["finished"] == true {
+                frontier.finished.insert(name);
+            } else {
+                frontier.finished.remove(&name);
+                frontier.lines.insert(name, segment["line"].as_u64().ok_or("a segment without line")?);
+            }
+        }
+        Ok(frontier)
+    }
+
+    /// Lines of a segment that are dealt with; no number is higher than that of a finished segment.
+    fn line(&self, name: &str) -> u64 {
+        if self.finished.contains(name) { u64::MAX } else { self.lines.get(name).copied().unwrap_or(0) }
+    }
+}
+
+/// What was counted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    /// Records that consumers got for the first time.
+    pub(crate) records: u64,
+    /// Records that came again, from batches that were not committed.
+    pub(crate) duplicates: u64,
+    /// Records that went with a file that was deleted, shortened or replaced.
+    pub(crate) gone: u64,
+    /// Commits that were refused and succeeded later.
+    pub(crate) refused: u64,
+}
+
+/// One consumer through all its runs.
+pub(crate) struct Subject {
+    kind: Kind,
+    /// Lines of each segment that it got.
+    seen: Vec<Vec<bool>>,
+    frontier: Frontier,
+    /// The highest line of each segment that a checkpoint has named.
+    begun: HashMap<usize, u64>,
+    /// How much of its file was looked at.
+    looked_at: usize,
+}
+
+/// What a consumer got in one run.
+#[derive(Default)]
+struct Run {
+    batches: Vec<Batch>,
+    by_id: HashMap<String, usize>,
+}
+
+#[derive(Default)]
+struct Batch {
+    places: Vec<Place>,
+    intended: bool,
+    committed: bool,
+}
+
+impl Subject {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, seen: Vec::new(), frontier: Frontier::default(), begun: HashMap::new(), looked_at: 0 }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
+    /// Whether the consumer has got something since its last run.
+    pub(crate) fn has_begun(&self, stdout: usize, home: &Path) -> bool {
+        match self.kind.told {
+            Told::Batches => stdout > 0,
+            Told::Lines => fs::metadata(self.path(home)).is_ok_and(|meta| meta.len() > self.looked_at as u64),
+        }
+    }
+
+    fn path(&self, home: &Path) -> PathBuf {
+        home.join("out").join(self.kind.name)
+    }
+
+    /// Looks at what one run has left: its stdout, the file, and the checkpoint.
+    pub(crate) fn check_run(
+        &mut self,
+        log: &Log,
+        stdout: &[u8],
+        home: &Path,
+        counts: &mut Counts,
+    ) -> Result<(), Violation> {
+        let run = match self.kind.told {
+            Told::Batches => self.parse_batches(log, stdout, counts)?,
+            Told::Lines => self.parse_lines(log, home)?,
+        };
+        self.check_order(log, &run)?;
+        let frontier = Frontier::read(&log.directory, self.kind.name)?;
+        self.check_frontier(log, &run, &frontier)?;
+        self.frontier = frontier;
+        for (name, line) in &self.frontier.lines {
+            if let Some(segment) = log.by_name.get(name) {
+                let highest = self.begun.entry(*segment).or_default();
+                *highest = (*highest).max(*line);
+            }
+        }
+        self.note(log, &run, counts);
+        Ok(())
+    }
+
+    /// Looks at the whole, after everything was read to its end.
+    pub(crate) fn check_end(&self, log: &Log, said: &str, counts: &mut Counts) -> Result<(), Violation> {
+        for (index, segment) in log.segments.iter().enumerate() {
+            let unseen = self.unseen(log, index);
+            let superfluous = segment.replaces.is_some_and(|old| self.unseen(log, old).is_empty());
+            if let Some(first) = unseen.first()
+                && *first <= segment.required()
+                && !superfluous
+            {
+                return Err(format!("lost: {}:{first} ({} records)", segment.name, unseen.len()));
+            }
+            counts.gone += unseen.len() as u64;
+            // A file that a checkpoint reaches less far into than what is left of it may be any other for all one can tell.
+            let noticeable =
+                self.begun.get(&index).is_some_and(|line| *line > segment.required()) && !superfluous;
+            if !unseen.is_empty() && noticeable && !said.contains(&segment.name) {
+                return Err(format!(
+                    "{} records of {} are gone and nobody said so",
+                    unseen.len(),
+                    segment.name
+                ));
+            }
+            if !segment.disturbed && self.frontier.line(&segment.name) != u64::MAX {
+                return Err(format!(
+                    "{} was read to its end, and its checkpoint does not say so",
+                    segment.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines of a segment that the consumer should have got and has not.
+    fn unseen(&self, log: &Log, segment: usize) -> Vec<u64> {
+        let lines = (1..).zip(&log.segments[segment].ids);
+        let unseen = |line: &u64| !self.has_seen(Place { segment, line: *line });
+        lines.filter(|(_, id)| self.keeps(**id)).map(|(line, _)| line).filter(unseen).collect()
+    }
+
+    fn keeps(&self, id: u64) -> bool {
+        self.kind.pool.is_none_or(|pool| (pool == "b") == id.is_multiple_of(3))
+    }
+
+    fn has_seen(&self, place: Place) -> bool {
+        let line = |segment: &Vec<bool>| segment.get(place.line as usize - 1).copied();
+        self.seen.get(place.segment).and_then(line) == Some(true)
+    }
+
+    /// The place of a record, which must be one that was written, byte for byte. `None` if it is torn.
+    fn place(&self, log: &Log, line: &str) -> Option<Place> {
+        let id = line.strip_prefix(r#"{"id":"#)?.split_once(',')?.0.parse().ok()?;
+        let mut text = log.text(id)?;
+        if self.kind.masked {
+            text = text.replace(&format!("u{id}@"), "***@");
+        }
+        (text == line).then(|| log.places[id as usize])
+    }
+
+    fn parse_batches(&self, log: &Log, stdout: &[u8], counts: &mut Counts) -> Result<Run, Violation> {
+        let mut run = Run::default();
+        let mut open: Option<(String, Batch)> = None;
+        let text = String::from_utf8_lossy(stdout);
+        let own = |line: &str| line.split(' ').nth(1) == Some(self.kind.name);
+        // What follows the last line break was torn by the kill.
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            let id = line.split(' ').nth(2).unwrap_or_default();
+            match line.as_bytes().first() {
+                Some(b'B') => open = own(line).then(|| (id.to_owned(), Batch::default())),
+                Some(b'{') => {
+                    if let Some((_, batch)) = &mut open {
+                        let place = self.place(log, line);
+                        batch
+                            .places
+                            .push(place.ok_or_else(|| format!("no record that was written: {line}"))?);
+                    }
+                }
+                Some(b'E') => {
+                    if let Some((id, batch)) = open.take() {
+                        let count = id.split(':').nth(3).and_then(|count| count.parse().ok());
+                        if count != Some(batch.places.len()) {
+                            return Err(format!("batch {id} holds {} records", batch.places.len()));
+                        }
+                        let disturbed =
+                            batch.places.iter().any(|place| log.segments[place.segment].disturbed);
+                        if run.by_id.insert(id.clone(), run.batches.len()).is_some() && !disturbed {
+                            return Err(format!("batch {id} came twice in one run"));
+                        }
+                        run.batches.push(batch);
+                    }
+                }
+                Some(b'I' | b'C') if own(line) => {
+                    let index = *run.by_id.get(id).ok_or_else(|| format!("batch {id} was not told"))?;
+                    let batch = &mut run.batches[index];
+                    batch.intended = true;
+                    batch.committed |= line.starts_with('C');
+                }
+                Some(b'F') => counts.refused += u64::from(own(line)),
+                _ => {}
+            }
+        }
+        Ok(run)
+    }
+
+    fn parse_lines(&mut self, log: &Log, home: &Path) -> Result<Run, Violation> {
+        let bytes = fs::read(self.path(home)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes[self.looked_at..]).into_owned();
+        // A last line without end is ended by the next run, if it is torn; then it is no record.
+        self.looked_at = bytes.len();
+        let mut batch = Batch { intended: true, ..Batch::default() };
+        let mut lines = text.split('\n').enumerate().peekable();
+        while let Some((number, line)) = lines.next() {
+            match self.place(log, line) {
+                Some(place) if lines.peek().is_some() => batch.places.push(place),
+                // The rest of a line that the run before has torn is a line break.
+                None if line.is_empty() && number == 0 => {}
+                // The last one is torn, if there is one. A write that failed half-way is taken back.
+                _ if lines.peek().is_none() => {}
+                _ => return Err(format!("no record that was written: {line}")),
+            }
+        }
+        Ok(Run { batches: vec![batch], ..Run::default() })
+    }
+
+    /// Whether records came in order, none left out, and none that a checkpoint covered.
+    fn check_order(&self, log: &Log, run: &Run) -> Result<(), Violation> {
+        let mut reached: HashMap<usize, u64> = HashMap::new();
+        for place in run.batches.iter().flat_map(|batch| &batch.places) {
+            let segment = &log.segments[place.segment];
+            if !self.keeps(segment.ids[place.line as usize - 1]) {
+                return Err(format!("{}:{} is not for this consumer", segment.name, place.line));
+            }
+            if segment.disturbed {
+                continue;
+            }
+            let start = self.frontier.line(&segment.name);
+            let reached = reached.entry(place.segment).or_insert(start);
+            if place.line <= *reached {
+                let why = if *reached == start { "came again though committed" } else { "out of order" };
+                return Err(format!("{why}: {}:{} after {reached}", segment.name, place.line));
+            }
+            let skipped = &segment.ids[*reached as usize..place.line as usize - 1];
+            if skipped.iter().any(|id| self.keeps(*id)) {
+                return Err(format!("skipped: {}:{reached} to {}", segment.name, place.line));
+            }
+            *reached = place.line;
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpoint covers what was committed, and nothing that was not, and did not move back.
+    fn check_frontier(&self, log: &Log, run: &Run, frontier: &Frontier) -> Result<(), Violation> {
+        let acknowledged: HashSet<(usize, u64)> = run
+            .batches
+            .iter()
+            .filter(|batch| batch.intended)
+            .flat_map(|batch| batch.places.iter().map(|place| (place.segment, place.line)))
+            .collect();
+        for (index, segment) in log.segments.iter().enumerate().filter(|(_, s)| !s.disturbed) {
+            let (before, after) = (self.frontier.line(&segment.name), frontier.line(&segment.name));
+            if after < before {
+                return Err(format!("the checkpoint moved back in {}: {before} to {after}", segment.name));
+            }
+            for line in before.saturating_add(1)..=after.min(segment.ids.len() as u64) {
+                if self.keeps(segment.ids[line as usize - 1]) && !acknowledged.contains(&(index, line)) {
+                    return Err(format!("covered without acknowledgement: {}:{line}", segment.name));
+                }
+            }
+            if after == u64::MAX && !segment.sealed {
+                return Err(format!("{} is called finished while it is written", segment.name));
+            }
+        }
+        let mut held = HashSet::new();
+        let mut uncommitted = 0;
+        for batch in &run.batches {
+            for place in &batch.places {
+                let segment = &log.segments[place.segment];
+                let covered = place.line <= frontier.line(&segment.name);
+                if batch.committed && !held.contains(&place.segment) && !covered && !segment.disturbed {
+                    return Err(format!("a commit was lost: {}:{}", segment.name, place.line));
+                }
+                uncommitted += usize::from(!covered && !segment.disturbed);
+            }
+            if !batch.committed {
+                held.extend(batch.places.iter().map(|place| place.segment));
+            }
+        }
+        if uncommitted > self.kind.uncommitted {
+            return Err(format!("{uncommitted} records were delivered and not committed"));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, log: &Log, run: &Run, counts: &mut Counts) {
+        self.seen.resize_with(log.segments.len(), Vec::new);
+        for place in run.batches.iter().flat_map(|batch| &batch.places) {
+            let lines = &mut self.seen[place.segment];
+            if lines.len() < place.line as usize {
+                lines.resize(place.line as usize, false);
+            }
+            let again = std::mem::replace(&mut lines[place.line as usize - 1], true);
+            counts.records += u64::from(!again);
+            counts.duplicates += u64::from(again);
+        }
+    }
+}
