@@ -95,6 +95,13 @@ pub struct Identity {
     pub head: u64,
 }
 
+impl Identity {
+    /// Whether the two are certainly of different files. One that is taken later may cover more of a file that has grown.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.inode != other.inode || (self.head_len == other.head_len && self.head != other.head)
+    }
+}
+
 /// Where one record is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Position {

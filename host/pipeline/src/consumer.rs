@@ -166,6 +166,10 @@ impl Consumer {
         events: Arc<dyn EventSink>,
     ) -> Self {
         let notify = Arc::<Notify>::default();
+        if let Some(hand) = pool.hand() {
+            let notify = notify.clone();
+            hand.on_advance(move || notify.notify_one());
+        }
         let ahead = |factory| Ahead::new(factory, name.clone(), notify.clone());
         Self {
             ahead: options.more_filters.map(ahead),
@@ -249,7 +253,11 @@ impl Consumer {
     /// Waits for something to do: an item, the pending batch's deadline, or a checkpoint to write.
     async fn wait(&mut self) -> Result<(), NextError> {
         self.settlement.save_stale();
-        let idle = Instant::now() + Duration::from_secs(1);
+        if self.pool.hand().is_some() {
+            self.notify.notified().await;
+            return Ok(());
+        }
+        let idle = self.now() + Duration::from_secs(1);
         let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
         tokio::select! {
             () = self.notify.notified() => {}
@@ -258,11 +266,15 @@ impl Consumer {
         Ok(())
     }
 
+    fn now(&self) -> Instant {
+        self.pool.hand().map_or_else(Instant::now, |hand| hand.now().into())
+    }
+
     fn turn(&mut self) -> Result<Turn, NextError> {
         if self.current.is_some() {
             return self.cut();
         }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self.deadline.is_some_and(|deadline| self.now() >= deadline) {
             return self.deliver();
         }
         match self.held.take() {
@@ -316,6 +328,15 @@ impl Consumer {
     }
 
     fn accept(&mut self, item: Arc<Item>) -> Result<Turn, NextError> {
+        if let Some((segment, reason)) = self.contradiction(&item) {
+            if !self.pending.is_empty() {
+                self.held = Some(item.clone());
+                return self.deliver();
+            }
+            self.pass_over()?;
+            self.start_over(segment, reason);
+            return Ok(Turn::Again);
+        }
         match &*item {
             Item::Block(block) => {
                 let block = block.clone();
@@ -347,6 +368,7 @@ impl Consumer {
                 self.held = Some(item);
                 return self.deliver();
             }
+            Item::Short { .. } => {}
             Item::Replaced { segment } => {
                 self.pass_over()?;
                 self.place.advance(&item);
@@ -364,6 +386,34 @@ impl Consumer {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// Whether a shared pass shows that what this consumer has dealt with of a segment is not there any more. A pass that is its
+    /// own finds that out when it is opened.
+    fn contradiction<'a>(&self, item: &'a Item) -> Option<(&'a SegmentName, &'static str)> {
+        let (segment, identity) = match item {
+            Item::Block(block) => (block.segment(), block.identity()),
+            Item::Finished { segment, identity, .. } => (segment, *identity),
+            Item::Short { segment, lines } => {
+                let reason = "it ends before the place where reading was to go on; it is read from its start";
+                return (self.place.line(segment) > *lines).then_some((segment, reason));
+            }
+            _ => return None,
+        };
+        let reason = "another file has taken its place; it is read from its start";
+        self.place.is_of_another(segment, &identity).then_some((segment, reason))
+    }
+
+    /// Goes back to the start of a segment, in a pass of its own: the shared one may be past it.
+    fn start_over(&mut self, segment: &SegmentName, reason: &str) {
+        let (name, reason) = (segment.clone(), reason.to_owned());
+        self.events.emit(Event::SegmentGap { segment: name, reason });
+        self.place.begun.remove(segment);
+        self.set_aside_to = None;
+        if self.settlement.is_kept() {
+            self.settlement.restart_segment(segment);
+        }
+        self.subscription = None;
     }
 
     fn finish_segment(&mut self, segment: &SegmentName, identity: tailweir_core::Identity, end: Mark) {
@@ -578,7 +628,7 @@ impl Consumer {
                     break;
                 }
                 if self.pending.is_empty() {
-                    self.deadline = Some(Instant::now() + self.max_batch_latency);
+                    self.deadline = Some(self.now() + self.max_batch_latency);
                 }
                 self.pending.push(&current.block, current.next);
                 kept += 1;

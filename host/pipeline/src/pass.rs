@@ -5,13 +5,13 @@
 //! one has nothing while another has left the window full, the slow one is *detached*. It then reads in a pass of its own,
 //! from its own place, and joins another pass again as soon as it has caught up with that pass's window.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tailweir_core::{Block, Identity, Mark, SegmentName};
-use tailweir_segments::{Begun, Cursor, ReadError, Reader, ReaderOptions, Start, Step, Waker};
+use tailweir_segments::{Begun, Cursor, Hand, ReadError, Reader, ReaderOptions, Start, Step, Waker};
 use tokio::sync::Notify;
 
 /// How long a consumer may hold up those that share a pass with it, in all, before it is detached. On a busy machine any of
@@ -28,10 +28,25 @@ const RESCAN: Duration = Duration::from_secs(1);
 /// Something that was read.
 pub(crate) enum Item {
     Block(Arc<Block>),
-    Finished { segment: SegmentName, identity: Identity, end: Mark },
-    Replaced { segment: SegmentName },
-    Vanished { segment: SegmentName },
-    Pending { segment: SegmentName },
+    Finished {
+        segment: SegmentName,
+        identity: Identity,
+        end: Mark,
+    },
+    Replaced {
+        segment: SegmentName,
+    },
+    Vanished {
+        segment: SegmentName,
+    },
+    Pending {
+        segment: SegmentName,
+    },
+    /// The segment has no more lines than these: whoever has dealt with more of it has dealt with another state of the file.
+    Short {
+        segment: SegmentName,
+        lines: u64,
+    },
 }
 
 impl Item {
@@ -46,7 +61,7 @@ impl Item {
 /// A place in the stream of a directory: what was read of it.
 #[derive(Clone, Default)]
 pub(crate) struct Place {
-    pub(crate) begun: std::collections::BTreeMap<SegmentName, Begun>,
+    pub(crate) begun: BTreeMap<SegmentName, Begun>,
     pub(crate) finished: HashSet<SegmentName>,
 }
 
@@ -56,10 +71,20 @@ impl Place {
         self.begun.get(segment).map_or(0, |begun| line(&begun.start))
     }
 
+    /// Whether what was read of a segment was read of another file than this one.
+    pub(crate) fn is_of_another(&self, segment: &SegmentName, identity: &Identity) -> bool {
+        let begun = self.begun.get(segment).and_then(|begun| begun.identity);
+        begun.is_some_and(|begun| begun.differs(identity))
+    }
+
     /// Whether everything that lies before `other` lies before this place too.
     fn covers(&self, other: &Self) -> bool {
         let done = |name: &SegmentName| self.finished.contains(name);
-        other.begun.iter().all(|(name, begun)| done(name) || self.line(name) >= line(&begun.start))
+        let behind = |(name, begun): (&SegmentName, &Begun)| {
+            self.line(name) >= line(&begun.start)
+                && !begun.identity.is_some_and(|identity| self.is_of_another(name, &identity))
+        };
+        other.begun.iter().all(|(name, begun)| done(name) || behind((name, begun)))
             && other.finished.iter().all(done)
     }
 
@@ -85,7 +110,7 @@ impl Place {
             Item::Vanished { segment } => {
                 self.begun.remove(segment);
             }
-            Item::Pending { .. } => {}
+            Item::Pending { .. } | Item::Short { .. } => {}
         }
     }
 
@@ -114,6 +139,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// Whoever moves the clock, if it is not the system's.
+    pub(crate) fn hand(&self) -> Option<&Hand> {
+        self.options.hand.as_ref()
+    }
+
     pub(crate) fn new(mut options: ReaderOptions) -> Arc<Self> {
         let window = options.read_ahead_bytes / 8;
         options.read_ahead_bytes -= window;
@@ -176,6 +206,9 @@ struct State {
     subscribers: HashMap<u64, Subscriber>,
     next_subscriber: u64,
     end: Option<End>,
+    /// Lines that somebody has dealt with who came when the reader was not that far. A reader that goes on from a place sees
+    /// whether it is there; this is for the places that it did not go on from.
+    claims: BTreeMap<SegmentName, u64>,
 }
 
 struct Subscriber {
@@ -232,6 +265,7 @@ impl Pass {
             subscribers: HashMap::new(),
             next_subscriber: 0,
             end: None,
+            claims: BTreeMap::new(),
         };
         let pass = Arc::new(Self {
             id,
@@ -275,9 +309,29 @@ impl Pass {
             return None;
         }
         let subscription = self.add(notify);
-        let still = place.covers(&self.state().base);
+        let still = place.covers(&self.state().base) && self.claim(place);
         self.demand.notify_all();
         still.then_some(subscription)
+    }
+
+    /// Notes how far `place` is ahead of what was read when the window began, so that the reader looks whether there is so
+    /// much. `false` if it has ended and won't.
+    fn claim(&self, place: &Place) -> bool {
+        let mut guard = self.state();
+        let State { base, claims, end, .. } = &mut *guard;
+        let ahead = |(name, begun): &(&SegmentName, &Begun)| line(&begun.start) > base.line(name);
+        for (name, begun) in place.begun.iter().filter(ahead) {
+            if end.is_some() {
+                return false;
+            }
+            let claim = claims.entry(name.clone()).or_default();
+            *claim = line(&begun.start).max(*claim);
+        }
+        if !claims.is_empty() {
+            // It may have come as far as there is already.
+            self.waker.wake();
+        }
+        true
     }
 
     /// Waits until the reader should read on. `false` ends the pass.
@@ -307,20 +361,40 @@ impl Pass {
     }
 
     fn push(&self, item: Item) {
-        let mut state = self.state();
-        state.bytes += item.footprint();
-        state.window.push_back(Arc::new(item));
-        state.subscribers.values().for_each(|s| s.notify.notify_one());
+        self.state().push(item);
     }
 
-    fn finish(&self, end: End) {
+    fn finish(&self, end: End, reader: &mut Reader) {
         let mut state = self.state();
+        // In one go with the end: nobody can claim anything afterwards.
+        state.settle_claims(reader);
         state.end = Some(end);
         state.subscribers.values().for_each(|s| s.notify.notify_one());
     }
 }
 
 impl State {
+    fn push(&mut self, item: Item) {
+        self.bytes += item.footprint();
+        self.window.push_back(Arc::new(item));
+        self.subscribers.values().for_each(|s| s.notify.notify_one());
+    }
+
+    /// Looks whether the segments that were read as far as they go have the lines that somebody has dealt with.
+    fn settle_claims(&mut self, reader: &mut Reader) {
+        let mut short = Vec::new();
+        self.claims.retain(|segment, claim| match reader.reached(segment) {
+            None => true,
+            Some(lines) => {
+                if lines < *claim {
+                    short.push(Item::Short { segment: segment.clone(), lines });
+                }
+                false
+            }
+        });
+        short.into_iter().for_each(|item| self.push(item));
+    }
+
     /// For how long others may still wait for those that hold the window's first item.
     fn patience(&self) -> Duration {
         let slowest = self.subscribers.values().filter(|s| !s.detached && s.next == self.first);
@@ -376,11 +450,14 @@ fn read(pass: &Weak<Pass>, mut reader: Reader) {
             Ok(Step::Vanished { segment }) => pass.push(Item::Vanished { segment }),
             Ok(Step::Pending { segment }) => pass.push(Item::Pending { segment }),
             Ok(Step::Idle) => {
+                pass.state().settle_claims(&mut reader);
                 drop(pass);
                 reader.wait(RESCAN);
             }
-            Ok(Step::End) => return pass.finish(End::Complete),
-            Err(e) => return pass.finish(End::Failed(Arc::new(e))),
+            Ok(Step::End) => {
+                return pass.finish(End::Complete, &mut reader);
+            }
+            Err(e) => return pass.finish(End::Failed(Arc::new(e)), &mut reader),
         }
     }
 }

@@ -533,3 +533,39 @@ async fn f24_a_batch_of_rare_records_keeps_only_them_in_memory() {
     }
     delivery.commit().unwrap();
 }
+
+/// A consumer used to take what another one had read of a file for the file that it had read itself: both had lines of that
+/// name, and it skipped as many as it had dealt with.
+#[tokio::test]
+async fn f11_a_consumer_that_shares_a_pass_notices_that_its_file_was_replaced_or_cut_off() {
+    for more in [0, 15] {
+        for replaced in [true, false] {
+            let dir = tempdir().unwrap();
+            append(dir.path(), "s", 0..20);
+            let open_both = || open(once(dir.path()), vec![consumer("a"), consumer("b")]).unwrap();
+            for mut consumer in open_both() {
+                next(&mut consumer).await.commit().unwrap();
+            }
+            let first = if replaced {
+                append(dir.path(), ".new", 100..105);
+                std::fs::rename(dir.path().join(".new"), dir.path().join("s")).unwrap();
+                100
+            } else {
+                let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("s")).unwrap();
+                file.set_len(5 * 8).unwrap();
+                0
+            };
+            let mut a = open_one(dir.path(), consumer("a"));
+            assert_eq!(drain(&mut a).await, (first..first + 5).collect::<Vec<_>>());
+            drop(a);
+            if replaced {
+                append(dir.path(), "s", 105..105 + more);
+            }
+            let mut both = open_both();
+            let mut b = both.pop().unwrap();
+            let end = if replaced { 105 + more } else { 5 };
+            assert_eq!(drain(&mut b).await, (first..end).collect::<Vec<_>>(), "{more} more, {replaced}");
+            assert_eq!(drain(&mut both[0]).await, (first + 5..end).collect::<Vec<_>>());
+        }
+    }
+}

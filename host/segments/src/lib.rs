@@ -37,6 +37,7 @@
 mod carve;
 mod decode;
 mod directory;
+mod hand;
 mod measure;
 mod pattern;
 mod pool;
@@ -46,6 +47,7 @@ mod signal;
 mod writer;
 
 pub use directory::{Entry, Seal, list};
+pub use hand::Hand;
 pub use measure::{Remaining, measure};
 pub use pattern::{Pattern, PatternError};
 pub use reader::{Begun, Cursor, Mode, Ordering, ReadError, Reader, ReaderOptions, Start, Step, Watch};

@@ -96,7 +96,7 @@ impl Reader {
     pub fn open(mut options: ReaderOptions, cursor: Cursor) -> Result<Self, ReadError> {
         options.normalize();
         let directory = Directory::open(&options.directory)?;
-        let signal = Arc::new(Signal::default());
+        let signal = Signal::new(options.hand.clone());
         let threads = |source| ReadError::Threads { source };
         let pool =
             Pool::new(options.workers, options.read_ahead_bytes, options.block_size).map_err(threads)?;
@@ -104,7 +104,7 @@ impl Reader {
             Watch::Native => RESCAN,
             Watch::Poll(interval) => interval.max(Duration::from_millis(1)),
         };
-        let now = Instant::now();
+        let now = signal.now();
         let (look, scan, not_before) = (now, now, now);
         let schedule = Schedule { interval, look, scan, postponed: None, not_before, failing: false };
         let mut reader = Self {
@@ -162,6 +162,12 @@ impl Reader {
         }
     }
 
+    /// How many lines there are in an open segment that was read as far as it goes. `None` if it was not, or not yet. Means
+    /// something after [`Step::Idle`] only.
+    pub fn reached(&mut self, segment: &SegmentName) -> Option<u64> {
+        self.entries.get_mut(segment)?.reached()
+    }
+
     fn nothing(&self) -> Step {
         if matches!(self.options.mode, Mode::Once) { Step::End } else { Step::Idle }
     }
@@ -173,7 +179,7 @@ impl Reader {
 
     /// Waits until there may be something to read, a waker was used, or `at_most` has passed.
     pub fn wait(&self, at_most: Duration) {
-        let deadline = Instant::now() + at_most.min(Duration::from_secs(3600));
+        let deadline = self.signal.now() + at_most.min(Duration::from_secs(3600));
         let Schedule { look, scan, postponed, .. } = self.schedule;
         self.signal.wait_until(deadline.min(look).min(scan).min(postponed.unwrap_or(scan)));
     }
@@ -186,6 +192,12 @@ impl Reader {
 
     fn emit(&self, event: Event) {
         self.options.events.emit(event);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.signal.leave();
     }
 }
 

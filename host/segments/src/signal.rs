@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::Hand;
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
@@ -20,6 +21,10 @@ pub(crate) struct Changes {
 struct State {
     changes: Changes,
     woken: bool,
+    /// Until when the reader waits, if it does.
+    waits_until: Option<Instant>,
+    /// The reader was dropped.
+    gone: bool,
 }
 
 /// Shared by the reader, its watcher and its wakers.
@@ -27,9 +32,49 @@ struct State {
 pub(crate) struct Signal {
     state: Mutex<State>,
     changed: Condvar,
+    /// Moves the clock, if it is not the system's.
+    hand: Option<Hand>,
 }
 
 impl Signal {
+    pub(crate) fn new(hand: Option<Hand>) -> Arc<Self> {
+        let signal = Arc::new(Self { hand, ..Self::default() });
+        if let Some(hand) = &signal.hand {
+            hand.add(&signal);
+        }
+        signal
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Instant {
+        self.hand.as_ref().map_or_else(Instant::now, Hand::now)
+    }
+
+    /// Says that nobody will wait any more.
+    pub(crate) fn leave(&self) {
+        self.lock().gone = true;
+        self.changed.notify_all();
+    }
+
+    /// Has a waiting reader see that the clock was moved.
+    pub(crate) fn look_at_clock(&self) {
+        let state = self.lock();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Returns once the reader waits and has no reason to go on.
+    pub(crate) fn settle(&self) {
+        let mut state = self.lock();
+        loop {
+            let idle = state.waits_until.is_some_and(|until| until > self.now());
+            if state.gone || (idle && !state.woken && state.changes == Changes::default()) {
+                return;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,12 +95,19 @@ impl Signal {
     pub(crate) fn wait_until(&self, deadline: Instant) {
         let mut state = self.lock();
         while !state.woken && state.changes == Changes::default() {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(self.now());
             if left.is_zero() {
-                return;
+                break;
+            }
+            if self.hand.is_some() {
+                state.waits_until = Some(deadline);
+                self.changed.notify_all();
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.waits_until = None;
         state.woken = false;
     }
 }

@@ -1,7 +1,5 @@
 //! What happens in the directory: names come and go, and files take the place of others.
 
-use std::time::Instant;
-
 use tailweir_core::{Event, SegmentName};
 
 use super::entries::{State, Stored};
@@ -17,7 +15,7 @@ impl Reader {
     /// Watches the directory, or says that it cannot.
     pub(super) fn watch(&mut self) {
         self.watcher = None;
-        if !matches!(self.options.watch, Watch::Native) {
+        if !matches!(self.options.watch, Watch::Native) || self.options.hand.is_some() {
             return;
         }
         match NativeWatcher::new(self.directory.path(), self.signal.clone()) {
@@ -33,7 +31,7 @@ impl Reader {
 
     /// Scans the directory or looks at the open files, if it is time to.
     pub(super) fn keep_up(&mut self) {
-        let now = Instant::now();
+        let now = self.signal.now();
         let Changes { names, files } = self.signal.take_changes();
         let mut scan = now >= self.schedule.scan;
         let look = now >= self.schedule.look;
@@ -60,7 +58,7 @@ impl Reader {
 
     /// Brings the entries up to date with the names in the directory.
     pub(super) fn scan(&mut self) -> Result<(), ReadError> {
-        let begun = Instant::now();
+        let begun = self.signal.now();
         let mut news = Vec::new();
         self.entries.begin_scan();
         let (entries, pattern) = (&mut self.entries, &self.options.pattern);
@@ -80,7 +78,7 @@ impl Reader {
                 Stored::OpenOneChanged { name } => self.check_open(&name),
             }
         }
-        let now = Instant::now();
+        let now = self.signal.now();
         let took = now - begun;
         let interval = self.schedule.interval;
         // A watcher tells of changes, so that a large directory need not be gone through each second only to find none.
@@ -92,7 +90,7 @@ impl Reader {
     }
 
     fn scan_failed(&mut self, error: &ReadError) {
-        self.schedule.scan = Instant::now() + self.schedule.interval;
+        self.schedule.scan = self.signal.now() + self.schedule.interval;
         if !std::mem::replace(&mut self.schedule.failing, true) {
             let cause = std::error::Error::source(error).map(|e| format!(": {e}")).unwrap_or_default();
             self.emit(Event::Warning { message: format!("{error}{cause}; it is tried again") });

@@ -116,6 +116,15 @@ impl Seen {
 }
 
 impl Entry {
+    /// Lines of an open segment that was read as far as it goes.
+    pub(super) fn reached(&mut self) -> Option<u64> {
+        match &mut self.state {
+            State::Following(follow) => follow.segment.mark().map(|mark| mark.point.line),
+            State::Parked { end, .. } => Some(end.point.line),
+            _ => None,
+        }
+    }
+
     fn new(begun: Option<Begun>) -> Self {
         Self {
             inode: 0,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tailweir_core::{EventSink, Identity, Mark, SegmentName};
 use thiserror::Error;
 
-use crate::Pattern;
+use crate::{Hand, Pattern};
 
 /// In which order segments are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +65,8 @@ pub struct ReaderOptions {
     pub workers: usize,
     /// Who hears of what happens.
     pub events: Arc<dyn EventSink>,
+    /// Whoever moves the clock and reports changes, for simulations. Default: `None`, the system does.
+    pub hand: Option<Hand>,
 }
 
 const MAX_LINE_SIZE: usize = 1 << 30;
@@ -83,6 +85,7 @@ impl ReaderOptions {
             read_ahead_bytes: 32 << 20,
             workers: 0,
             events: Arc::new(()),
+            hand: None,
         }
     }
 
