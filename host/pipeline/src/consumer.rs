@@ -328,13 +328,10 @@ impl Consumer {
     }
 
     fn accept(&mut self, item: Arc<Item>) -> Result<Turn, NextError> {
-        if let Some((segment, reason)) = self.contradiction(&item) {
-            if !self.pending.is_empty() {
-                self.held = Some(item.clone());
-                return self.deliver();
-            }
-            self.pass_over()?;
-            self.start_over(segment, reason);
+        if self.is_contradicted_by(&item) {
+            // A reader that goes on from this place sees what has become of it.
+            self.subscription =
+                Some(self.pool.alone(&self.place, &self.notify).map_err(|e| NextError::Read(Arc::new(e)))?);
             return Ok(Turn::Again);
         }
         match &*item {
@@ -388,32 +385,15 @@ impl Consumer {
         Ok(Turn::Again)
     }
 
-    /// Whether a shared pass shows that what this consumer has dealt with of a segment is not there any more. A pass that is its
-    /// own finds that out when it is opened.
-    fn contradiction<'a>(&self, item: &'a Item) -> Option<(&'a SegmentName, &'static str)> {
-        let (segment, identity) = match item {
-            Item::Block(block) => (block.segment(), block.identity()),
-            Item::Finished { segment, identity, .. } => (segment, *identity),
-            Item::Short { segment, lines } => {
-                let reason = "it ends before the place where reading was to go on; it is read from its start";
-                return (self.place.line(segment) > *lines).then_some((segment, reason));
-            }
-            _ => return None,
-        };
-        let reason = "another file has taken its place; it is read from its start";
-        self.place.is_of_another(segment, &identity).then_some((segment, reason))
-    }
-
-    /// Goes back to the start of a segment, in a pass of its own: the shared one may be past it.
-    fn start_over(&mut self, segment: &SegmentName, reason: &str) {
-        let (name, reason) = (segment.clone(), reason.to_owned());
-        self.events.emit(Event::SegmentGap { segment: name, reason });
-        self.place.begun.remove(segment);
-        self.set_aside_to = None;
-        if self.settlement.is_kept() {
-            self.settlement.restart_segment(segment);
+    /// Whether a shared pass has met another file than this consumer, or less of it than the consumer has dealt with: it may have
+    /// been replaced or cut off.
+    fn is_contradicted_by(&self, item: &Item) -> bool {
+        match item {
+            Item::Block(block) => self.place.is_of_another(block.segment(), &block.identity()),
+            Item::Finished { segment, identity, .. } => self.place.is_of_another(segment, identity),
+            Item::Short { segment, lines } => self.place.line(segment) > *lines,
+            _ => false,
         }
-        self.subscription = None;
     }
 
     fn finish_segment(&mut self, segment: &SegmentName, identity: tailweir_core::Identity, end: Mark) {

@@ -42,7 +42,8 @@ pub(crate) enum Item {
     Pending {
         segment: SegmentName,
     },
-    /// The segment has no more lines than these: whoever has dealt with more of it has dealt with another state of the file.
+    /// The reader has met no more lines than these in a segment, of which somebody has dealt with more: with another state of
+    /// the file, or with lines that the reader did not hear of yet.
     Short {
         segment: SegmentName,
         lines: u64,
@@ -159,6 +160,20 @@ impl Pool {
                 return Ok(subscription);
             }
         }
+        self.start(&mut passes, place, notify)
+    }
+
+    /// Subscribes to a new pass that goes on from `place`.
+    pub(crate) fn alone(&self, place: &Place, notify: &Arc<Notify>) -> Result<Subscription, ReadError> {
+        self.start(&mut lock(&self.passes), place, notify)
+    }
+
+    fn start(
+        &self,
+        passes: &mut Vec<Weak<Pass>>,
+        place: &Place,
+        notify: &Arc<Notify>,
+    ) -> Result<Subscription, ReadError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (mut options, mut window) = (self.options.clone(), self.window);
         if !passes.is_empty() {
