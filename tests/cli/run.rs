@@ -1,12 +1,11 @@
 //! `tailweir run`.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tailweir_tests::{Program, Segments, Server, id, of_pool, repository, wait_for};
+use tailweir_tests::{Program, Segments, Server, id, of_pool, repository};
 
 use crate::tailweir;
 
