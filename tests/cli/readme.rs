@@ -1,6 +1,7 @@
 //! What the README promises.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use tailweir_tests::{Segments, repository};
@@ -96,5 +97,32 @@ fn core_depends_on_no_engine() {
     assert!(tree.contains("tailweir-core"), "{tree}");
     for engine in ["wasmtime", "mlua", "tokio", "zstd", "tailweir-segments"] {
         assert!(!tree.lines().any(|line| line.starts_with(&format!("{engine} "))), "{tree}");
+    }
+}
+
+/// All Rust code below a folder.
+fn sources(folder: &Path, all: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn each_row_of_the_reliability_page_names_tests_that_there_are() {
+    let page = fs::read_to_string(repository("docs/reliability.md")).unwrap();
+    let mut code = String::new();
+    sources(&repository("tests"), &mut code);
+    for row in 1..=27 {
+        let line = page.lines().find(|line| line.starts_with(&format!("| F{row} |"))).unwrap();
+        let named: Vec<_> = line.split('`').filter(|part| part.starts_with(&format!("f{row:02}_"))).collect();
+        assert!(!named.is_empty(), "{line}");
+        for name in line.split('`').filter(|part| part.starts_with('f') && part.contains("_")) {
+            assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+        }
     }
 }
