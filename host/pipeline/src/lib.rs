@@ -15,8 +15,8 @@ pub mod checkpoint;
 mod consumer;
 mod counters;
 mod delivery;
-mod directory;
 mod drive;
+mod files;
 mod halving;
 mod options;
 mod pass;
@@ -37,8 +37,8 @@ pub use options::{
     OnMalformed, SourceOptions, StartFrom,
 };
 pub use quarantine::{
-    Fate, FullError, KeptQuarantine, Quarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay,
-    Replayed, Updated, WhenFull, read as read_quarantine,
+    Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
+    Updated, WhenFull, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

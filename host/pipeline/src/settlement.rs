@@ -10,6 +10,7 @@ use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, Segme
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
+use crate::files::Directory;
 use crate::quarantine::{Blame, Quarantine, QuarantineError};
 use crate::{CheckpointName, CheckpointOptions, CheckpointSync};
 
@@ -154,7 +155,8 @@ impl Settlement {
             Loaded::Saved(saved) => saved,
         };
         let limits = options.quarantine.clone();
-        let quarantine = Quarantine::new(directory, &options.name, &consumer, limits, events.clone())?;
+        let files = Arc::new(Directory::open(directory)?);
+        let quarantine = Quarantine::new(files, &options.name, &consumer, limits, events.clone());
         let settlement = Self::build(
             consumer,
             events,
@@ -552,3 +554,6 @@ impl Drop for Settlement {
         }
     }
 }
+
+#[cfg(test)]
+mod crash;

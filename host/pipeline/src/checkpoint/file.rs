@@ -1,41 +1,62 @@
 //! Checkpoints as files.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use tailweir_core::{Event, EventSink, Mark, Point, Progress, SegmentName};
+use tailweir_core::{Event, EventSink, Frame, Mark, Point, Progress, SegmentName};
 
 use super::format::{self, Format};
 use super::{CheckpointStore, Loaded, Saved, StoreError, journal};
-use crate::directory::{Directory, private};
+use crate::files::{Access, Directory, Files, OpenFile, Stamp};
 use crate::{CheckpointName, WrittenBy};
 
 /// How many names of segments that no longer exist a journal may hold before it is written anew.
 const JOURNAL_SLACK: usize = 1024;
 
+/// How many segments that are in the journal a checkpoint names, at most; then the journal is brought to the disk.
+const MAX_UNSYNCED: usize = 64;
+
 /// Keeps a checkpoint in files of its directory: `.<name>`, the last generation before it that was brought to the disk,
-/// `.<name>.prev`, the file that the next one is written to, `.<name>.tmp`, and the journal of finished segments,
-/// `.<name>.finished`.
+/// `.<name>.prev` (or still `.<name>.tmp`, right after it was replaced), the file that the next one is written to,
+/// `.<name>.tmp`, and the journal of finished segments, `.<name>.finished`.
 ///
 /// The directory is held open, so that it may be moved or renamed meanwhile.
 pub struct FileStore {
-    directory: Directory,
+    files: Arc<dyn Files>,
     name: CheckpointName,
     events: Arc<dyn EventSink>,
     journal_id: String,
-    journal: Option<File>,
+    journal: Option<Box<dyn OpenFile>>,
     generation: u64,
     /// What the checkpoint looked like when we last read or wrote it.
     seen: Option<Stamp>,
-    /// Whether the checkpoint as it is now was brought to the disk.
-    current_is_synced: bool,
+    safe: Safe,
+    /// Whether another program wrote the checkpoint that the next one replaces.
+    foreign: bool,
+    /// Whether the names of the generations as they are now were brought to the disk.
+    names_are_synced: bool,
     /// Whether the journal as it is now was brought to the disk.
     journal_is_synced: bool,
+    /// Segments that were added to the journal since. Checkpoints name them until it is brought to the disk: otherwise a
+    /// loss of power could take the journal's line and leave a checkpoint that counts on it.
+    unsynced: Vec<SegmentName>,
+}
+
+/// Where there is a generation that a loss of power can't take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    Nowhere,
+    Current,
+    Spare,
+    Previous,
+}
+
+/// The newest generation that can be used, and the suffix of the file that it is in.
+struct Newest {
+    format: Format,
+    suffix: &'static str,
 }
 
 /// Whether a generation is on the disk before it takes the checkpoint's place.
@@ -43,14 +64,6 @@ pub struct FileStore {
 enum Reach {
     Kernel,
     Disk,
-}
-
-/// Tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
 }
 
 impl FileStore {
@@ -63,18 +76,25 @@ impl FileStore {
         name: CheckpointName,
         events: Arc<dyn EventSink>,
     ) -> Result<Self, StoreError> {
-        let directory = Directory::open(directory)?;
-        Ok(Self {
-            directory,
+        Ok(Self::over(Arc::new(Directory::open(directory)?), name, events))
+    }
+
+    /// A store for the checkpoint `name` among `files`.
+    pub(crate) fn over(files: Arc<dyn Files>, name: CheckpointName, events: Arc<dyn EventSink>) -> Self {
+        Self {
+            files,
             name,
             events,
             journal_id: format!("{:016x}", fastrand::u64(..)),
             journal: None,
             generation: 0,
             seen: None,
-            current_is_synced: false,
+            safe: Safe::Nowhere,
+            foreign: false,
+            names_are_synced: false,
             journal_is_synced: false,
-        })
+            unsynced: Vec::new(),
+        }
     }
 
     /// What the checkpoint says, without changing anything, and who wrote it. `None` if there is no checkpoint.
@@ -82,11 +102,13 @@ impl FileStore {
     /// # Errors
     /// As [`CheckpointStore::load`].
     pub(crate) fn peek(&mut self) -> Result<Option<(Saved, WrittenBy)>, StoreError> {
-        Ok(match self.newest()? {
+        Ok(match self.newest()?.map(|newest| newest.format) {
             None => None,
             Some(Format::Tailweir { mut saved, journal, .. }) => {
                 self.journal_id = journal;
+                let ended = take_ended(&mut saved);
                 saved.finished = self.read_journal()?.unwrap_or_default();
+                saved.finished.extend(ended);
                 saved.settle_finished();
                 Some((saved, WrittenBy::Tailweir))
             }
@@ -96,41 +118,36 @@ impl FileStore {
         })
     }
 
-    fn path(&self, suffix: &str) -> PathBuf {
-        self.directory.entry(&self.name.file(suffix))
-    }
-
     fn io(&self, what: &'static str, suffix: &str) -> impl FnOnce(std::io::Error) -> StoreError {
-        move |source| StoreError::Io {
-            what,
-            path: self.directory.path().join(self.name.file(suffix)),
-            source,
-        }
+        move |source| StoreError::Io { what, path: self.files.path().join(self.name.file(suffix)), source }
     }
 
     /// Reads one generation. `None` if there is no such file; the inner error is a reason that it can't be used.
     fn read(&self, suffix: &str) -> Result<Option<Result<Format, String>>, StoreError> {
-        match std::fs::read(self.path(suffix)) {
+        match self.files.read(&self.name.file(suffix)) {
             Ok(text) => Ok(Some(format::parse(&text))),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(self.io("read", suffix)(e)),
         }
     }
 
-    /// The newest generation that can be used.
-    fn newest(&self) -> Result<Option<Format>, StoreError> {
-        let reason = match self.read("")? {
+    /// The newest generation that can be used. That is not the checkpoint itself if it was damaged, or if a loss of power
+    /// took what had been written to its file and left what was in the file before: then the file holds an older generation.
+    fn newest(&self) -> Result<Option<Newest>, StoreError> {
+        let (mut best, mut reason) = (None::<Newest>, String::new());
+        match self.read("")? {
             None => return Ok(None),
-            Some(Ok(format)) => return Ok(Some(format)),
-            Some(Err(reason)) => reason,
-        };
-        let path = self.directory.path().join(self.name.file(""));
-        let (mut best, mut previous) = (None, String::new());
+            // Whoever wrote it takes no notice of ours.
+            Some(Ok(format @ Format::Kumod { .. })) => return Ok(Some(Newest { format, suffix: "" })),
+            Some(Ok(format)) => best = Some(Newest { format, suffix: "" }),
+            Some(Err(why)) => reason = why,
+        }
+        let mut previous = String::new();
         for suffix in [".prev", ".tmp"] {
             let problem = match self.read(suffix)? {
                 Some(Ok(format)) => {
-                    if best.as_ref().is_none_or(|other| generation(other) < generation(&format)) {
-                        best = Some(format);
+                    if best.as_ref().is_none_or(|best| format.follows(&best.format)) {
+                        best = Some(Newest { format, suffix });
                     }
                     continue;
                 }
@@ -140,19 +157,29 @@ impl FileStore {
             previous =
                 format!("{previous}{}{suffix}: {problem}", if previous.is_empty() { "" } else { "; " });
         }
+        let path = self.files.path().join(self.name.file(""));
         let Some(best) = best else { return Err(StoreError::Unusable { path, reason, previous }) };
-        let message = format!(
-            "the checkpoint {} can't be used ({reason}); going on from its previous generation, so records committed \
-             last may come again",
-            path.display()
-        );
-        self.events.emit(Event::Warning { message });
+        if !best.suffix.is_empty() {
+            let path = path.display();
+            let message = match reason.is_empty() {
+                false => format!(
+                    "the checkpoint {path} can't be used ({reason}); going on from its previous generation, so records \
+                     committed last may come again"
+                ),
+                true => format!(
+                    "the checkpoint {path} is older than {path}{suffix}, as a loss of power may leave it; going on from \
+                     the newer one, and records committed last may come again",
+                    suffix = best.suffix
+                ),
+            };
+            self.events.emit(Event::Warning { message });
+        }
         Ok(Some(best))
     }
 
     /// The names in the journal; `None` if there is none that belongs to our checkpoint.
     fn read_journal(&self) -> Result<Option<HashSet<SegmentName>>, StoreError> {
-        match std::fs::read(self.path(".finished")) {
+        match self.files.read(&self.name.file(".finished")) {
             Ok(text) => Ok(journal::read(&text, &self.journal_id)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(self.io("read", ".finished")(e)),
@@ -161,60 +188,56 @@ impl FileStore {
 
     /// Names of files that are in the directory now.
     fn present(&self) -> Result<HashSet<SegmentName>, StoreError> {
-        let list = || -> std::io::Result<HashSet<SegmentName>> {
-            let mut names = HashSet::new();
-            for entry in std::fs::read_dir(self.directory.path())? {
-                if let Some(name) = entry?.file_name().to_str().and_then(|n| SegmentName::new(n).ok()) {
-                    names.insert(name);
-                }
-            }
-            Ok(names)
-        };
-        list().map_err(|source| StoreError::Io { what: "list", path: self.directory.path(), source })
+        let io = |source| StoreError::Io { what: "list", path: self.files.path(), source };
+        Ok(self.files.names().map_err(io)?.iter().filter_map(|name| SegmentName::new(name).ok()).collect())
     }
 
     /// Writes the journal anew, under a new name first, with these names.
     fn write_journal(&mut self, names: &HashSet<SegmentName>) -> Result<(), StoreError> {
-        (self.journal, self.journal_is_synced) = (None, false);
+        self.journal = None;
         let mut sorted: Vec<_> = names.iter().collect();
         sorted.sort();
         let text = journal::write(&self.journal_id, sorted);
-        self.replace(".finished", text.as_bytes())
+        // Otherwise a loss of power could take what is in the journal that it replaces, or leave names of another one at the
+        // end of this one.
+        self.write(".finished.tmp", text.as_bytes(), Reach::Disk)?;
+        self.rename(".finished.tmp", ".finished")
     }
 
-    /// Writes a file under a temporary name and renames it. Not synced: see [`CheckpointStore::sync`].
-    fn replace(&self, suffix: &str, text: &[u8]) -> Result<(), StoreError> {
-        let temporary = format!("{suffix}.tmp");
-        self.write(&temporary, text, Reach::Kernel)?;
-        std::fs::rename(self.path(&temporary), self.path(suffix)).map_err(self.io("replace", suffix))
+    fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        self.files.rename(&self.name.file(from), &self.name.file(to)).map_err(self.io("replace", to))
     }
 
     /// Writes a file, in place if it exists: that needs no space on a disk that has become full, and the disk's journal
     /// need not be written to bring it there.
     fn write(&self, suffix: &str, text: &[u8], reach: Reach) -> Result<(), StoreError> {
         let write = || {
-            let mut file = private().write(true).create(true).truncate(false).open(self.path(suffix))?;
+            let mut file = self.files.open(&self.name.file(suffix), Access::Overwrite)?;
             file.write_all(text)?;
-            if file.metadata()?.len() != text.len() as u64 {
-                file.set_len(text.len() as u64)?;
+            if file.length()? != text.len() as u64 {
+                file.set_length(text.len() as u64)?;
             }
-            if reach == Reach::Disk { file.sync_data() } else { Ok(()) }
+            if reach == Reach::Disk { file.sync() } else { Ok(()) }
         };
         write().map_err(self.io("write", suffix))
     }
 
     /// Reads the journal of our own checkpoint, and writes it anew if too much of it is about files long gone.
     fn resume_journal(&mut self, mut saved: Saved) -> Result<Saved, StoreError> {
-        let journal = self.read_journal()?;
+        let (ended, journal) = (take_ended(&mut saved), self.read_journal()?);
         let known = journal.is_some();
         saved.finished = journal.unwrap_or_default();
+        let lost: Vec<_> = ended.into_iter().filter(|name| !saved.finished.contains(name)).collect();
+        saved.finished.extend(lost.iter().cloned());
         if !known || saved.finished.len() > JOURNAL_SLACK {
             let (before, present) = (saved.finished.len(), self.present()?);
             saved.finished.retain(|name| present.contains(name));
             if !known || before - saved.finished.len() > JOURNAL_SLACK {
                 self.write_journal(&saved.finished)?;
+                return Ok(saved);
             }
         }
+        self.append_to_journal(&lost)?;
         Ok(saved)
     }
 
@@ -233,8 +256,8 @@ impl FileStore {
             return Ok(());
         }
         if self.journal.is_none() {
-            let file =
-                private().append(true).open(self.path(".finished")).map_err(self.io("open", ".finished"))?;
+            let open = self.files.open(&self.name.file(".finished"), Access::Append);
+            let file = open.map_err(self.io("open", ".finished"))?;
             self.journal = Some(file);
         }
         self.journal_is_synced = false;
@@ -243,113 +266,182 @@ impl FileStore {
         text.push('\n');
         finished.iter().for_each(|name| journal::push(&mut text, name));
         let result = self.journal.as_mut().map_or(Ok(()), |file| file.write_all(text.as_bytes()));
-        result.map_err(self.io("append to", ".finished"))
+        result.map_err(self.io("append to", ".finished"))?;
+        self.unsynced.extend_from_slice(finished);
+        if self.unsynced.len() > MAX_UNSYNCED {
+            self.sync_journal()?;
+        }
+        Ok(())
     }
 
     fn stamp(&self) -> Option<Stamp> {
-        let meta = std::fs::symlink_metadata(self.path("")).ok()?;
-        Some(Stamp { inode: meta.ino(), len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
+        self.files.stamp(&self.name.file("")).ok()
     }
 
     /// kumod takes no lock, so all that can be done about it is to notice.
     fn notice_foreign_writer(&mut self) {
         let now = self.stamp();
         if self.seen.is_some() && now != self.seen {
-            let path = self.directory.path().join(self.name.file(""));
+            let path = self.files.path().join(self.name.file(""));
             let what = if now.is_some() { "was changed" } else { "was removed" };
             let message = format!(
                 "the checkpoint {} {what} by another program while this one is using it; it is written again with this one's progress",
                 path.display()
             );
             self.events.emit(Event::Warning { message });
+            (self.foreign, self.safe) = (true, Safe::Nowhere);
         }
     }
 
-    /// Writes a checkpoint and puts it in its place.
+    /// Writes a checkpoint and puts it in its place. While it does so there always is a generation that a loss of power
+    /// can't take, under one of the three names.
     fn next_generation(&mut self, saved: &Saved, reach: Reach) -> Result<(), StoreError> {
-        let directory = self.directory.path();
-        let Some(text) =
-            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
-        else {
-            return Ok(());
-        };
-        self.write(".tmp", &text, reach)?;
+        let Some(text) = self.text(saved) else { return Ok(()) };
         self.notice_foreign_writer();
+        if self.safe == Safe::Spare {
+            self.rename(".tmp", ".prev")?;
+            self.safe = Safe::Previous;
+        }
+        let reach = if self.safe == Safe::Nowhere { Reach::Disk } else { reach };
+        if reach == Reach::Disk && !self.names_are_synced {
+            // The disk may know the spare as the checkpoint still.
+            self.sync_names()?;
+        }
+        self.write(".tmp", &text, reach)?;
+        self.names_are_synced = false;
         self.rotate(reach)?;
         self.generation += 1;
         self.seen = self.stamp();
+        if reach == Reach::Disk {
+            self.sync_names()?;
+            self.safe = Safe::Current;
+        }
+        if self.foreign {
+            // Writing over it could, after a loss of power, leave it as the checkpoint.
+            self.remove(".tmp")?;
+            self.foreign = false;
+        }
         Ok(())
+    }
+
+    /// The text of the next generation. `None` if there is nothing to say yet.
+    fn text(&self, saved: &Saved) -> Option<Vec<u8>> {
+        let directory = self.files.path();
+        let write = |saved: &Saved| {
+            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
+        };
+        if self.unsynced.is_empty() {
+            return write(saved);
+        }
+        let mut saved = saved.clone();
+        for name in &self.unsynced {
+            // One that is there is a new file of the old name.
+            saved.frontier.segments.entry(name.clone()).or_insert(ENDED);
+        }
+        write(&saved)
     }
 
     fn sync_journal(&mut self) -> Result<(), StoreError> {
         if !self.journal_is_synced {
             self.sync_file(".finished")?;
             self.journal_is_synced = true;
+            self.unsynced.clear();
         }
         Ok(())
     }
 
+    /// Brings a file to the disk, if there is one.
     fn sync_file(&self, suffix: &str) -> Result<(), StoreError> {
-        match File::open(self.path(suffix)).and_then(|file| file.sync_data()) {
+        match self.files.open(&self.name.file(suffix), Access::Read).and_then(|file| file.sync()) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.io("sync", suffix)(e)),
             _ => Ok(()),
         }
     }
 
     fn sync_names(&mut self) -> Result<(), StoreError> {
-        self.directory.sync().map_err(self.io("sync", ""))?;
-        self.current_is_synced = true;
+        self.files.sync_names().map_err(self.io("sync", ""))?;
+        self.names_are_synced = true;
         Ok(())
     }
 
     /// Puts the spare file in the checkpoint's place. There is no moment at which the checkpoint is missing.
     ///
-    /// What was there becomes the previous generation if it is known to be on the disk while the new one is not, and the
-    /// spare otherwise: so there always is a generation that a loss of power can't take, and most commits write to a file
-    /// that exists and exchange two names. Renaming over a file costs many times that, since ext4 begins to write out its
-    /// data then.
+    /// What was there becomes the spare, and most commits write to a file that exists and exchange two names. Renaming over
+    /// a file costs many times that, since ext4 begins to write out its data then.
     fn rotate(&mut self, new: Reach) -> Result<(), StoreError> {
-        let (spare, current, previous) = (self.path(".tmp"), self.path(""), self.path(".prev"));
-        let keep = std::mem::take(&mut self.current_is_synced) && new == Reach::Kernel;
-        match renameat_with(CWD, &spare, CWD, &current, RenameFlags::EXCHANGE) {
-            Ok(()) if keep => std::fs::rename(&spare, &previous).map_err(self.io("replace", ".prev")),
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::NOENT) => {
-                std::fs::rename(&spare, &current).map_err(self.io("replace", ""))
-            }
+        let [spare, current, previous] = [".tmp", "", ".prev"].map(|suffix| self.name.file(suffix));
+        match self.files.exchange(&spare, &current) {
+            Ok(()) if self.safe == Safe::Current => self.safe = Safe::Spare,
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => self.rename(".tmp", "")?,
             Err(_) => {
                 // A file system that can't exchange names (NFS) can still link and rename.
-                let missing =
-                    |e: std::io::Error| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) };
-                std::fs::remove_file(&previous).or_else(missing).map_err(self.io("replace", ".prev"))?;
-                std::fs::hard_link(&current, &previous)
-                    .or_else(missing)
-                    .map_err(self.io("write", ".prev"))?;
-                std::fs::rename(&spare, &current).map_err(self.io("replace", ""))
+                if self.safe == Safe::Current && new == Reach::Kernel {
+                    self.remove(".prev")?;
+                    self.files.link(&current, &previous).map_err(self.io("write", ".prev"))?;
+                    self.safe = Safe::Previous;
+                }
+                self.rename(".tmp", "")?;
             }
         }
+        Ok(())
+    }
+
+    fn remove(&self, suffix: &str) -> Result<(), StoreError> {
+        match self.files.remove(&self.name.file(suffix)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.io("remove", suffix)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the generation that is gone on from to the disk, and removes those of another history: somebody has ended
+    /// it by writing a checkpoint of another kind, and no loss of power may bring it back.
+    fn secure(&mut self, newest: &Newest) -> Result<(), StoreError> {
+        self.sync_file(newest.suffix)?;
+        self.safe = Safe::Current;
+        if !newest.suffix.is_empty() {
+            // The spare is written over by the next save.
+            self.rename(newest.suffix, ".prev")?;
+            self.safe = Safe::Previous;
+        }
+        self.sync_names()?;
+        for suffix in [".prev", ".tmp"] {
+            if let Some(Ok(other)) = self.read(suffix)?
+                && !other.is_of_one_history_with(&newest.format)
+            {
+                self.remove(suffix)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl CheckpointStore for FileStore {
+    /// What is gone on from is on the disk when this returns.
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let newest = self.newest()?;
         self.seen = self.stamp();
-        let mut saved = match newest {
-            None => {
-                self.write_journal(&HashSet::new())?;
-                return Ok(Loaded::Fresh);
-            }
-            Some(Format::Tailweir { saved, generation, journal }) => {
+        let Some(newest) = newest else {
+            [".prev", ".tmp"].into_iter().try_for_each(|suffix| self.remove(suffix))?;
+            self.sync_names()?;
+            self.write_journal(&HashSet::new())?;
+            return Ok(Loaded::Fresh);
+        };
+        self.secure(&newest)?;
+        let mut saved = match newest.format {
+            Format::Tailweir { saved, generation, journal } => {
                 (self.generation, self.journal_id) = (generation, journal);
                 self.resume_journal(saved)?
             }
-            Some(Format::Kumod { segment, line }) => {
+            Format::Kumod { segment, line } => {
+                (self.foreign, self.safe) = (true, Safe::Nowhere);
                 let saved = self.place_of_kumod(segment, line)?;
                 self.write_journal(&saved.finished)?;
                 saved
             }
         };
+        self.sync_journal()?;
+        self.sync_names()?;
         saved.settle_finished();
         Ok(Loaded::Saved(saved))
     }
@@ -362,7 +454,12 @@ impl CheckpointStore for FileStore {
     fn sync(&mut self) -> Result<(), StoreError> {
         self.sync_journal()?;
         self.sync_file("")?;
-        self.sync_names()
+        self.sync_names()?;
+        // Before the first one there is none.
+        if self.seen.is_some() {
+            self.safe = Safe::Current;
+        }
+        Ok(())
     }
 
     /// One write of data and one of names to the disk, both of which the disk does together for the consumers that commit
@@ -370,15 +467,21 @@ impl CheckpointStore for FileStore {
     fn save_synced(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.append_to_journal(finished)?;
         self.sync_journal()?;
-        self.next_generation(saved, Reach::Disk)?;
-        self.sync_names()
+        self.next_generation(saved, Reach::Disk)
     }
 }
 
-/// How many times a checkpoint had been written; KumoMTA does not count.
-fn generation(format: &Format) -> u64 {
-    match format {
-        Format::Tailweir { generation, .. } => *generation,
-        Format::Kumod { .. } => 0,
-    }
+/// What a checkpoint says of a segment that is in the journal. A segment of the frontier that is finished has an identity.
+const ENDED: Progress = Progress {
+    mark: Mark { point: Point { line: 0, offset: 0 }, frame: Frame { compressed: 0, decompressed: 0 } },
+    identity: None,
+    finished: true,
+};
+
+/// Takes out of the frontier what only stood in for the journal.
+fn take_ended(saved: &mut Saved) -> Vec<SegmentName> {
+    let ended: Vec<_> =
+        saved.frontier.segments.iter().filter(|(_, p)| **p == ENDED).map(|(name, _)| name.clone()).collect();
+    saved.frontier.segments.retain(|_, p| *p != ENDED);
+    ended
 }

@@ -42,6 +42,30 @@ pub enum Format {
     },
 }
 
+impl Format {
+    /// The history that a checkpoint belongs to, and how many times it had been written. KumoMTA counts neither.
+    fn place_in_history(&self) -> Option<(&str, u64)> {
+        match self {
+            Self::Tailweir { generation, journal, .. } => Some((journal, *generation)),
+            Self::Kumod { .. } => None,
+        }
+    }
+
+    /// Whether one was written after the other, some time.
+    pub(super) fn is_of_one_history_with(&self, other: &Self) -> bool {
+        let history = |format: &Self| format.place_in_history().map(|(journal, _)| journal.to_owned());
+        history(self).is_some() && history(self) == history(other)
+    }
+
+    /// Whether this one was written after the other one, in one history, which may have begun with one of KumoMTA's.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        match (self.place_in_history(), other.place_in_history()) {
+            (Some((journal, generation)), Some((other, before))) => journal == other && generation > before,
+            (own, _) => own.is_some(),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {

@@ -24,6 +24,16 @@ pub(super) fn push(text: &mut String, name: &SegmentName) {
     let _ = writeln!(text, "{:016x} {quoted}", xxh3_64(quoted.as_bytes()));
 }
 
+/// A journal's id and names, whatever its id is.
+#[cfg(test)]
+pub(crate) fn names(text: &[u8]) -> Option<(String, Vec<SegmentName>)> {
+    let header = std::str::from_utf8(text.split(|b| *b == b'\n').next()?).ok()?;
+    let id = header.strip_prefix(HEADER)?.trim_end();
+    let mut names = Vec::from_iter(read(text, id)?);
+    names.sort();
+    Some((id.to_owned(), names))
+}
+
 /// The names in a journal's text, or `None` if it is not the journal with this id.
 pub(super) fn read(text: &[u8], id: &str) -> Option<HashSet<SegmentName>> {
     let mut lines = text.split_inclusive(|b| *b == b'\n');

@@ -40,7 +40,7 @@ impl Lock {
     pub(crate) fn take(directory: &Path, name: &CheckpointName) -> Result<Self, LockError> {
         let path = path(directory, name);
         let io = |what, source| LockError::Store(StoreError::Io { what, path: path.clone(), source });
-        let mut file = crate::directory::private()
+        let mut file = crate::files::private()
             .read(true)
             .write(true)
             .create(true)

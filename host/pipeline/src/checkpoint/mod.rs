@@ -18,6 +18,8 @@ use thiserror::Error;
 
 pub use file::FileStore;
 pub use format::{Format, parse};
+#[cfg(test)]
+pub(crate) use journal::names as journal_names;
 pub(crate) use lock::{Lock, LockError, holder};
 
 /// What a store has kept.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::files::{self, Read, Replacement, parts};
+use super::parts::{self, Read, Replacement, parts};
 use super::{QuarantineEntry, now};
 use crate::checkpoint::Lock;
-use crate::directory::Directory;
+use crate::files::{Directory, Files};
 use crate::settlement::{OpenError, take_lock};
 use crate::{CheckpointName, StoreError};
 
@@ -18,13 +19,21 @@ use crate::{CheckpointName, StoreError};
 pub fn read(
     directory: &Path,
     name: &CheckpointName,
+    each: impl FnMut(QuarantineEntry),
+) -> Result<u64, StoreError> {
+    read_from(&Directory::open(directory)?, name, each)
+}
+
+/// As [`read`], of a quarantine among `files`.
+pub(crate) fn read_from(
+    files: &dyn Files,
+    name: &CheckpointName,
     mut each: impl FnMut(QuarantineEntry),
 ) -> Result<u64, StoreError> {
-    let held = Directory::open(directory)?;
     let mut unreadable = 0;
     let mut all = || -> io::Result<()> {
-        for part in parts(&held, name)? {
-            files::read(&held, &part.name, |read| {
+        for part in parts(files, name)? {
+            parts::read(files, &part.name, |read| {
                 match read {
                     Read::Entry(entry) => each(entry),
                     Read::Unreadable(_) => unreadable += 1,
@@ -34,7 +43,7 @@ pub fn read(
         }
         Ok(())
     };
-    let path = directory.join(name.file(".quarantine"));
+    let path = files.path().join(name.file(".quarantine"));
     all().map_err(|source| StoreError::Io { what: "read", path, source })?;
     Ok(unreadable)
 }
@@ -75,7 +84,7 @@ pub struct Updated {
 
 /// A quarantine that no consumer uses, because its checkpoint's lock is held here.
 pub struct KeptQuarantine {
-    directory: Directory,
+    files: Arc<dyn Files>,
     pub(super) name: CheckpointName,
     _lock: Lock,
 }
@@ -87,12 +96,12 @@ impl KeptQuarantine {
     /// [`OpenError::Held`] if a consumer uses the checkpoint; it names the process.
     pub fn lock(directory: &Path, name: &CheckpointName) -> Result<Self, OpenError> {
         let lock = take_lock(directory, name)?;
-        Ok(Self { directory: Directory::open(directory)?, name: name.clone(), _lock: lock })
+        Ok(Self { files: Arc::new(Directory::open(directory)?), name: name.clone(), _lock: lock })
     }
 
     /// The directory's path as it is now.
     pub(super) fn path(&self) -> PathBuf {
-        self.directory.path()
+        self.files.path()
     }
 
     /// Decides on each entry, oldest first. Each file changes at once and durably; a crash between two files leaves the
@@ -102,9 +111,9 @@ impl KeptQuarantine {
     /// If a file can't be read or written; it is then as it was.
     pub fn update(&self, mut decide: impl FnMut(&QuarantineEntry) -> Fate) -> Result<Updated, StoreError> {
         let mut updated = Updated::default();
-        let path = self.directory.path().join(self.name.file(".quarantine"));
+        let path = self.files.path().join(self.name.file(".quarantine"));
         let io = |source| StoreError::Io { what: "rewrite", path: path.clone(), source };
-        for part in parts(&self.directory, &self.name).map_err(io)? {
+        for part in parts(&*self.files, &self.name).map_err(io)? {
             self.update_part(&part.name, &mut decide, &mut updated).map_err(io)?;
         }
         Ok(updated)
@@ -117,9 +126,9 @@ impl KeptQuarantine {
         updated: &mut Updated,
     ) -> io::Result<()> {
         let before = *updated;
-        let mut replacement = Replacement::begin(&self.directory, &self.name)?;
+        let mut replacement = Replacement::begin(&*self.files, &self.name)?;
         let mut lines = 0_u64;
-        files::read(&self.directory, part, |read| {
+        parts::read(&*self.files, part, |read| {
             let line = match read {
                 Read::Unreadable(line) => line.to_owned(),
                 Read::Entry(mut entry) => {
@@ -145,9 +154,9 @@ impl KeptQuarantine {
         match (changed, lines) {
             (true, 1..) => replacement.replace(part),
             (true, 0) => {
-                std::fs::remove_file(self.directory.entry(part))?;
+                self.files.remove(part)?;
                 replacement.discard()?;
-                self.directory.sync()
+                self.files.sync_names()
             }
             (false, _) => replacement.discard(),
         }

@@ -2,27 +2,28 @@
 //! JSON object per line with the place, the reason, the time and the bytes. It is bounded, and rolled in parts.
 
 mod entry;
-mod files;
 mod kept;
+mod parts;
 mod replay;
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind, Read as _, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tailweir_core::{Event, EventSink, Position};
 use thiserror::Error;
 
-use crate::directory::{Directory, private};
+use crate::files::{Access, Files, OpenFile};
 use crate::{CheckpointName, StoreError};
 
 pub use entry::QuarantineEntry;
 use entry::{Key, now};
-use files::{ACTIVE, Part, Read, parts};
 pub(crate) use kept::count;
+#[cfg(test)]
+pub(crate) use kept::read_from;
 pub use kept::{Fate, KeptQuarantine, Updated, read};
+use parts::{ACTIVE, Part, Read, parts};
 pub use replay::{Replay, Replayed};
 
 /// How much a quarantine may hold, and who is to be named in it.
@@ -111,8 +112,8 @@ pub struct FullError {
 }
 
 /// The quarantine of one consumer. The file is made when the first record comes.
-pub struct Quarantine {
-    directory: Directory,
+pub(crate) struct Quarantine {
+    files: Arc<dyn Files>,
     name: CheckpointName,
     consumer: String,
     options: QuarantineOptions,
@@ -127,26 +128,23 @@ pub struct Quarantine {
 
 /// The part that is added to, and what is known of the whole.
 struct Open {
-    file: File,
+    file: Box<dyn OpenFile>,
     bytes: u64,
     total: u64,
     keys: HashSet<Key>,
 }
 
 impl Quarantine {
-    /// The quarantine beside the checkpoint `name` in `directory`.
-    ///
-    /// # Errors
-    /// If the directory can't be opened.
-    pub fn new(
-        directory: &Path,
+    /// The quarantine of the checkpoint `name` among `files`.
+    pub(crate) fn new(
+        files: Arc<dyn Files>,
         name: &CheckpointName,
         consumer: &str,
         options: QuarantineOptions,
         events: Arc<dyn EventSink>,
-    ) -> Result<Self, StoreError> {
-        Ok(Self {
-            directory: Directory::open(directory)?,
+    ) -> Self {
+        Self {
+            files,
             name: name.clone(),
             consumer: consumer.to_owned(),
             options,
@@ -154,7 +152,7 @@ impl Quarantine {
             open: None,
             unsynced: false,
             dropped: 0,
-        })
+        }
     }
 
     fn active(&self) -> String {
@@ -162,8 +160,8 @@ impl Quarantine {
     }
 
     /// Where it is.
-    pub fn path(&self) -> PathBuf {
-        self.directory.path().join(self.active())
+    pub(crate) fn path(&self) -> PathBuf {
+        self.files.path().join(self.active())
     }
 
     /// Adds one record or line, unless it is there already: one whose batch was not committed comes again. When this
@@ -219,9 +217,8 @@ impl Quarantine {
 
     /// Opens the part that is added to, behind whatever a crash may have torn, and learns what there is.
     fn start(&self) -> io::Result<Open> {
-        let path = self.directory.entry(&self.active());
-        let mut file = private().read(true).append(true).create(true).open(path)?;
-        let mut bytes = file.metadata()?.len();
+        let mut file = self.files.open(&self.active(), Access::AppendOrCreate)?;
+        let mut bytes = file.length()?;
         if bytes > 0 {
             let mut last = [0];
             file.seek(SeekFrom::Start(bytes - 1))?;
@@ -232,9 +229,9 @@ impl Quarantine {
             }
         }
         let (mut keys, mut total) = (HashSet::new(), 0);
-        for part in parts(&self.directory, &self.name)? {
+        for part in parts(&*self.files, &self.name)? {
             total += part.bytes;
-            files::read(&self.directory, &part.name, |read| {
+            parts::read(&*self.files, &part.name, |read| {
                 if let Read::Entry(entry) = read {
                     keys.insert(entry.key());
                 }
@@ -253,7 +250,7 @@ impl Quarantine {
             if self.options.when_full == WhenFull::Stop || held == 0 {
                 return Err(QuarantineError::Full(Box::new(FullError {
                     path: self.path(),
-                    directory: self.directory.path(),
+                    directory: self.files.path(),
                     name: self.name.as_str().to_owned(),
                     held,
                     position: entry.position.clone(),
@@ -276,15 +273,14 @@ impl Quarantine {
     /// Gives the part that is added to the next number, and begins another.
     fn roll(&mut self) -> io::Result<()> {
         if let Some(open) = &self.open {
-            open.file.sync_all()?;
+            open.file.sync()?;
         }
-        let older = parts(&self.directory, &self.name)?;
+        let older = parts(&*self.files, &self.name)?;
         let last = older.iter().map(|part| part.number).filter(|number| *number != ACTIVE).max();
         let name = format!("{}.{}", self.active(), last.unwrap_or(0) + 1);
-        std::fs::rename(self.directory.entry(&self.active()), self.directory.entry(&name))?;
+        self.files.rename(&self.active(), &name)?;
         self.unsynced = true;
-        let file =
-            private().read(true).append(true).create(true).open(self.directory.entry(&self.active()))?;
+        let file = self.files.open(&self.active(), Access::AppendOrCreate)?;
         if let Some(open) = &mut self.open {
             (open.file, open.bytes) = (file, 0);
         }
@@ -292,17 +288,17 @@ impl Quarantine {
     }
 
     fn drop_oldest(&mut self) -> io::Result<()> {
-        let Some(Part { name, .. }) = parts(&self.directory, &self.name)?.into_iter().next() else {
+        let Some(Part { name, .. }) = parts(&*self.files, &self.name)?.into_iter().next() else {
             return Ok(());
         };
         let mut lost: Vec<Position> = Vec::new();
-        files::read(&self.directory, &name, |read| {
+        parts::read(&*self.files, &name, |read| {
             if let Read::Entry(entry) = read {
                 lost.push(entry.position);
             }
             Ok(())
         })?;
-        std::fs::remove_file(self.directory.entry(&name))?;
+        self.files.remove(&name)?;
         self.open = Some(self.start()?);
         self.dropped += lost.len() as u64;
         if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
@@ -323,7 +319,7 @@ impl Quarantine {
         if let Some(open) = &mut self.open {
             if let Err(e) = open.file.write_all(line) {
                 // A part of the line would be skipped by every reader, but takes room that a full disk may not have.
-                let _ = open.file.set_len(open.bytes);
+                let _ = open.file.set_length(open.bytes);
                 return Err(e);
             }
             open.bytes += line.len() as u64;
@@ -338,16 +334,20 @@ impl Quarantine {
     ///
     /// # Errors
     /// If the disk says so.
-    pub fn sync(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
         if !self.unsynced {
             return Ok(());
         }
         let sync = match &self.open {
-            Some(open) => open.file.sync_all(),
-            None => File::open(self.directory.entry(&self.active())).and_then(|file| file.sync_all()),
+            Some(open) => open.file.sync(),
+            None => match self.files.open(&self.active(), Access::Read) {
+                // It was rolled, which brought it to the disk, and no other one could be made.
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                file => file.and_then(|file| file.sync()),
+            },
         };
         // The file may be new, and so may be its name.
-        sync.and_then(|()| self.directory.sync()).map_err(|source| StoreError::Io {
+        sync.and_then(|()| self.files.sync_names()).map_err(|source| StoreError::Io {
             what: "sync",
             path: self.path(),
             source,

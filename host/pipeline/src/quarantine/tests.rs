@@ -1,4 +1,5 @@
 use super::*;
+use crate::files::Directory;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
@@ -29,7 +30,8 @@ impl World {
 
     fn open(&self, max_bytes: u64, when_full: WhenFull) -> Quarantine {
         let options = QuarantineOptions { max_bytes, when_full, ..QuarantineOptions::default() };
-        Quarantine::new(self.dir.path(), &self.name, "who", options, self.warnings.clone()).unwrap()
+        let files = Arc::new(Directory::open(self.dir.path()).unwrap());
+        Quarantine::new(files, &self.name, "who", options, self.warnings.clone())
     }
 
     fn lines(&self) -> Vec<u64> {

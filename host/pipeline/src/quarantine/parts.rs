@@ -1,11 +1,10 @@
 //! The files of a quarantine: `.<name>.quarantine`, which is added to, and `.<name>.quarantine.<n>`, older parts of it.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 
 use super::QuarantineEntry;
 use crate::CheckpointName;
-use crate::directory::{Directory, private};
+use crate::files::{Access, Files, OpenFile};
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,13 +19,10 @@ pub(super) struct Part {
 pub(super) const ACTIVE: u64 = u64::MAX;
 
 /// The parts that there are, oldest first.
-pub(super) fn parts(directory: &Directory, name: &CheckpointName) -> io::Result<Vec<Part>> {
+pub(super) fn parts(files: &dyn Files, name: &CheckpointName) -> io::Result<Vec<Part>> {
     let active = name.file(".quarantine");
     let mut parts = Vec::new();
-    for entry in std::fs::read_dir(directory.entry(""))? {
-        let entry = entry?;
-        let file = entry.file_name();
-        let Some(file) = file.to_str() else { continue };
+    for file in files.names()? {
         let number = match file.strip_prefix(&active) {
             Some("") => ACTIVE,
             Some(rest) => match rest.strip_prefix('.').and_then(|n| n.parse().ok()) {
@@ -35,9 +31,9 @@ pub(super) fn parts(directory: &Directory, name: &CheckpointName) -> io::Result<
             },
             None => continue,
         };
-        let meta = std::fs::symlink_metadata(directory.entry(file))?;
-        if meta.is_file() {
-            parts.push(Part { number, name: file.to_owned(), bytes: meta.len() });
+        let stamp = files.stamp(&file)?;
+        if stamp.regular {
+            parts.push(Part { number, name: file, bytes: stamp.length });
         }
     }
     parts.sort();
@@ -53,11 +49,11 @@ pub(super) enum Read<'a> {
 
 /// Reads a part to its end, one line at a time.
 pub(super) fn read(
-    directory: &Directory,
+    files: &dyn Files,
     part: &str,
     mut each: impl FnMut(Read<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = match private().read(true).open(directory.entry(part)) {
+    let file = match files.open(part, Access::Read) {
         Ok(file) => file,
         // Rolled or dropped meanwhile by the consumer, when the lock is not ours.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -76,16 +72,16 @@ pub(super) fn read(
 
 /// A new version of a part on its way to replacing it.
 pub(super) struct Replacement<'a> {
-    directory: &'a Directory,
+    files: &'a dyn Files,
     name: String,
-    file: BufWriter<File>,
+    file: BufWriter<Box<dyn OpenFile>>,
 }
 
 impl<'a> Replacement<'a> {
-    pub(super) fn begin(directory: &'a Directory, name: &CheckpointName) -> io::Result<Self> {
+    pub(super) fn begin(files: &'a dyn Files, name: &CheckpointName) -> io::Result<Self> {
         let name = name.file(".quarantine.tmp");
-        let file = private().write(true).create(true).truncate(true).open(directory.entry(&name))?;
-        Ok(Self { directory, name, file: BufWriter::new(file) })
+        let file = files.open(&name, Access::Renew)?;
+        Ok(Self { files, name, file: BufWriter::new(file) })
     }
 
     pub(super) fn add(&mut self, line: &[u8]) -> io::Result<()> {
@@ -95,13 +91,13 @@ impl<'a> Replacement<'a> {
 
     /// Takes the place of `part`. After a crash, or a loss of power, there is the one or the other.
     pub(super) fn replace(self, part: &str) -> io::Result<()> {
-        self.file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        std::fs::rename(self.directory.entry(&self.name), self.directory.entry(part))?;
-        self.directory.sync()
+        self.file.into_inner().map_err(|e| e.into_error())?.sync()?;
+        self.files.rename(&self.name, part)?;
+        self.files.sync_names()
     }
 
     /// Leaves the part as it is.
     pub(super) fn discard(self) -> io::Result<()> {
-        std::fs::remove_file(self.directory.entry(&self.name))
+        self.files.remove(&self.name)
     }
 }
