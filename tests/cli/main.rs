@@ -11,6 +11,7 @@ mod quarantine;
 mod readme;
 mod run;
 mod script;
+mod summary;
 mod tail;
 mod usage;
 

@@ -78,7 +78,7 @@ pub(crate) enum LogFormat {
 }
 
 /// What both spellings of running a script take.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ScriptOptions {
     /// An argument for the script's `main`; those after `--` follow it. Better write all of them after `--`
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
@@ -92,6 +92,29 @@ pub(crate) struct ScriptOptions {
     /// How log lines look
     #[arg(long, value_name = "FORMAT", conflicts_with = "log_format")]
     pub(crate) diag_format: Option<DiagFormat>,
+    #[command(flatten)]
+    pub(crate) summary: SummaryArgs,
+}
+
+/// What is told in the end.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SummaryArgs {
+    /// In the end, print to stderr what became of all lines: a table, or with `=json` one line of JSON
+    #[arg(
+        id = "summary",
+        long = "summary",
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text"
+    )]
+    pub(crate) format: Option<SummaryFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SummaryFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,6 +164,8 @@ pub(crate) struct RunArgs {
     /// Check everything (paths, options, plug-ins, grants) and stop before the first record
     #[arg(long, conflicts_with = "once")]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) summary: SummaryArgs,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +199,8 @@ pub(crate) struct TailArgs {
     /// Look for changes at this interval instead of asking the system to report them (network file systems)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) poll_watcher: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) summary: SummaryArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use tailweir_core::{Event, EventSink};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -162,6 +162,7 @@ pub(crate) struct LogEvents;
 impl EventSink for LogEvents {
     fn emit(&self, event: Event) {
         crate::progress::observe(&event);
+        crate::summary::observe(&event);
         match event {
             Event::SegmentOpened { segment } => info!(target: TARGET, %segment, "segment opened"),
             Event::SegmentFinished { segment, lines, bytes } => {
@@ -194,6 +195,15 @@ impl EventSink for LogEvents {
             }
             Event::Quarantined { consumer, position, reason } => {
                 warn!(target: TARGET, consumer, %position, reason, "record put in quarantine");
+            }
+            Event::Rejected { consumer, position, reason } => {
+                warn!(target: TARGET, consumer, %position, reason, "record rejected; there is no quarantine without a checkpoint");
+            }
+            Event::Unbalanced { consumer, segment, sums, problem } => {
+                error!(target: TARGET, consumer, %segment, "what became of the lines does not add up: {sums}; {problem}");
+            }
+            Event::Ended { consumer, sums, repaired, unbalanced } => {
+                debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
             }
             Event::Retried { consumer, batch, after_ms, reason } => {
                 warn!(target: TARGET, consumer, batch, after_ms, reason, "batch will be delivered again");

@@ -20,6 +20,7 @@ mod script;
 mod signals;
 mod sinks;
 mod status;
+mod summary;
 mod tail;
 
 use std::process::ExitCode;
@@ -36,12 +37,11 @@ fn main() -> ExitCode {
         true => as_kumod(KumodCli::parse()),
         false => dispatch(Cli::parse()),
     };
+    progress::clear();
+    summary::print();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            progress::clear();
-            exit::report(&error)
-        }
+        Err(error) => exit::report(&error),
     }
 }
 
@@ -64,8 +64,14 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Script(args) => {
             script::run(&args.file, &args.how, args.args, &log, &engine, Spelling::Ours, None)
         }
-        Command::Run(args) => run::run(&args, &engine),
-        Command::Tail(args) => tail::run(&args, &engine),
+        Command::Run(args) => {
+            summary::ask(args.summary.format);
+            run::run(&args, &engine)
+        }
+        Command::Tail(args) => {
+            summary::ask(args.summary.format);
+            tail::run(&args, &engine)
+        }
         Command::Status(args) => status::run(&args),
         Command::Quarantine(args) => quarantine::run(&args, &log, &engine),
         Command::Plugin(args) => plugin::run(&args, &engine),

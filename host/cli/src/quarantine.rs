@@ -234,7 +234,7 @@ fn send(
     }
     if let Some(file) = &args.lua {
         let how =
-            ScriptOptions { script_args: Vec::new(), user: None, diag_log_dir: None, diag_format: None };
+            ScriptOptions { script_args: Vec::new(), ..ScriptOptions::default() };
         let redirect = Redirect {
             directory: args.place.directory.clone(),
             checkpoint: name.clone(),

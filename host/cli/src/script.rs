@@ -11,7 +11,7 @@ use crate::args::{LogArgs, ScriptOptions};
 use crate::engine::WasmEngine;
 use crate::logging::{self, LogEvents};
 use crate::signals::Shutdown;
-use crate::{kumo_wasm, privileges};
+use crate::{kumo_wasm, privileges, summary};
 
 /// How the command was spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(crate) fn run(
         privileges::become_user(user)?;
     }
     logging::start_for_script(log, how)?;
+    summary::ask(how.summary.format);
     if spelling == Spelling::Kumods && how.user.is_none() && privileges::is_root() {
         warn!(
             "running as root, which kumod would refuse; --user NAME runs the script with that user's rights"

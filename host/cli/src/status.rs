@@ -1,6 +1,7 @@
 //! `tailweir status`.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,8 @@ struct Line<'a> {
     age_seconds: u64,
     held_by: Option<u32>,
     written_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unbalanced: Option<&'a str>,
 }
 
 /// A checkpoint that no consumer could start from, as `--json` prints it.
@@ -54,11 +57,20 @@ pub(crate) fn run(args: &StatusArgs) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
         written => written.context("cannot write to stdout")?,
     }
-    match &problems[..] {
-        [] => Ok(()),
-        // Each names its file.
-        problems => bail!("{}", problems.iter().map(|p| p.problem.as_str()).collect::<Vec<_>>().join("\n")),
-    }
+    // Each names its file.
+    let mut problems: Vec<_> = problems.into_iter().map(|p| p.problem).collect();
+    let unbalanced = |line: &Line<'_>| Some(unbalanced(&args.directory, line.checkpoint, line.unbalanced?));
+    problems.extend(lines.iter().filter_map(unbalanced));
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("\n")) }
+}
+
+fn unbalanced(directory: &Path, checkpoint: &str, noted: &str) -> String {
+    let file = directory.join(format!(".{checkpoint}.unbalanced"));
+    format!(
+        "what became of the lines of the checkpoint `{checkpoint}` did not add up, which is a fault of this program:\n\
+         {noted}\nplease report it; `rm '{}'` once you have looked into it",
+        file.display()
+    )
 }
 
 fn json(lines: &[Line<'_>], problems: &[Problem<'_>]) -> serde_json::Result<String> {
@@ -82,6 +94,7 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
             WrittenBy::Tailweir => "tailweir",
             WrittenBy::Kumod => "kumod",
         },
+        unbalanced: status.unbalanced.as_deref(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened, for logs and metrics: one closed enum, sent per batch or per incident and never per record.
 
-use crate::{DefectKind, Position, SegmentName};
+use crate::{DefectKind, Position, SegmentName, Sums};
 
 /// Something that an operator may want to count or read about.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +97,37 @@ pub enum Event {
         position: Position,
         /// Why.
         reason: String,
+    },
+    /// A record was rejected, and there is no quarantine to put it in.
+    Rejected {
+        /// The consumer.
+        consumer: String,
+        /// Where it is.
+        position: Position,
+        /// Why.
+        reason: String,
+    },
+    /// What became of the lines of a segment does not add up: a fault of this program.
+    Unbalanced {
+        /// The consumer.
+        consumer: String,
+        /// The segment.
+        segment: SegmentName,
+        /// What was counted.
+        sums: Sums,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A consumer and its last batch are gone.
+    Ended {
+        /// The consumer.
+        consumer: String,
+        /// What became of all lines since it was opened.
+        sums: Sums,
+        /// Records that held invalid UTF-8.
+        repaired: u64,
+        /// How many times sums did not add up.
+        unbalanced: u64,
     },
     /// A batch will be delivered again.
     Retried {

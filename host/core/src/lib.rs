@@ -15,6 +15,7 @@ pub mod json;
 pub mod ledger;
 pub mod position;
 pub mod processor;
+pub mod sums;
 
 pub use batch::{Batch, BatchId, Record};
 pub use block::{Block, Defect, DefectKind, Shelf};
@@ -24,3 +25,4 @@ pub use json::Pointer;
 pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
 pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
 pub use processor::{Failure, Outcome, ProcessFuture, Processor};
+pub use sums::Sums;

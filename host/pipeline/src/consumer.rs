@@ -1,12 +1,13 @@
 //! A consumer: takes what a pass has read, filters it, cuts it into batches, and hands them out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tailweir_core::{
-    Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Position, SegmentName,
-    Span, Verdict,
+    Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Point, Position,
+    SegmentName, Span, Sums, Verdict,
 };
 use tailweir_segments::{Begun, ReadError, Start};
 use thiserror::Error;
@@ -14,10 +15,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ahead::{Ahead, Known};
+use crate::book::{Kept, Part, Share};
 use crate::halving::{Failed, Halving};
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::{Blame, QuarantineError};
-use crate::settlement::{CommitError, Kept, Settlement, chain};
+use crate::settlement::{Aside, CommitError, Settlement, chain};
 use crate::{Closer, ConsumerOptions, Counters, Delivery, OnFilterError, OnMalformed};
 
 /// How many items a consumer goes through without delivering before it lets other tasks of its thread run.
@@ -97,7 +99,6 @@ pub struct Consumer {
     filter: Option<Box<dyn Filter>>,
     ahead: Option<Ahead>,
     settlement: Arc<Settlement>,
-    counters: Arc<Counters>,
     events: Arc<dyn EventSink>,
     pool: Arc<Pool>,
     subscription: Option<Subscription>,
@@ -111,6 +112,14 @@ pub struct Consumer {
     pending: Batch,
     /// The last line that was dealt with as malformed, while its segment is being read.
     set_aside_to: Option<(SegmentName, u64)>,
+    /// Lines of the block that were set aside and are not scanned yet.
+    aside: BTreeMap<u64, (Line, Kept)>,
+    /// What the filter said of the records that are not scanned yet.
+    part: Part,
+    /// How many records of each segment the pending batch holds.
+    shares: Vec<Share>,
+    /// Where a block begins that is gone through from there, and how many lines of it were left for blank ones so far.
+    blanks: Option<(Point, u64)>,
     /// Segments that were read to their end, with spans that are still pending.
     ending: Vec<(SegmentName, tailweir_core::Identity, Mark)>,
     /// When the pending batch goes out, however full it is.
@@ -129,6 +138,13 @@ struct Current {
     next: usize,
     /// Records from here on can't be taken.
     barrier: Option<(usize, Barrier)>,
+}
+
+/// What a line is that was set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Record,
+    Malformed,
 }
 
 /// What stops a consumer at a record.
@@ -185,7 +201,6 @@ impl Consumer {
             poison_in_a_row: 0,
             filter: options.filter,
             settlement,
-            counters: Arc::default(),
             events,
             pool,
             subscription: None,
@@ -194,6 +209,10 @@ impl Consumer {
             place,
             current: None,
             set_aside_to: None,
+            aside: BTreeMap::new(),
+            part: Part::default(),
+            shares: Vec::new(),
+            blanks: None,
             ending: Vec::new(),
             deadline: None,
             held: None,
@@ -218,7 +237,12 @@ impl Consumer {
 
     /// Its counters.
     pub fn counters(&self) -> Arc<Counters> {
-        self.counters.clone()
+        self.settlement.counters().clone()
+    }
+
+    /// What became of the lines that it was given since it was opened.
+    pub fn sums(&self) -> Sums {
+        self.settlement.book().total()
     }
 
     /// The next batch, as soon as it is full or its latency is over. `None`: the consumer is closed, or it does not follow
@@ -370,6 +394,7 @@ impl Consumer {
                 self.pass_over()?;
                 self.place.advance(&item);
                 self.set_aside_to = None;
+                self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.restart_segment(segment);
                 }
@@ -377,6 +402,7 @@ impl Consumer {
             Item::Vanished { segment } => {
                 self.pass_over()?;
                 self.place.advance(&item);
+                self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.forget_segment(segment);
                 }
@@ -399,6 +425,7 @@ impl Consumer {
     fn finish_segment(&mut self, segment: &SegmentName, identity: tailweir_core::Identity, end: Mark) {
         self.place.begun.remove(segment);
         self.place.finished.insert(segment.clone());
+        self.settlement.book().end(segment);
         if self.settlement.is_kept() {
             // The ledger must have the pending spans before it hears that nothing follows, and they are not delivered yet.
             if self.pending.spans().iter().any(|span| span.segment == *segment) {
@@ -414,6 +441,9 @@ impl Consumer {
         let done = self.place.line(block.segment());
         if self.place.finished.contains(block.segment()) || block.to().point.line <= done {
             return Ok(Begin::Done);
+        }
+        if block.from().line == done {
+            self.blanks = Some((block.from(), 0));
         }
         let first = block.first_after(done);
         let fresh = block.defects().iter().enumerate().filter(|(_, defect)| defect.line > done);
@@ -441,7 +471,7 @@ impl Consumer {
     }
 
     /// Deals with a line that is not a record, when the consumer goes on behind it.
-    fn set_aside(&self, block: &Block, index: usize) -> Result<(), NextError> {
+    fn set_aside(&mut self, block: &Block, index: usize) -> Result<(), NextError> {
         let defect = &block.defects()[index];
         let position = place_of_defect(block, index);
         let kept = match self.on_malformed {
@@ -451,21 +481,18 @@ impl Consumer {
                     _ => None,
                 };
                 let (reason, blame) = (defect.kind.to_string(), Blame::Line { length });
-                self.settlement.quarantine(&position, &reason, blame, &defect.bytes)?
+                let aside = Aside { position: &position, reason: &reason, blame, bytes: &defect.bytes };
+                self.settlement.set_aside(&aside)?
             }
-            OnMalformed::Skip | OnMalformed::Fail => Kept::No,
+            OnMalformed::Skip | OnMalformed::Fail => {
+                Counters::add(&self.settlement.counters().rejected, 1);
+                Kept::No
+            }
         };
-        let consumer = self.name.to_string();
-        Counters::add(&self.counters.malformed, 1);
-        self.events.emit(Event::Malformed {
-            consumer: consumer.clone(),
-            position: position.clone(),
-            kind: defect.kind.clone(),
-        });
-        if kept == Kept::Yes {
-            Counters::add(&self.counters.quarantined, 1);
-            self.events.emit(Event::Quarantined { consumer, position, reason: defect.kind.to_string() });
-        }
+        self.aside.insert(defect.line, (Line::Malformed, kept));
+        Counters::add(&self.settlement.counters().malformed, 1);
+        let (consumer, kind) = (self.name.to_string(), defect.kind.clone());
+        self.events.emit(Event::Malformed { consumer, position, kind });
         Ok(())
     }
 
@@ -558,12 +585,13 @@ impl Consumer {
         Ok(keep)
     }
 
-    /// Puts a record in quarantine, and says so.
-    fn condemn(&self, position: &Position, reason: &str, bytes: &[u8]) -> Result<(), QuarantineError> {
-        self.settlement.quarantine(position, reason, Blame::Filter, bytes)?;
-        Counters::add(&self.counters.quarantined, 1);
-        let (consumer, position, reason) = (self.name.to_string(), position.clone(), reason.to_owned());
-        self.events.emit(Event::Quarantined { consumer, position, reason });
+    /// Puts a record in quarantine that the filter fails on; once, however often the filter is asked.
+    fn condemn(&mut self, position: &Position, reason: &str, bytes: &[u8]) -> Result<(), QuarantineError> {
+        if !self.aside.contains_key(&position.line) {
+            let aside = Aside { position, reason, blame: Blame::Filter, bytes };
+            let kept = self.settlement.set_aside(&aside)?;
+            self.aside.insert(position.line, (Line::Record, kept));
+        }
         Ok(())
     }
 
@@ -586,9 +614,16 @@ impl Consumer {
             return Err(self.stopped(current));
         }
         self.scan_to(&block, block.to());
+        if let Some((from, left)) = self.blanks.take()
+            && from == block.from()
+            && left != block.blank()
+        {
+            self.settlement.book().blank_lines_differ(block.segment(), left, block.blank());
+        }
         self.pending.let_go_of(&block);
         if block.repaired() > 0 {
-            Counters::add(&self.counters.repaired, block.repaired());
+            Counters::add(&self.settlement.counters().repaired, block.repaired());
+            self.settlement.book().repaired(block.repaired());
             self.events.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });
         }
         if self.pending.is_empty() {
@@ -617,9 +652,11 @@ impl Consumer {
             current.next += 1;
         }
         let records = (current.next - begun) as u64;
-        Counters::add(&self.counters.records, records);
-        Counters::add(&self.counters.kept, kept);
-        Counters::add(&self.counters.filtered, records - kept);
+        let counters = self.settlement.counters();
+        Counters::add(&counters.records, records);
+        Counters::add(&counters.kept, kept);
+        self.part.kept += kept;
+        self.part.dropped += records - kept;
         if self.filter.is_some() && records > 0 {
             self.events.emit(Event::Filtered { consumer: self.name.to_string(), records, kept });
         }
@@ -651,11 +688,39 @@ impl Consumer {
             None => tailweir_core::Point::default(),
         };
         if to.point.line > from.line {
-            Counters::add(&self.counters.lines, to.point.line - from.line);
-            Counters::add(&self.counters.bytes, to.point.offset.saturating_sub(from.offset));
+            self.enter(block, to.point.line - from.line, to.point.line);
+            let counters = self.settlement.counters();
+            Counters::add(&counters.bytes, to.point.offset.saturating_sub(from.offset));
             self.pending.add_span(Span { segment: segment.clone(), identity: block.identity(), from, to });
             let begun = Begun { start: Start::Mark(to), identity: Some(block.identity()) };
             self.place.begun.insert(segment.clone(), begun);
+        }
+    }
+
+    /// Enters the lines up to `last`, so many, into the book.
+    fn enter(&mut self, block: &Block, lines: u64, last: u64) {
+        let mut part = Part { lines, ..std::mem::take(&mut self.part) };
+        let later = self.aside.split_off(&(last + 1));
+        for (line, kept) in std::mem::replace(&mut self.aside, later).into_values() {
+            part.malformed += u64::from(line == Line::Malformed);
+            match kept {
+                Kept::Yes => part.quarantined += 1,
+                Kept::No => part.rejected += 1,
+            }
+        }
+        let (segment, counters) = (block.segment(), self.settlement.counters());
+        Counters::add(&counters.lines, lines);
+        Counters::add(&counters.filtered, part.filtered());
+        if let (Some((_, left)), Some(blank)) = (&mut self.blanks, part.blank()) {
+            *left += blank;
+        }
+        let page = self.settlement.book().enter(segment, part);
+        if part.kept == 0 {
+            return;
+        }
+        match self.shares.iter_mut().find(|share| share.page == page) {
+            Some(share) => share.records += part.kept,
+            None => self.shares.push(Share { segment: segment.clone(), page, records: part.kept }),
         }
     }
 
@@ -697,9 +762,9 @@ impl Consumer {
         if ticket.is_some() {
             self.end_segments();
         }
-        Counters::add(&self.counters.batches, 1);
-        let (settlement, counters) = (self.settlement.clone(), self.counters.clone());
-        Ok(Turn::Deliver(Delivery::new(batch, ticket, settlement, counters, self.events.clone())))
+        Counters::add(&self.settlement.counters().batches, 1);
+        let (shares, settlement) = (std::mem::take(&mut self.shares), self.settlement.clone());
+        Ok(Turn::Deliver(Delivery::new(batch, ticket, shares, settlement, self.events.clone())))
     }
 }
 

@@ -12,13 +12,6 @@ macro_rules! counters {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
         pub struct Snapshot { $($(#[doc = $doc])* pub $name: u64,)* }
 
-        impl Snapshot {
-            /// Lines with nothing in them: what is left of the lines.
-            pub fn blank(&self) -> u64 {
-                self.lines.saturating_sub(self.records + self.malformed)
-            }
-        }
-
         impl Counters {
             /// Reads all counters. They are read one after another, not at one instant.
             pub fn snapshot(&self) -> Snapshot {
@@ -45,6 +38,8 @@ counters! {
     filtered,
     /// Records and malformed lines put in quarantine.
     quarantined,
+    /// Records and malformed lines that nothing could be done with and that are kept nowhere.
+    rejected,
     /// Batches delivered, repetitions not counted.
     batches,
     /// Batches committed.

@@ -1,5 +1,6 @@
 //! A batch on its way to being committed, and the handle that closes its consumer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +9,9 @@ use tailweir_core::{Batch, Event, EventSink, Ticket};
 use tokio::sync::Notify;
 
 use crate::Counters;
+use crate::book::Share;
 use crate::quarantine::Blame;
-use crate::settlement::{CommitError, Settlement, chain};
+use crate::settlement::{Aside, CommitError, Settlement, chain};
 
 /// Closes a consumer from any thread.
 #[derive(Debug, Clone)]
@@ -45,8 +47,11 @@ impl Closer {
 pub struct Delivery {
     batch: Arc<Batch>,
     state: State,
+    /// Its records, less those that were set aside.
+    shares: Vec<Share>,
+    /// Records that were set aside.
+    aside: BTreeSet<u32>,
     settlement: Arc<Settlement>,
-    counters: Arc<Counters>,
     events: Arc<dyn EventSink>,
 }
 
@@ -65,12 +70,12 @@ impl Delivery {
     pub(crate) fn new(
         batch: Batch,
         ticket: Option<Ticket>,
+        shares: Vec<Share>,
         settlement: Arc<Settlement>,
-        counters: Arc<Counters>,
         events: Arc<dyn EventSink>,
     ) -> Self {
         let state = ticket.map_or(State::Unkept, State::Outstanding);
-        Self { batch: Arc::new(batch), state, settlement, counters, events }
+        Self { batch: Arc::new(batch), state, shares, aside: BTreeSet::new(), settlement, events }
     }
 
     /// The batch.
@@ -86,34 +91,43 @@ impl Delivery {
     pub fn commit(&mut self) -> Result<(), CommitError> {
         match self.state {
             State::Committed => return Err(CommitError::AlreadyCommitted),
-            State::Unkept => {}
+            State::Unkept => self.settlement.book().acknowledge(&self.shares),
             State::Unsaved => self.settlement.save()?,
             State::Outstanding(ticket) => {
                 self.settlement.ack(ticket)?;
                 self.state = State::Unsaved;
+                self.settlement.book().acknowledge(&self.shares);
                 self.settlement.save()?;
             }
         }
         self.state = State::Committed;
         let (records, bytes) = (self.batch.len() as u64, self.batch.bytes() as u64);
-        Counters::add(&self.counters.committed_batches, 1);
-        Counters::add(&self.counters.committed_records, records);
-        Counters::add(&self.counters.committed_bytes, bytes);
+        let counters = self.settlement.counters();
+        Counters::add(&counters.committed_batches, 1);
+        Counters::add(&counters.committed_records, records);
+        Counters::add(&counters.committed_bytes, bytes);
         self.events.emit(Event::Committed { consumer: self.batch.consumer().to_owned(), records, bytes });
         Ok(())
     }
 
-    /// Puts records of the batch in quarantine. The batch must still be committed.
+    /// Puts records of the batch in quarantine; without a checkpoint there is none, and they are only counted and named.
+    /// The batch must still be committed.
     ///
     /// # Errors
     /// If the quarantine can't be written.
     pub fn quarantine(&mut self, indices: &[u32], reason: &str) -> Result<(), CommitError> {
-        for record in indices.iter().filter_map(|index| self.batch.get(*index as usize)) {
+        for index in indices {
+            let Some(record) = self.batch.get(*index as usize) else { continue };
+            if self.aside.contains(index) {
+                continue;
+            }
             let position = record.position();
-            self.settlement.quarantine(&position, reason, Blame::Processor, record.bytes())?;
-            Counters::add(&self.counters.quarantined, 1);
-            let (consumer, reason) = (self.batch.consumer().to_owned(), reason.to_owned());
-            self.events.emit(Event::Quarantined { consumer, position, reason });
+            let aside = Aside { position: &position, reason, blame: Blame::Processor, bytes: record.bytes() };
+            let kept = self.settlement.set_aside(&aside)?;
+            self.aside.insert(*index);
+            if let Some(share) = self.shares.iter_mut().find(|share| share.segment == position.segment) {
+                self.settlement.book().set_aside(share, kept);
+            }
         }
         Ok(())
     }
@@ -130,9 +144,17 @@ impl Delivery {
 
     /// Says that the batch will be delivered again.
     pub(crate) fn retrying(&self, after: Duration, reason: &str) {
-        Counters::add(&self.counters.retries, 1);
+        Counters::add(&self.settlement.counters().retries, 1);
         let (consumer, batch) = (self.batch.consumer().to_owned(), self.batch.id().to_string());
         let after_ms = after.as_millis() as u64;
         self.events.emit(Event::Retried { consumer, batch, after_ms, reason: reason.to_owned() });
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Unkept | State::Outstanding(_)) {
+            self.settlement.book().abandon(&self.shares);
+        }
     }
 }

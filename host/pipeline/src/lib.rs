@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod ahead;
+mod book;
 pub mod checkpoint;
 mod consumer;
 mod counters;

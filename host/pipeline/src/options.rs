@@ -169,7 +169,7 @@ pub struct CheckpointNameError {
 }
 
 /// What files beside a checkpoint end in.
-const RESERVED: [&str; 6] = [".lock", ".state", ".quarantine", ".prev", ".finished", ".tmp"];
+const RESERVED: [&str; 7] = [".lock", ".state", ".quarantine", ".prev", ".finished", ".unbalanced", ".tmp"];
 
 impl CheckpointName {
     /// Checks a name.

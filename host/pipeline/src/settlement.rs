@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, SegmentName, Span, Ticket};
 use thiserror::Error;
 
+use crate::book::{Book, Kept};
 use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
-use crate::files::Directory;
+use crate::files::{Directory, Files};
 use crate::quarantine::{Blame, Quarantine, QuarantineError};
-use crate::{CheckpointName, CheckpointOptions, CheckpointSync};
+use crate::{CheckpointName, CheckpointOptions, CheckpointSync, Counters};
 
 /// Why a checkpoint, or the directory, could not be opened.
 #[derive(Debug, Error)]
@@ -88,6 +89,26 @@ pub(crate) struct Settlement {
     events: Arc<dyn EventSink>,
     consumer: Arc<str>,
     sync: Option<CheckpointSync>,
+    counters: Arc<Counters>,
+    book: Book,
+}
+
+/// What progress is kept in.
+struct Keeping {
+    store: Box<dyn CheckpointStore>,
+    quarantine: Quarantine,
+    sync: CheckpointSync,
+    lock: Option<Arc<Lock>>,
+    files: Arc<dyn Files>,
+    name: CheckpointName,
+}
+
+/// A record or line that nothing can be done with.
+pub(crate) struct Aside<'a> {
+    pub(crate) position: &'a tailweir_core::Position,
+    pub(crate) reason: &'a str,
+    pub(crate) blame: Blame,
+    pub(crate) bytes: &'a [u8],
 }
 
 struct Inner {
@@ -126,7 +147,7 @@ pub type MakeStore<'a> = &'a dyn Fn(&CheckpointOptions) -> Result<Box<dyn Checkp
 impl Settlement {
     /// A settlement without a checkpoint: it counts deliveries and keeps nothing.
     pub(crate) fn unkept(consumer: Arc<str>, events: Arc<dyn EventSink>) -> Opened {
-        let settlement = Self::build(consumer, events, None, None, None, None, &Saved::default());
+        let settlement = Self::build(consumer, events, None, &Saved::default());
         Opened { settlement: Arc::new(settlement), saved: Saved::default() }
     }
 
@@ -155,17 +176,11 @@ impl Settlement {
             Loaded::Saved(saved) => saved,
         };
         let limits = options.quarantine.clone();
-        let files = Arc::new(Directory::open(directory)?);
-        let quarantine = Quarantine::new(files, &options.name, &consumer, limits, events.clone());
-        let settlement = Self::build(
-            consumer,
-            events,
-            Some(store),
-            Some(quarantine),
-            Some(options.sync),
-            Some(held),
-            &saved,
-        );
+        let files: Arc<dyn Files> = Arc::new(Directory::open(directory)?);
+        let quarantine = Quarantine::new(files.clone(), &options.name, &consumer, limits, events.clone());
+        let (sync, lock, name) = (options.sync, Some(held), options.name.clone());
+        let keeping = Keeping { store, quarantine, sync, lock, files, name };
+        let settlement = Self::build(consumer, events, Some(keeping), &saved);
         let settlement = Arc::new(settlement);
         registry.retain(|_, settlement| settlement.strong_count() > 0);
         registry.insert(key, Arc::downgrade(&settlement));
@@ -178,12 +193,15 @@ impl Settlement {
     fn build(
         consumer: Arc<str>,
         events: Arc<dyn EventSink>,
-        store: Option<Box<dyn CheckpointStore>>,
-        quarantine: Option<Quarantine>,
-        sync: Option<CheckpointSync>,
-        held: Option<Arc<Lock>>,
+        keeping: Option<Keeping>,
         saved: &Saved,
     ) -> Self {
+        let (mut store, mut quarantine, mut sync, mut held, mut noted_in) = (None, None, None, None, None);
+        if let Some(keeping) = keeping {
+            (store, quarantine, sync) = (Some(keeping.store), Some(keeping.quarantine), Some(keeping.sync));
+            (held, noted_in) = (keeping.lock, Some((keeping.files, keeping.name)));
+        }
+        let book = Book::new(consumer.clone(), events.clone(), noted_in);
         let line = |name: &SegmentName| saved.frontier.segments.get(name).map_or(0, |p| p.mark.point.line);
         let inner = Inner {
             ledger: Ledger::new(&saved.frontier),
@@ -201,7 +219,7 @@ impl Settlement {
             superseded: false,
             _lock: held,
         };
-        Self { inner: Mutex::new(inner), events, consumer, sync }
+        Self { inner: Mutex::new(inner), events, consumer, sync, counters: Arc::default(), book }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -343,18 +361,37 @@ impl Settlement {
         }
     }
 
-    /// Puts a record or a line in quarantine. Without a checkpoint there is none, and `false` comes back.
-    pub(crate) fn quarantine(
-        &self,
-        position: &tailweir_core::Position,
-        reason: &str,
-        blame: Blame,
-        bytes: &[u8],
-    ) -> Result<Kept, QuarantineError> {
-        match &mut self.inner().quarantine {
-            Some(quarantine) => quarantine.put(position, reason, blame, bytes).map(|()| Kept::Yes),
-            None => Ok(Kept::No),
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(crate) fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Puts a record or a line in quarantine, counts it and says so. Without a checkpoint there is no quarantine, and it
+    /// counts as rejected.
+    pub(crate) fn set_aside(&self, aside: &Aside<'_>) -> Result<Kept, QuarantineError> {
+        let Aside { position, reason, blame, bytes } = *aside;
+        let kept = match &mut self.inner().quarantine {
+            Some(quarantine) => quarantine.put(position, reason, blame, bytes).map(|()| Kept::Yes)?,
+            None => Kept::No,
+        };
+        let (consumer, position, reason) = (self.consumer.to_string(), position.clone(), reason.to_owned());
+        match kept {
+            Kept::Yes => {
+                Counters::add(&self.counters.quarantined, 1);
+                self.events.emit(Event::Quarantined { consumer, position, reason });
+            }
+            Kept::No => {
+                Counters::add(&self.counters.rejected, 1);
+                // A malformed line is told of anyway.
+                if !matches!(blame, Blame::Line { .. }) {
+                    self.events.emit(Event::Rejected { consumer, position, reason });
+                }
+            }
         }
+        Ok(kept)
     }
 
     /// Says that the consumer is closed: nothing more will be delivered.
@@ -367,13 +404,6 @@ impl Settlement {
             self.events.emit(Event::Warning { message });
         }
     }
-}
-
-/// Whether a record is in a quarantine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    Yes,
-    No,
 }
 
 impl Inner {

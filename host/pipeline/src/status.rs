@@ -10,6 +10,7 @@ use tailweir_segments::{Pattern, PatternError, ReadError, measure};
 use thiserror::Error;
 
 use crate::checkpoint::{FileStore, Saved, StoreError, holder};
+use crate::files::Directory;
 use crate::source::place_of;
 use crate::{CheckpointName, pass::Place};
 
@@ -34,6 +35,8 @@ pub struct CheckpointStatus {
     pub behind_bytes: u64,
     /// Records and lines in its quarantine.
     pub quarantined: u64,
+    /// What was noted, in `.<name>.unbalanced`, of sums that did not add up: a fault of this program.
+    pub unbalanced: Option<String>,
 }
 
 /// Who wrote a checkpoint.
@@ -138,6 +141,7 @@ fn describe(
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),
         quarantined: crate::quarantine::count(directory, name),
+        unbalanced: crate::book::noted(&Directory::open(directory)?, name),
         name: name.as_str().to_owned(),
     }))
 }

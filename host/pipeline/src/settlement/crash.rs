@@ -148,10 +148,9 @@ impl Player {
         };
         let options = QuarantineOptions { max_bytes: self.quarantine, ..QuarantineOptions::default() };
         let quarantine = Quarantine::new(self.files.clone(), &checkpoint(), "c", options, events.clone());
-        let store: Box<dyn CheckpointStore> = Box::new(store);
-        let (store, quarantine) = (Some(store), Some(quarantine));
-        let settlement =
-            Settlement::build("c".into(), events, store, quarantine, Some(self.sync), None, &saved);
+        let (store, files, name) = (Box::new(store), self.files.clone(), checkpoint());
+        let keeping = Keeping { store, quarantine, sync: self.sync, lock: None, files, name };
+        let settlement = Settlement::build("c".into(), events, Some(keeping), &saved);
         self.settlement = Some(settlement);
         saved
     }
@@ -177,7 +176,8 @@ impl Player {
         }
         if commit == Commit::Rejected {
             let position = Position { segment, line: self.line, offset: 0 };
-            self.insist(|this| this.settlement().quarantine(&position, "why", Blame::Processor, b"{}"));
+            let aside = Aside { position: &position, reason: "why", blame: Blame::Processor, bytes: b"{}" };
+            self.insist(|this| this.settlement().set_aside(&aside));
             self.note(Fact::Quarantined(position));
         }
         self.note(Fact::Acknowledged(self.done.clone()));

@@ -1,0 +1,84 @@
+//! `--summary`, and what `status` says of sums that did not add up.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tailweir_tests::{Ended, Program, Segments};
+
+use crate::tailweir;
+
+/// Segments with two records that a filter drops, a malformed and a blank line beside 300 others.
+fn segments() -> Segments {
+    let segments = Segments::generate(300, 2, 1);
+    fs::write(segments.directory().join("20990101-000000.0"), "{\"drop\":1}\n{\"drop\":2}\n{\n\n").unwrap();
+    segments
+}
+
+fn tail(segments: &Segments) -> Program {
+    let filter = segments.beside("filter.lua", "return function(r) return not r.drop end");
+    tailweir().arg("tail").arg(segments.directory()).args("--once --filter").arg(filter)
+}
+
+/// The line of JSON on stderr, and its consumers.
+fn consumers(ended: &Ended) -> Vec<Value> {
+    let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
+    let summary: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(summary["damages"], 0);
+    summary["summary"].as_array().unwrap().clone()
+}
+
+fn row(consumer: &str, quarantined: u64, rejected: u64) -> Value {
+    json!({
+        "consumer": consumer, "lines": 304, "acknowledged": 300, "in_flight": 0, "filtered": 2,
+        "quarantined": quarantined, "rejected": rejected, "blank": 1, "repaired": 0, "unbalanced": 0
+    })
+}
+
+#[test]
+fn tail_tells_what_became_of_all_lines() {
+    let segments = segments();
+    let without = tail(&segments).arg("--summary=json").run();
+    assert_eq!(consumers(&without), [row("default", 0, 1)]);
+    let with = tail(&segments).args("--checkpoint c --summary=json").run();
+    assert_eq!(consumers(&with), [row("c", 1, 0)]);
+    let table = tail(&segments).args("--latest --checkpoint c --summary").run().stderr;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.contains(&vec!["c", "4", "0", "0", "2", "1", "0", "1", "0", "0"]), "{table}");
+}
+
+#[test]
+fn pipelines_and_scripts_tell_it_of_each_consumer() {
+    let segments = segments();
+    let consumer = |name: &str| {
+        format!("[[consumer]]\nname = '{name}'\nfilter = {{ lua = 'filter.lua' }}\nprocessor = {{ stdout = {{}} }}\n")
+    };
+    let text = format!("[tailer]\ndirectory = 'logs'\n{}{}", consumer("b"), consumer("a"));
+    segments.beside("filter.lua", "return function(r) return not r.drop end");
+    let pipeline = segments.beside("pipeline.toml", &text);
+    let ended = tailweir().arg("run").arg(pipeline).args("--once --summary=json").run();
+    assert_eq!(consumers(&ended), [row("a", 1, 0), row("b", 1, 0)]);
+
+    let script = "local kumo = require 'kumo'
+        kumo.on('main', function(dir)
+          local tailer <close> = kumo.jsonl.new_tailer(
+            { directory = dir, follow = false, checkpoint_name = 's' }, function(r) return not r.drop end)
+          for batch in tailer:batches() do batch:commit() end
+        end)";
+    let script = segments.beside("script.lua", script);
+    let ended = tailweir().arg("script").arg(script).args("--summary=json --").arg(segments.directory()).run();
+    assert_eq!(consumers(&ended), [row("s", 1, 0)]);
+}
+
+#[test]
+fn status_does_not_pass_over_sums_that_did_not_add_up() {
+    let segments = segments();
+    tail(&segments).args("--checkpoint c").run();
+    let status = || tailweir().arg("status").arg(segments.directory());
+    status().run().with_code(0);
+    let note = segments.directory().join(".c.unbalanced");
+    fs::write(&note, "consumer `c`, segment x: 9 lines; 8 are accounted for\n").unwrap();
+    let said = status().run().with_code(1);
+    assert!(said.contains("8 are accounted for") && said.contains(note.to_str().unwrap()), "{said}");
+    let said = tailweir().arg("status").arg(segments.directory()).arg("--json").run();
+    assert!(said.stdout.contains("\"unbalanced\": \"consumer `c`"), "{}", said.stdout);
+}
