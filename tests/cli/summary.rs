@@ -27,9 +27,9 @@ fn consumers(ended: &Ended) -> Vec<Value> {
     summary["summary"].as_array().unwrap().clone()
 }
 
-fn row(consumer: &str, quarantined: u64, rejected: u64) -> Value {
+fn row(consumer: &str, checkpoint: Option<&str>, quarantined: u64, rejected: u64) -> Value {
     json!({
-        "consumer": consumer, "lines": 304, "acknowledged": 300, "in_flight": 0, "filtered": 2,
+        "consumer": consumer, "checkpoint": checkpoint, "lines": 304, "acknowledged": 300, "in_flight": 0, "filtered": 2,
         "quarantined": quarantined, "rejected": rejected, "blank": 1, "repaired": 0, "unbalanced": 0
     })
 }
@@ -38,25 +38,27 @@ fn row(consumer: &str, quarantined: u64, rejected: u64) -> Value {
 fn tail_tells_what_became_of_all_lines() {
     let segments = segments();
     let without = tail(&segments).arg("--summary=json").run();
-    assert_eq!(consumers(&without), [row("default", 0, 1)]);
+    assert_eq!(consumers(&without), [row("default", None, 0, 1)]);
     let with = tail(&segments).args("--checkpoint c --summary=json").run();
-    assert_eq!(consumers(&with), [row("c", 1, 0)]);
+    assert_eq!(consumers(&with), [row("c", Some("c"), 1, 0)]);
     let table = tail(&segments).args("--latest --checkpoint c --summary").run().stderr;
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert!(rows.contains(&vec!["c", "4", "0", "0", "2", "1", "0", "1", "0", "0"]), "{table}");
+    assert!(rows.contains(&vec!["c", "c", "4", "0", "0", "2", "1", "0", "1", "0", "0"]), "{table}");
 }
 
 #[test]
 fn pipelines_and_scripts_tell_it_of_each_consumer() {
     let segments = segments();
     let consumer = |name: &str| {
-        format!("[[consumer]]\nname = '{name}'\nfilter = {{ lua = 'filter.lua' }}\nprocessor = {{ stdout = {{}} }}\n")
+        format!(
+            "[[consumer]]\nname = '{name}'\nfilter = {{ lua = 'filter.lua' }}\nprocessor = {{ stdout = {{}} }}\n"
+        )
     };
     let text = format!("[tailer]\ndirectory = 'logs'\n{}{}", consumer("b"), consumer("a"));
     segments.beside("filter.lua", "return function(r) return not r.drop end");
     let pipeline = segments.beside("pipeline.toml", &text);
     let ended = tailweir().arg("run").arg(pipeline).args("--once --summary=json").run();
-    assert_eq!(consumers(&ended), [row("a", 1, 0), row("b", 1, 0)]);
+    assert_eq!(consumers(&ended), [row("a", Some("a"), 1, 0), row("b", Some("b"), 1, 0)]);
 
     let script = "local kumo = require 'kumo'
         kumo.on('main', function(dir)
@@ -65,8 +67,9 @@ fn pipelines_and_scripts_tell_it_of_each_consumer() {
           for batch in tailer:batches() do batch:commit() end
         end)";
     let script = segments.beside("script.lua", script);
-    let ended = tailweir().arg("script").arg(script).args("--summary=json --").arg(segments.directory()).run();
-    assert_eq!(consumers(&ended), [row("s", 1, 0)]);
+    let ended =
+        tailweir().arg("script").arg(script).args("--summary=json --").arg(segments.directory()).run();
+    assert_eq!(consumers(&ended), [row("default", Some("s"), 1, 0)]);
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl EventSink for LogEvents {
             Event::Unbalanced { consumer, segment, sums, problem } => {
                 error!(target: TARGET, consumer, %segment, "what became of the lines does not add up: {sums}; {problem}");
             }
-            Event::Ended { consumer, sums, repaired, unbalanced } => {
+            Event::Ended { consumer, sums, repaired, unbalanced, .. } => {
                 debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
             }
             Event::Retried { consumer, batch, after_ms, reason } => {

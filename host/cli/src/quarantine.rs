@@ -15,7 +15,7 @@ use tailweir_pipeline::{
 
 use crate::args::{
     ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantineReplay,
-    QuarantineShow, ScriptOptions, TailArgs,
+    QuarantineShow, ScriptOptions, SummaryArgs, TailArgs,
 };
 use crate::config;
 use crate::engine::WasmEngine;
@@ -233,8 +233,7 @@ fn send(
         return run::replay(file, &args.place.directory, name, room, engine);
     }
     if let Some(file) = &args.lua {
-        let how =
-            ScriptOptions { script_args: Vec::new(), ..ScriptOptions::default() };
+        let how = ScriptOptions { script_args: Vec::new(), ..ScriptOptions::default() };
         let redirect = Redirect {
             directory: args.place.directory.clone(),
             checkpoint: name.clone(),
@@ -254,6 +253,7 @@ fn send(
             latest: false,
             once: true,
             poll_watcher: None,
+            summary: SummaryArgs::default(),
         },
         engine,
     )

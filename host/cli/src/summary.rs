@@ -22,6 +22,7 @@ struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Line {
     consumer: String,
+    checkpoint: Option<String>,
     lines: u64,
     acknowledged: u64,
     in_flight: u64,
@@ -39,8 +40,9 @@ struct Summary<'a> {
     damages: usize,
 }
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "consumer",
+    "checkpoint",
     "lines",
     "acknowledged",
     "in flight",
@@ -53,11 +55,11 @@ const HEAD: [&str; 10] = [
 ];
 
 impl Line {
-    fn new(consumer: &str, sums: Sums, repaired: u64, unbalanced: u64) -> Self {
+    fn new(consumer: &str, checkpoint: Option<&str>, sums: Sums, repaired: u64, unbalanced: u64) -> Self {
         let Sums { lines, acknowledged, in_flight, filtered, quarantined, rejected, blank } = sums;
-        let consumer = consumer.to_owned();
         Self {
-            consumer,
+            consumer: consumer.to_owned(),
+            checkpoint: checkpoint.map(str::to_owned),
             lines,
             acknowledged,
             in_flight,
@@ -68,6 +70,23 @@ impl Line {
             repaired,
             unbalanced,
         }
+    }
+
+    /// Adds what became of the lines that the same consumer was given when it was opened another time.
+    fn add(&mut self, other: &Self) {
+        self.lines += other.lines;
+        self.acknowledged += other.acknowledged;
+        self.in_flight += other.in_flight;
+        self.filtered += other.filtered;
+        self.quarantined += other.quarantined;
+        self.rejected += other.rejected;
+        self.blank += other.blank;
+        self.repaired += other.repaired;
+        self.unbalanced += other.unbalanced;
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.consumer, &self.checkpoint) == (&other.consumer, &other.checkpoint)
     }
 
     fn numbers(&self) -> [u64; 9] {
@@ -100,8 +119,12 @@ pub(crate) fn observe(event: &Event) {
     }
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
-        Event::Ended { consumer, sums, repaired, unbalanced } => {
-            seen.consumers.push(Line::new(consumer, *sums, *repaired, *unbalanced));
+        Event::Ended { consumer, checkpoint, sums, repaired, unbalanced } => {
+            let line = Line::new(consumer, checkpoint.as_deref(), *sums, *repaired, *unbalanced);
+            match seen.consumers.iter_mut().find(|other| other.is_of(&line)) {
+                Some(other) => other.add(&line),
+                None => seen.consumers.push(line),
+            }
         }
         Event::SegmentDamaged { segment, line, .. } => _ = seen.damages.insert((segment.clone(), *line)),
         _ => {}
@@ -112,7 +135,7 @@ pub(crate) fn observe(event: &Event) {
 pub(crate) fn print() {
     let Some(format) = ASKED.get() else { return };
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.consumers.sort_by(|a, b| a.consumer.cmp(&b.consumer));
+    seen.consumers.sort_by(|a, b| (&a.consumer, &a.checkpoint).cmp(&(&b.consumer, &b.checkpoint)));
     let text = match format {
         SummaryFormat::Text => table(&seen.consumers, seen.damages.len()),
         SummaryFormat::Json => {
@@ -127,7 +150,8 @@ pub(crate) fn print() {
 fn table(consumers: &[Line], damages: usize) -> String {
     let row = |line: &Line| {
         let numbers = line.numbers().map(|n| n.to_string());
-        std::iter::once(line.consumer.clone()).chain(numbers).collect::<Vec<_>>()
+        let names = [line.consumer.clone(), line.checkpoint.clone().unwrap_or_else(|| "-".to_owned())];
+        names.into_iter().chain(numbers).collect::<Vec<_>>()
     };
     let rows: Vec<Vec<String>> =
         std::iter::once(HEAD.map(str::to_owned).to_vec()).chain(consumers.iter().map(row)).collect();
@@ -136,7 +160,7 @@ fn table(consumers: &[Line], damages: usize) -> String {
     let mut text = String::new();
     for row in &rows {
         let cell = |(column, cell): (usize, &String)| match column {
-            0 => format!("{cell:<width$}", width = widths[0]),
+            0 | 1 => format!("{cell:<width$}", width = widths[column]),
             _ => format!("{cell:>width$}", width = widths[column]),
         };
         text += row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end();
@@ -155,11 +179,13 @@ mod tests {
     #[test]
     fn the_table_is_aligned() {
         let sums = Sums { lines: 12_345, acknowledged: 12_000, filtered: 345, ..Sums::default() };
-        let text = table(&[Line::new("one", sums, 1, 0)], 2);
+        let mut line = Line::new("one", Some("c"), sums, 1, 0);
+        line.add(&Line::new("one", Some("c"), Sums { lines: 1, blank: 1, ..Sums::default() }, 0, 0));
+        let text = table(&[line], 2);
         assert_eq!(
             text,
-            "consumer  lines  acknowledged  in flight  filtered  quarantined  rejected  blank  repaired  unbalanced\n\
-             one       12345         12000          0       345            0         0      0         1           0\n\
+            "consumer  checkpoint  lines  acknowledged  in flight  filtered  quarantined  rejected  blank  repaired  unbalanced\n\
+             one       c           12346         12000          0       345            0         0      1         1           0\n\
              places where a segment was damaged, and records of it may be lost: 2\n"
         );
     }

@@ -122,6 +122,8 @@ pub enum Event {
     Ended {
         /// The consumer.
         consumer: String,
+        /// Its checkpoint, if it has one.
+        checkpoint: Option<String>,
         /// What became of all lines since it was opened.
         sums: Sums,
         /// Records that held invalid UTF-8.

@@ -182,7 +182,8 @@ impl Book {
 
     /// Closes a page of a segment that is wholly dealt with, and checks it.
     fn close(&self, pages: &mut Pages, id: PageId) {
-        let done = pages.open.get(&id).is_some_and(|page| page.ended && page.sums.in_flight == page.abandoned);
+        let done =
+            pages.open.get(&id).is_some_and(|page| page.ended && page.sums.in_flight == page.abandoned);
         if let Some(page) = done.then(|| pages.open.remove(&id)).flatten() {
             pages.closed += page.sums;
             self.check(pages, &page);
@@ -259,6 +260,7 @@ impl Drop for Book {
         }
         self.events.emit(Event::Ended {
             consumer: self.consumer.to_string(),
+            checkpoint: self.noted_in.as_ref().map(|(_, name)| name.as_str().to_owned()),
             sums: pages.closed,
             repaired: pages.repaired,
             unbalanced: pages.unbalanced,

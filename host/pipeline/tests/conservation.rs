@@ -213,7 +213,7 @@ async fn run(world: World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn the_sums_always_add_up(world in worlds()) {

@@ -144,7 +144,12 @@ impl FileStore {
         }
         let mut previous = String::new();
         for suffix in [".prev", ".tmp"] {
-            let problem = match self.read(suffix)? {
+            let read = match self.read(suffix) {
+                // Whatever it is, it is not needed.
+                Err(_) if best.is_some() => continue,
+                read => read?,
+            };
+            let problem = match read {
                 Some(Ok(format)) => {
                     if best.as_ref().is_none_or(|best| format.follows(&best.format)) {
                         best = Some(Newest { format, suffix });
@@ -405,9 +410,14 @@ impl FileStore {
             self.safe = Safe::Previous;
         }
         self.sync_names()?;
+        self.remove_generations(|other| !other.is_of_one_history_with(&newest.format))
+    }
+
+    /// Removes generations before the checkpoint. What is none stays.
+    fn remove_generations(&self, which: impl Fn(&Format) -> bool) -> Result<(), StoreError> {
         for suffix in [".prev", ".tmp"] {
-            if let Some(Ok(other)) = self.read(suffix)?
-                && !other.is_of_one_history_with(&newest.format)
+            if let Ok(Some(Ok(format))) = self.read(suffix)
+                && which(&format)
             {
                 self.remove(suffix)?;
             }
@@ -422,7 +432,7 @@ impl CheckpointStore for FileStore {
         let newest = self.newest()?;
         self.seen = self.stamp();
         let Some(newest) = newest else {
-            [".prev", ".tmp"].into_iter().try_for_each(|suffix| self.remove(suffix))?;
+            self.remove_generations(|_| true)?;
             self.sync_names()?;
             self.write_journal(&HashSet::new())?;
             return Ok(Loaded::Fresh);
