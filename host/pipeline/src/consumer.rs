@@ -394,6 +394,8 @@ impl Consumer {
                 self.pass_over()?;
                 self.place.advance(&item);
                 self.set_aside_to = None;
+                // Of a block that was begun and never gone through.
+                self.aside.clear();
                 self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.restart_segment(segment);
@@ -402,6 +404,8 @@ impl Consumer {
             Item::Vanished { segment } => {
                 self.pass_over()?;
                 self.place.advance(&item);
+                // Of a block that was begun and never gone through.
+                self.aside.clear();
                 self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.forget_segment(segment);

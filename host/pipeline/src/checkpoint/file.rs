@@ -144,6 +144,10 @@ impl FileStore {
         }
         let mut previous = String::new();
         for suffix in [".prev", ".tmp"] {
+            if suffix == ".tmp" && best.as_ref().is_some_and(|best| best.suffix.is_empty()) {
+                // A process that died before it put it in its place may have left it newer.
+                continue;
+            }
             let read = match self.read(suffix) {
                 // Whatever it is, it is not needed.
                 Err(_) if best.is_some() => continue,
@@ -311,6 +315,10 @@ impl FileStore {
         if reach == Reach::Disk && !self.names_are_synced {
             // The disk may know the spare as the checkpoint still.
             self.sync_names()?;
+        }
+        if self.safe == Safe::Current && reach == Reach::Kernel {
+            // In a new file nothing old comes back if what is written is lost: it would pass for the checkpoint.
+            self.remove(".tmp")?;
         }
         self.write(".tmp", &text, reach)?;
         self.names_are_synced = false;
