@@ -9,6 +9,7 @@ mod plugin;
 mod plugin_cache;
 mod quarantine;
 mod readme;
+mod reload;
 mod run;
 mod script;
 mod summary;

@@ -15,6 +15,7 @@ mod plugins;
 mod privileges;
 mod progress;
 mod quarantine;
+mod reload;
 mod run;
 mod script;
 mod signals;

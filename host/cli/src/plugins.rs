@@ -9,20 +9,27 @@ use anyhow::{Context, Result, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
 use tailweir_pipeline::{Sink, SinkProcessor};
-use tailweir_wasm::{Limits, ProcessorPlugin};
+use tailweir_wasm::Limits;
 
 use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
+use crate::reload::{ProcessorSlot, Reloads};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
 /// Loads plug-ins of both kinds, all WebAssembly on one engine.
 pub(crate) struct Engines {
     wasm: WasmEngine,
+    reloads: Reloads,
 }
 
 impl Engines {
     pub(crate) fn new(wasm: WasmEngine) -> Self {
-        Self { wasm }
+        Self { wasm, reloads: Reloads::default() }
+    }
+
+    /// Those of the plug-ins loaded that can be read again.
+    pub(crate) fn into_reloads(self) -> Reloads {
+        self.reloads
     }
 
     /// The filter in a file, which may be a component or a Lua file that returns a function.
@@ -34,14 +41,14 @@ impl Engines {
         if path.extension().is_some_and(|extension| extension == "lua") && !is_binary(path) {
             return self.lua_filter(path, config);
         }
-        Ok(Arc::new(self.wasm.host()?.filter(path, &config, Limits::default())?))
+        Ok(self.reloads.filter(self.wasm.host()?.filter(path, &config, Limits::default())?))
     }
 
     /// The filter that a pipeline names, tried once.
     pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
         match &plugin.engine {
             Engine::Wasm { path, limits, .. } => {
-                Ok(Arc::new(self.wasm.host()?.filter(path, &plugin.config, limits.clone())?))
+                Ok(self.reloads.filter(self.wasm.host()?.filter(path, &plugin.config, limits.clone())?))
             }
             Engine::Lua { path } => self.lua_filter(path, plugin.config.clone()),
         }
@@ -57,12 +64,8 @@ impl Engines {
             ProcessorTable::Plugin(plugin) => match &plugin.engine {
                 Engine::Wasm { path, grants, limits } => {
                     let host = self.wasm.host()?;
-                    ProcessorMaker::Wasm(host.processor(
-                        path,
-                        &plugin.config,
-                        grants.clone(),
-                        limits.clone(),
-                    )?)
+                    let loaded = host.processor(path, &plugin.config, grants.clone(), limits.clone())?;
+                    ProcessorMaker::Wasm(self.reloads.processor(loaded))
                 }
                 Engine::Lua { path } => {
                     expect_lua(path)?;
@@ -128,7 +131,7 @@ impl FilterFactory for LuaFile {
 
 /// Makes a processor on the thread of its consumer.
 pub(crate) enum ProcessorMaker {
-    Wasm(ProcessorPlugin),
+    Wasm(ProcessorSlot),
     Lua(LuaFile),
     Sink(SinkTable),
 }

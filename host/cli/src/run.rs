@@ -24,22 +24,25 @@ use crate::logging::LogEvents;
 use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
 use crate::progress;
 use crate::quarantine;
+use crate::reload::{self, Reloads};
 use crate::signals::Shutdown;
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
 pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
     let closers = Arc::new(Closers::default());
+    let (asker, reload) = reload::channel();
     if !args.check {
         // Before plug-ins are compiled, which takes a while.
         let on_signal = closers.clone();
-        Shutdown::on_signal(move || on_signal.close())?;
+        Shutdown::or_reload(move || on_signal.close(), asker)?;
     }
     let pipeline = config::load(&args.pipeline)?;
-    let plans =
+    let (plans, reloads) =
         prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
+    reload.serve(reloads)?;
     consume_all(&pipeline, plans, &closers, args.once)
 }
 
@@ -56,7 +59,8 @@ pub(crate) fn replay(
     Shutdown::on_signal(move || on_signal.close())?;
     let mut pipeline = config::load(file)?;
     quarantine::only(&mut pipeline, file, directory, name, room.to_owned())?;
-    let plans = prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", file.display()))?;
+    let (plans, _) =
+        prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", file.display()))?;
     consume_all(&pipeline, plans, &closers, true)
 }
 
@@ -96,7 +100,7 @@ struct Plan {
 }
 
 /// Checks all that can be checked without reading a record.
-fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<Vec<Plan>> {
+fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloads)> {
     let tailer = &pipeline.tailer;
     list(&tailer.directory, &tailer.pattern.clone().unwrap_or_default())?;
     access(&tailer.directory, Access::WRITE_OK)
@@ -120,7 +124,8 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<Vec<Plan>> {
         })
     };
     let named = |table| plan(table).with_context(|| format!("consumer `{}`", table.name.get_ref()));
-    pipeline.consumers.iter().map(named).collect()
+    let plans = pipeline.consumers.iter().map(named).collect::<Result<_>>()?;
+    Ok((plans, engines.into_reloads()))
 }
 
 fn source(tailer: &Tailer, once: bool) -> SourceOptions {

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM end the program in good order.
+//! SIGINT and SIGTERM end the program in good order; SIGHUP has plug-ins read again, where there can be some.
 
 use std::process;
 use std::sync::mpsc;
@@ -9,6 +9,8 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
+
+use crate::reload::Asker;
 
 /// How long a batch in progress may take after the first signal; longer than a script gets, which is ended in better order.
 const GRACE: Duration = Duration::from_secs(15);
@@ -21,10 +23,19 @@ impl Shutdown {
     /// Starts listening, on a thread of its own, and calls `then` there at the first signal. A second signal, or the end
     /// of the grace period, ends the process at once: nothing that is not committed counts as done, so that is safe.
     pub(crate) fn on_signal(then: impl FnOnce() + Send + 'static) -> Result<Self> {
+        Self::listen(then, None)
+    }
+
+    /// As [`on_signal`](Self::on_signal), with SIGHUP asking for a reload. From then on that signal does not end the process.
+    pub(crate) fn or_reload(then: impl FnOnce() + Send + 'static, reload: Asker) -> Result<Self> {
+        Self::listen(then, Some(reload))
+    }
+
+    fn listen(then: impl FnOnce() + Send + 'static, reload: Option<Asker>) -> Result<Self> {
         let (asked, answer) = watch::channel(false);
         let (listening, is_listening) = mpsc::channel();
         let listen = async move {
-            let mut signals = match Signals::new() {
+            let mut signals = match Signals::new(reload) {
                 Ok(signals) => signals,
                 Err(e) => return drop(listening.send(Err(e))),
             };
@@ -65,17 +76,34 @@ impl Shutdown {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<(Signal, Asker)>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    fn new(reload: Option<Asker>) -> std::io::Result<Self> {
+        let hangup = |asker| Ok::<_, std::io::Error>((signal(SignalKind::hangup())?, asker));
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: reload.map(hangup).transpose()?,
+        })
     }
 
+    /// The next signal that ends the program.
     async fn next(&mut self) -> &'static str {
+        let Self { interrupt, terminate, hangup } = self;
+        let reloads = async {
+            if let Some((hangup, reload)) = hangup {
+                while hangup.recv().await.is_some() {
+                    reload.ask();
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            () = reloads => unreachable!("it never ends"),
         }
     }
 }

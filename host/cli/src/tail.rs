@@ -16,6 +16,7 @@ use crate::exit::UsageError;
 use crate::logging::LogEvents;
 use crate::plugins::Engines;
 use crate::progress;
+use crate::reload;
 use crate::signals::Shutdown;
 use crate::sinks::StdoutSink;
 
@@ -24,9 +25,16 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     // Before a plug-in is compiled, which takes a while.
     let stop = Arc::new(Stop::default());
     let on_signal = stop.clone();
-    Shutdown::on_signal(move || on_signal.ask())?;
+    let (asker, reload) = reload::channel();
+    // Without a plug-in, a terminal that is closed ends it as it does any program.
+    match &args.filter {
+        Some(_) => Shutdown::or_reload(move || on_signal.ask(), asker)?,
+        None => Shutdown::on_signal(move || on_signal.ask())?,
+    };
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
-    let options = consumer(args, engine)?;
+    let engines = Engines::new(engine.clone());
+    let options = consumer(args, &engines)?;
+    reload.serve(engines.into_reloads())?;
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
     let stdout = StdoutSink::new().context("cannot write to stdout")?;
@@ -73,7 +81,7 @@ impl Stop {
     }
 }
 
-fn consumer(args: &TailArgs, engine: &WasmEngine) -> Result<ConsumerOptions> {
+fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
     let mut options = ConsumerOptions::new(args.checkpoint.as_deref().unwrap_or("default"));
     options.max_batch_size = args.max_batch_size;
     options.max_batch_latency = args.max_batch_latency;
@@ -88,7 +96,7 @@ fn consumer(args: &TailArgs, engine: &WasmEngine) -> Result<ConsumerOptions> {
             }
             None => serde_json::Value::Null,
         };
-        let filter = Engines::new(engine.clone()).filter_file(path, config)?;
+        let filter = engines.filter_file(path, config)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
         options.more_filters = Some(filter);
     }

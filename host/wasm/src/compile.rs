@@ -18,7 +18,7 @@ use crate::cache::{CacheError, Directory};
 pub(crate) struct Key([u8; 32]);
 
 impl Key {
-    fn of(engine: &Engine, component: &[u8]) -> Self {
+    pub(crate) fn of(engine: &Engine, component: &[u8]) -> Self {
         let mut digest = Digesting(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut digest);
         digest.0.update(component);
@@ -70,19 +70,29 @@ impl Compiler {
         Self { cache, directory: OnceLock::new(), compiled: Mutex::default() }
     }
 
-    /// The component in `bytes`, which are the content of the file at `path`.
-    pub(crate) fn compile(&self, engine: &Engine, path: &Path, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let key = Key::of(engine, bytes);
+    /// The component in `bytes`, which are the content of the file at `path` and have this `key`.
+    pub(crate) fn compile(
+        &self,
+        engine: &Engine,
+        path: &Path,
+        key: &Key,
+        bytes: &[u8],
+    ) -> wasmtime::Result<Component> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(component) = compiled.get(&key) {
+        if let Some(component) = compiled.get(key) {
             return Ok(component.clone());
         }
-        let component = match self.cached(engine, path, &key) {
+        let component = match self.cached(engine, path, key) {
             Some(component) => component,
-            None => self.anew(engine, path, &key, bytes)?,
+            None => self.anew(engine, path, key, bytes)?,
         };
-        compiled.insert(key, component.clone());
+        compiled.insert(*key, component.clone());
         Ok(component)
+    }
+
+    /// Lets go of a component, which stays in memory only as long as there are plug-ins made of it.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     fn directory(&self) -> Option<&Directory> {

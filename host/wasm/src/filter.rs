@@ -1,13 +1,14 @@
 //! Filters.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::Arc;
 
 use tailweir_core::{Batch, Filter, FilterError, FilterFactory, Located, Verdict};
 
 use crate::call::{CallError, Timed};
 use crate::instance::{Instance, OnTick, Template, run_now};
-use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
+use crate::load::{Description, Kind, LoadError, LoadErrorKind, Loaded};
 use crate::v0_1::{filter::FilterPlugin as World, handle};
 
 /// A loaded filter. Each filter that it makes is an instance of its own.
@@ -25,6 +26,24 @@ impl FilterPlugin {
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
+    }
+
+    /// Loads what is in its file now, and tries one instance of it, with the same configuration, grants and limits. This one
+    /// goes on as it is. `None` if the file has not changed.
+    ///
+    /// # Errors
+    /// As when it was loaded.
+    pub fn reload(&self) -> Result<Option<Self>, LoadError> {
+        let old = self.template.loaded();
+        let Some(loaded) = old.again(Kind::Filter)? else { return Ok(None) };
+        let new = Self::new(loaded)?;
+        old.host.forget(&old.key);
+        Ok(Some(new))
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.template.loaded().path
     }
 
     /// What the plug-in says about itself.

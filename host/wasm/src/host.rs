@@ -7,12 +7,12 @@ use tailweir_core::EventSink;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Key};
 use crate::filter::FilterPlugin;
 use crate::grants::Grants;
 use crate::inspect::{Inspection, inspect};
 use crate::limits::Limits;
-use crate::load::{Kind, LoadError, Loaded, read};
+use crate::load::{Kind, LoadError, Loaded, Setup};
 use crate::processor::ProcessorPlugin;
 use crate::state::State;
 use crate::tally::{PluginCounts, Tallies, Tally};
@@ -77,8 +77,8 @@ impl Host {
         config: &serde_json::Value,
         limits: Limits,
     ) -> Result<FilterPlugin, LoadError> {
-        let loaded = Loaded::new(self, path, &read(path)?, Kind::Filter, config, Grants::default(), limits)?;
-        FilterPlugin::new(loaded)
+        let setup = Setup::new(config, Grants::default(), limits);
+        FilterPlugin::new(Loaded::new(self, path, Kind::Filter, setup)?)
     }
 
     /// Loads a processor: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -92,8 +92,8 @@ impl Host {
         grants: Grants,
         limits: Limits,
     ) -> Result<ProcessorPlugin, LoadError> {
-        let loaded = Loaded::new(self, path, &read(path)?, Kind::Processor, config, grants, limits)?;
-        ProcessorPlugin::new(loaded)
+        let setup = Setup::new(config, grants, limits);
+        ProcessorPlugin::new(Loaded::new(self, path, Kind::Processor, setup)?)
     }
 
     /// Tells what a plug-in is and what it wants, without configuring it and without granting it anything.
@@ -122,8 +122,13 @@ impl Host {
     }
 
     /// The component in `bytes`, which are the content of the file at `path`.
-    pub(crate) fn compile(&self, path: &Path, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
-        self.compiler.compile(&self.engine, path, bytes)
+    pub(crate) fn compile(&self, path: &Path, key: &Key, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
+        self.compiler.compile(&self.engine, path, key, bytes)
+    }
+
+    /// Lets go of a component that is not in use any more.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.compiler.forget(key);
     }
 
     /// What a guest may import.

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::compile::Key;
 use crate::grants::Grants;
 use crate::host::{Host, Http};
 use crate::instance::{OnTick, Template, run_now};
 use crate::limits::Limits;
 use crate::load::{
-    Description, Kind, LoadError, LoadErrorKind, Loaded, check_interface, component, interface, kind_of, read,
+    Description, Kind, LoadError, LoadErrorKind, Loaded, Setup, check_interface, component, interface,
+    kind_of, read,
 };
 use crate::processor::wait_for;
 use crate::v0_1::{PACKAGE, VERSION, filter::FilterPlugin, processor::ProcessorPlugin};
@@ -37,14 +39,15 @@ pub struct Inspection {
 pub(crate) fn inspect(host: &Arc<Host>, path: &Path, limits: Limits) -> Result<Inspection, LoadError> {
     let failed = |kind| LoadError { path: path.to_owned(), kind };
     let bytes = read(path)?;
-    let component = component(host, path, &bytes).map_err(failed)?;
+    let key = Key::of(host.engine(), &bytes);
+    let component = component(host, path, &key, &bytes).map_err(failed)?;
     let (imports, exports) = interface(host, &component);
     // What is no plug-in of either kind is refused as whatever it is instead.
     let kind = kind_of(&exports).unwrap_or(Kind::Filter);
     let http = check_interface(host, &component, kind).map_err(failed)?;
     // It is asked who it is, which it must answer without any grant.
-    let loaded =
-        Loaded::link(host, path, &component, http, &serde_json::Value::Null, Grants::default(), limits)?;
+    let setup = Setup::new(&serde_json::Value::Null, Grants::default(), limits);
+    let loaded = Loaded::link(host, path, (&key, &component), http, setup)?;
     let description = match kind {
         Kind::Filter => {
             let template = Template::<FilterPlugin>::new(loaded, OnTick::Continue)?;

@@ -10,6 +10,7 @@ use wasmtime::component::types::{ComponentExtern, ComponentItem};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::call::CallError;
+use crate::compile::Key;
 use crate::grants::Grants;
 use crate::host::{Host, Http};
 use crate::limits::Limits;
@@ -178,46 +179,78 @@ pub(crate) struct Loaded {
     pub(crate) limits: Limits,
     /// The file's name without its extension, until the plug-in has said its own.
     pub(crate) stem: Arc<str>,
+    /// Of the file's content.
+    pub(crate) key: Key,
+}
+
+/// What the operator says about a plug-in.
+pub(crate) struct Setup {
+    /// The configuration as JSON text.
+    pub(crate) config: String,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) limits: Limits,
+}
+
+impl Setup {
+    pub(crate) fn new(config: &serde_json::Value, grants: Grants, limits: Limits) -> Self {
+        Self { config: config.to_string(), grants: Arc::new(grants), limits }
+    }
 }
 
 impl Loaded {
-    pub(crate) fn new(
+    pub(crate) fn new(host: &Arc<Host>, path: &Path, kind: Kind, setup: Setup) -> Result<Self, LoadError> {
+        let bytes = read(path)?;
+        let key = Key::of(host.engine(), &bytes);
+        Self::of_bytes(host, path, (&key, &bytes), kind, setup)
+    }
+
+    /// What is in the file now, with the same setup. `None` if that is what was loaded.
+    pub(crate) fn again(&self, kind: Kind) -> Result<Option<Self>, LoadError> {
+        let bytes = read(&self.path)?;
+        let key = Key::of(self.host.engine(), &bytes);
+        if key == self.key {
+            return Ok(None);
+        }
+        let setup =
+            Setup { config: self.config.clone(), grants: self.grants.clone(), limits: self.limits.clone() };
+        Self::of_bytes(&self.host, &self.path, (&key, &bytes), kind, setup).map(Some)
+    }
+
+    fn of_bytes(
         host: &Arc<Host>,
         path: &Path,
-        bytes: &[u8],
+        (key, bytes): (&Key, &[u8]),
         kind: Kind,
-        config: &serde_json::Value,
-        grants: Grants,
-        limits: Limits,
+        setup: Setup,
     ) -> Result<Self, LoadError> {
         let failed = |kind| LoadError { path: path.to_owned(), kind };
-        let component = component(host, path, bytes).map_err(failed)?;
+        let component = component(host, path, key, bytes).map_err(failed)?;
         let http = check_interface(host, &component, kind).map_err(failed)?;
-        if http == Http::Granted && grants.http.is_empty() {
+        if http == Http::Granted && setup.grants.http.is_empty() {
             return Err(failed(LoadErrorKind::MissingGrant));
         }
-        Self::link(host, path, &component, http, config, grants, limits)
+        Self::link(host, path, (key, &component), http, setup)
     }
 
     /// Links a component that was found to fit.
     pub(crate) fn link(
         host: &Arc<Host>,
         path: &Path,
-        component: &Component,
+        (key, component): (&Key, &Component),
         http: Http,
-        config: &serde_json::Value,
-        grants: Grants,
-        limits: Limits,
+        setup: Setup,
     ) -> Result<Self, LoadError> {
+        let Setup { config, grants, limits } = setup;
         let failed = |kind| LoadError { path: path.to_owned(), kind };
         let pre = host.linker(http).and_then(|linker| linker.instantiate_pre(component));
         Ok(Self {
             path: path.to_owned(),
             host: host.clone(),
             pre: pre.map_err(|e| failed(LoadErrorKind::Shape(format!("{e:#}"))))?,
-            config: config.to_string(),
-            grants: Arc::new(grants),
+            config,
+            grants,
             limits,
+            key: *key,
             stem: path.file_stem().unwrap_or_default().to_string_lossy().into(),
         })
     }
@@ -242,9 +275,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 }
 
 /// Compiles a component.
-pub(crate) fn component(host: &Host, path: &Path, bytes: &[u8]) -> Result<Component, LoadErrorKind> {
+pub(crate) fn component(
+    host: &Host,
+    path: &Path,
+    key: &Key,
+    bytes: &[u8],
+) -> Result<Component, LoadErrorKind> {
     check_header(bytes)?;
-    host.compile(path, bytes).map_err(|e| LoadErrorKind::Damaged(e.root_cause().to_string()))
+    host.compile(path, key, bytes).map_err(|e| LoadErrorKind::Damaged(e.root_cause().to_string()))
 }
 
 /// The names of what a component imports, if it asks for something by that, and exports.

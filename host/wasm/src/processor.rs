@@ -2,6 +2,7 @@
 //! and whoever calls it awaits the answer.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::call::{CallError, Timed};
 use crate::instance::{Instance, OnTick, Template};
-use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
+use crate::load::{Description, Kind, LoadError, LoadErrorKind, Loaded};
 use crate::v0_1::{answer, handle, processor::ProcessorPlugin as World};
 
 /// A loaded processor. Each processor that it makes is an instance of its own.
@@ -29,6 +30,24 @@ impl ProcessorPlugin {
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
+    }
+
+    /// Loads what is in its file now, and tries one instance of it, with the same configuration, grants and limits. This one
+    /// goes on as it is. `None` if the file has not changed.
+    ///
+    /// # Errors
+    /// As when it was loaded.
+    pub fn reload(&self) -> Result<Option<Self>, LoadError> {
+        let old = self.template.loaded();
+        let Some(loaded) = old.again(Kind::Processor)? else { return Ok(None) };
+        let new = Self::new(loaded)?;
+        old.host.forget(&old.key);
+        Ok(Some(new))
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.template.loaded().path
     }
 
     /// What the plug-in says about itself.
