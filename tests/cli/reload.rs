@@ -118,7 +118,7 @@ impl Drop for World {
 }
 
 fn record(n: u64) -> String {
-    json!({ "type": "Delivery", "n": n, "egress_pool": if n % 2 == 0 { "a" } else { "b" }, "recipient": "x@example.com" })
+    json!({ "type": "Delivery", "n": n, "egress_pool": if n.is_multiple_of(2) { "a" } else { "b" }, "recipient": "x@example.com" })
         .to_string()
 }
 
@@ -127,7 +127,7 @@ fn lines(numbers: impl Iterator<Item = u64>) -> String {
 }
 
 fn of_pool(n: &u64) -> bool {
-    n % 2 == 0
+    n.is_multiple_of(2)
 }
 
 /// Files that are no such plug-in, and what is said of each.
