@@ -12,9 +12,13 @@ pub enum Misdeed {
     /// Panics on the batches that hold a record with `"poison":true`.
     PanicOnPoison,
     /// Panics on its `call`th call, counted from 1.
-    PanicAt { call: u64 },
+    PanicAt {
+        call: u64,
+    },
     /// Panics on the `record`th record that it is given, counted from 1.
-    PanicAtRecord { record: u64 },
+    PanicAtRecord {
+        record: u64,
+    },
     /// Executes an instruction that no host can go on from.
     Trap,
     Loop,
@@ -23,11 +27,16 @@ pub enum Misdeed {
     /// Takes memory until there is no more.
     Eat,
     /// Takes `bytes` of memory at each call and keeps them.
-    Grow { bytes: usize },
+    Grow {
+        bytes: usize,
+    },
     /// Calls itself until there is no more stack.
     Recurse,
     /// Logs `lines` lines of `bytes` bytes.
-    Flood { lines: u32, bytes: usize },
+    Flood {
+        lines: u32,
+        bytes: usize,
+    },
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);

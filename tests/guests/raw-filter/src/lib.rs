@@ -47,12 +47,8 @@ mod guest {
         let version = "0.1.0";
         // SAFETY: there is one thread, and the host reads it before the next call.
         unsafe {
-            DESCRIPTION = [
-                name.as_ptr() as usize, name.len(),
-                version.as_ptr() as usize, version.len(),
-                0, 0,
-                0, 0,
-            ];
+            DESCRIPTION =
+                [name.as_ptr() as usize, name.len(), version.as_ptr() as usize, version.len(), 0, 0, 0, 0];
             &raw const DESCRIPTION
         }
     }
