@@ -12,6 +12,7 @@ mod readme;
 mod reload;
 mod run;
 mod script;
+mod security;
 mod summary;
 mod tail;
 mod usage;

@@ -19,7 +19,7 @@ impl std::error::Error for UsageError {}
 
 /// Says what went wrong and gives the exit code for it.
 pub(crate) fn report(error: &Error) -> ExitCode {
-    eprint!("{}", describe(error));
+    eprint!("{}", crate::secrets::cross_out(&describe(error)));
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 

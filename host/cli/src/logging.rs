@@ -2,11 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use rustix::fs::OFlags;
 use tailweir_core::{Event, EventSink};
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,6 +19,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::args::{DiagFormat, LogArgs, LogFormat, ScriptOptions};
 use crate::exit::UsageError;
+use crate::secrets::Discreet;
 
 const DEFAULT: &str = "warn";
 
@@ -94,9 +97,9 @@ struct Destination {
     terminal: bool,
 }
 
-/// Stderr, with the progress bar out of the way of each line.
+/// Stderr, with the progress bar out of the way of each line, and no secret in it.
 fn stderr() -> Destination {
-    let writer = || crate::progress::AroundBar(io::stderr());
+    let writer = || Discreet(crate::progress::AroundBar(io::stderr()));
     Destination { writer: BoxMakeWriter::new(writer), terminal: io::stderr().is_terminal() }
 }
 
@@ -111,10 +114,9 @@ impl HourlyFiles {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let files = Self { directory: directory.to_owned(), current: Arc::default() };
-        files
-            .make_writer()
-            .write_all(b"")
-            .with_context(|| format!("cannot write to {}", directory.display()))?;
+        // Opens the file, so that one that cannot be used is said now: later there is no log to say it in.
+        let opened = files.make_writer().write(b"").map(drop);
+        opened.with_context(|| format!("cannot write to {}", directory.display()))?;
         Ok(files)
     }
 }
@@ -125,6 +127,14 @@ impl<'a> MakeWriter<'a> for HourlyFiles {
     fn make_writer(&'a self) -> HourlyFile {
         HourlyFile { directory: self.directory.clone(), current: self.current.clone() }
     }
+}
+
+/// How files are opened that may tell about mail: nobody but owner and group reads them, and a link of that name is not
+/// followed.
+fn own_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o640).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 struct HourlyFile {
@@ -139,7 +149,7 @@ impl Write for HourlyFile {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = current.as_ref().is_none_or(|(open, _)| *open != name);
         if stale {
-            let file = OpenOptions::new().create(true).append(true).open(self.directory.join(&name))?;
+            let file = own_file().create(true).append(true).open(self.directory.join(&name))?;
             *current = Some((name, file));
         }
         let (_, file) = current.as_mut().expect("just opened");

@@ -18,6 +18,7 @@ mod quarantine;
 mod reload;
 mod run;
 mod script;
+mod secrets;
 mod signals;
 mod sinks;
 mod status;

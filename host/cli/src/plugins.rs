@@ -48,9 +48,9 @@ impl Engines {
     pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
         match &plugin.engine {
             Engine::Wasm { path, limits, .. } => {
-                Ok(self.reloads.filter(self.wasm.host()?.filter(path, &plugin.config, limits.clone())?))
+                Ok(self.reloads.filter(self.wasm.host()?.filter(path, &plugin.config()?, limits.clone())?))
             }
-            Engine::Lua { path } => self.lua_filter(path, plugin.config.clone()),
+            Engine::Lua { path } => self.lua_filter(path, plugin.config()?),
         }
     }
 
@@ -64,16 +64,13 @@ impl Engines {
             ProcessorTable::Plugin(plugin) => match &plugin.engine {
                 Engine::Wasm { path, grants, limits } => {
                     let host = self.wasm.host()?;
-                    let loaded = host.processor(path, &plugin.config, grants.clone(), limits.clone())?;
+                    let loaded = host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
                     ProcessorMaker::Wasm(self.reloads.processor(loaded))
                 }
                 Engine::Lua { path } => {
                     expect_lua(path)?;
-                    let file = LuaFile {
-                        path: path.clone(),
-                        config: plugin.config.clone(),
-                        engine: self.wasm.clone(),
-                    };
+                    let file =
+                        LuaFile { path: path.clone(), config: plugin.config()?, engine: self.wasm.clone() };
                     file.processor()?;
                     ProcessorMaker::Lua(file)
                 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::process::geteuid;
 use tailweir_core::{Identity, SegmentName};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -178,6 +179,9 @@ impl Directory {
     }
 
     /// Opens `name` if it is a regular file. Never blocks on a FIFO or a device.
+    ///
+    /// A link is followed if we or root made it, or if who made it owns what it leads to: nobody who can write to the
+    /// directory gets at files that only we can read.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<Opened> {
         let stat = match self.stat(name) {
             Ok(stat) => stat,
@@ -190,19 +194,39 @@ impl Directory {
         if let Some(other) = kind_of(FileType::from_raw_mode(stat.st_mode)) {
             return Ok(Opened::Other(other));
         }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
+        // Held by a descriptor of its own, so that what is checked is what is followed.
+        let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = match rustix::fs::openat(&self.fd, name, handle, Mode::empty()) {
+            Ok(fd) => Some(fd).filter(is_link),
             Err(rustix::io::Errno::NOENT) => return Ok(Opened::Missing),
             Err(e) => return Err(e.into()),
         };
-        // It may have been swapped between the two calls.
-        if file.metadata()?.is_file() {
-            Ok(Opened::File(file))
-        } else {
-            Ok(Opened::Other("not a regular file"))
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = match &link {
+            None => rustix::fs::openat(&self.fd, name, flags | OFlags::NOFOLLOW, Mode::empty()),
+            Some(link) => rustix::fs::readlinkat(link, "", Vec::new())
+                .and_then(|target| rustix::fs::openat(&self.fd, &target, flags, Mode::empty())),
+        };
+        let file = match opened {
+            Ok(fd) => File::from(fd),
+            // The second: a link has just taken the name, and is looked at next time.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => return Ok(Opened::Missing),
+            Err(e) => return Err(e.into()),
+        };
+        let metadata = file.metadata()?;
+        if let Some(link) = link {
+            let made_by = rustix::fs::fstat(&link)?.st_uid;
+            if made_by != geteuid().as_raw() && made_by != 0 && made_by != metadata.uid() {
+                return Ok(Opened::Other("a link that one user made to a file of another"));
+            }
         }
+        // It may have been swapped between the calls.
+        if metadata.is_file() { Ok(Opened::File(file)) } else { Ok(Opened::Other("not a regular file")) }
     }
+}
+
+fn is_link(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 /// `None` for a regular file; else what it is.

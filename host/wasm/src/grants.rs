@@ -52,13 +52,21 @@ impl Origin {
         let authority = uri.authority()?.as_str();
         Self::parse(&format!("{}://{authority}", uri.scheme_str()?)).ok()
     }
+
+    pub(crate) fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The host, with the port unless it is the scheme's own.
+    pub(crate) fn authority(&self) -> String {
+        let standard = if self.scheme == "https" { 443 } else { 80 };
+        if self.port == standard { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let standard = if self.scheme == "https" { 443 } else { 80 };
-        write!(f, "{}://{}", self.scheme, self.host)?;
-        if self.port == standard { Ok(()) } else { write!(f, ":{}", self.port) }
+        write!(f, "{}://{}", self.scheme, self.authority())
     }
 }
 
@@ -99,6 +107,40 @@ mod tests {
         assert_eq!(check("http://a.example:443/").as_deref(), Some("http://a.example:443"));
         assert_eq!(check("http://granted.example@evil.example/"), None);
         assert_eq!(check("/b"), None);
+    }
+
+    #[test]
+    fn what_looks_like_a_granted_origin_is_another() {
+        let granted = Origin::parse("https://hooks.example.com").unwrap();
+        let same = |uri: &str| uri.parse().is_ok_and(|uri| Origin::of(&uri) == Some(granted.clone()));
+        for uri in [
+            "https://hooks.example.com/a",
+            "HTTPS://HOOKS.example.COM:443",
+            "https://hooks.example.com?x=@evil",
+        ] {
+            assert!(same(uri), "{uri}");
+        }
+        for uri in [
+            "http://hooks.example.com/",
+            "https://hooks.example.com:80/",
+            "https://hooks.example.com:4430/",
+            "https://hooks.example.com./",
+            "https://hooks.example.com.evil.example/",
+            "https://evil-hooks.example.com/",
+            "https://hooks.example.com@evil.example/",
+            "https://hooks.example.com:443@evil.example/",
+            "https://evil@hooks.example.com/",
+            "https://evil.example/#@hooks.example.com",
+            "https://evil.example?https://hooks.example.com",
+            "https://hooks.example.com\\@evil.example/",
+            "https://[::ffff:93.184.216.34]/",
+            "ftp://hooks.example.com/",
+        ] {
+            assert!(!same(uri), "{uri}");
+        }
+        // One address, however it is written.
+        let loopback = Origin::parse("http://[::1]:81").unwrap();
+        assert_eq!(Origin::of(&"http://[0:0::1]:81/".parse().unwrap()), Some(loopback));
     }
 
     #[test]

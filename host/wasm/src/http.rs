@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::{Request, Response};
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Response, Uri};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
 use crate::grants::{Grants, Origin};
@@ -20,8 +21,15 @@ type Receiving = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sending = Box<dyn Future<Output = Result<(Response<WasiBody>, Receiving), Error>> + Send>;
 
 impl Gate {
-    fn admits(&self, request: &Request<WasiBody>) -> bool {
-        Origin::of(request.uri()).is_some_and(|origin| self.grants.http.contains(&origin))
+    /// The request if it goes to a granted origin, addressed in the words of the grant: who resolves and connects must not
+    /// read the guest's words in another way than they were read here.
+    fn admit(&self, mut request: Request<WasiBody>) -> Option<Request<WasiBody>> {
+        let origin = Origin::of(request.uri()).filter(|origin| self.grants.http.contains(origin))?;
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let uri = Uri::builder().scheme(origin.scheme()).authority(origin.authority()).path_and_query(path);
+        *request.uri_mut() = uri.build().ok()?;
+        request.headers_mut().insert(HOST, HeaderValue::from_str(&origin.authority()).ok()?);
+        Some(request)
     }
 }
 
@@ -32,9 +40,9 @@ impl WasiHttpHooks for Gate {
         options: Option<RequestOptions>,
         _response_error: Receiving,
     ) -> Sending {
-        if !self.admits(&request) {
+        let Some(request) = self.admit(request) else {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
-        }
+        };
         let asked = options.unwrap_or_default();
         let cap = |timeout: Option<Duration>| Some(timeout.map_or(self.timeout, |t| t.min(self.timeout)));
         let options = RequestOptions {
@@ -46,5 +54,30 @@ impl WasiHttpHooks for Gate {
             let (response, receiving) = default_send_request(request, Some(options)).await?;
             Ok((response.map(BodyExt::boxed_unsync), Box::new(receiving) as Receiving))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+
+    #[test]
+    fn a_request_is_addressed_in_the_words_of_the_grant() {
+        let grants = Grants { http: vec![Origin::parse("http://127.0.0.1:8080").unwrap()] };
+        let gate = Gate { grants: Arc::new(grants), timeout: Duration::from_secs(1) };
+        let sent = |uri: &str| {
+            let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let request = Request::get(uri).header(HOST, "evil.example").body(body).unwrap();
+            let request = gate.admit(request)?;
+            Some((request.uri().to_string(), request.headers()[HOST].to_str().unwrap().to_owned()))
+        };
+        let expected = Some(("http://127.0.0.1:8080/a?b".to_owned(), "127.0.0.1:8080".to_owned()));
+        assert_eq!(sent("http://127.0.0.1:8080/a?b"), expected);
+        // The system's resolver takes these for other addresses than the grant's parser, or for none.
+        assert_eq!(sent("http://0x7f.1:8080/a?b"), expected);
+        assert_eq!(sent("http://127.1:8080/a?b"), expected);
+        assert_eq!(sent("http://127.0.0.1:8081/a?b"), None);
+        assert_eq!(sent("http://127.0.0.1/a?b"), None);
     }
 }

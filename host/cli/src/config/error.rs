@@ -36,8 +36,16 @@ impl ConfigError {
     }
 }
 
-/// The parser's message, with the nearest valid name instead of a list of all.
+/// The parser's message, with the nearest valid name instead of a list of all, and without a text that has another type
+/// than it should: it may be a secret.
 pub(crate) fn in_our_words(message: &str) -> String {
+    for start in ["invalid type: string ", "invalid value: string "] {
+        if let Some(rest) = message.strip_prefix(start)
+            && let Some((_, expected)) = rest.rsplit_once("\", expected ")
+        {
+            return format!("{}, expected {expected}", start.trim_end());
+        }
+    }
     if let Some(field) = message.strip_prefix("missing field ") {
         return format!("missing option {field}");
     }
@@ -58,4 +66,17 @@ pub(super) fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     let alike = |valid: &str| strsim::jaro_winkler(name, valid);
     let best = valid.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
     (alike(best) >= 0.75).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_the_wrong_type_is_not_shown() {
+        let error = toml::from_str::<toml::Table>("a = 1").unwrap().try_into::<Vec<u8>>().unwrap_err();
+        assert_eq!(in_our_words(error.message()), "invalid type: map, expected a sequence");
+        let message = "invalid type: string \"Bearer \", expected x\", expected a map";
+        assert_eq!(in_our_words(message), "invalid type: string, expected a map");
+    }
 }

@@ -8,6 +8,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use serde::Deserialize;
 use tailweir_pipeline::{
     Backoff, CheckpointName, CheckpointSync, OnCrash, OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
@@ -18,6 +19,7 @@ use toml::Spanned;
 
 use crate::sinks::{FileOptions, HttpOptions};
 pub(crate) use error::{ConfigError, in_our_words};
+use values::Secrets;
 pub(crate) use values::{Period, Text};
 
 /// A pipeline file.
@@ -98,7 +100,8 @@ impl ConsumerTable {
 #[serde(try_from = "PluginTable", bound = "Use: PluginUse")]
 pub(crate) struct Plugin<Use> {
     pub(crate) engine: Engine,
-    pub(crate) config: serde_json::Value,
+    config: serde_json::Value,
+    secrets: Secrets,
     used_for: std::marker::PhantomData<Use>,
 }
 
@@ -134,6 +137,7 @@ struct PluginTable {
     wasm: Option<PathBuf>,
     lua: Option<PathBuf>,
     config: Option<toml::Value>,
+    secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,
 }
@@ -166,7 +170,12 @@ impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
             }
             None => serde_json::Value::Null,
         };
-        Ok(Self { engine, config, used_for: std::marker::PhantomData })
+        Ok(Self {
+            engine,
+            config,
+            secrets: table.secrets.unwrap_or_default(),
+            used_for: std::marker::PhantomData,
+        })
     }
 }
 
@@ -184,6 +193,7 @@ struct ProcessorFields {
     wasm: Option<PathBuf>,
     lua: Option<PathBuf>,
     config: Option<toml::Value>,
+    secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,
     stdout: Option<Nothing>,
@@ -199,16 +209,16 @@ impl TryFrom<ProcessorFields> for ProcessorTable {
     type Error = String;
 
     fn try_from(table: ProcessorFields) -> Result<Self, String> {
-        let ProcessorFields { wasm, lua, config, grants, limits, stdout, file, http } = table;
+        let ProcessorFields { wasm, lua, config, secrets, grants, limits, stdout, file, http } = table;
         let given = [wasm.is_some(), lua.is_some(), stdout.is_some(), file.is_some(), http.is_some()];
         if given.iter().filter(|given| **given).count() != 1 {
             return Err("give one of `wasm`, `lua`, `stdout`, `file` and `http`".to_owned());
         }
         if wasm.is_some() || lua.is_some() {
-            return Ok(Self::Plugin(PluginTable { wasm, lua, config, grants, limits }.try_into()?));
+            return Ok(Self::Plugin(PluginTable { wasm, lua, config, secrets, grants, limits }.try_into()?));
         }
-        if config.is_some() || grants.is_some() || limits.is_some() {
-            return Err("`config`, `grants` and `limits` are for `wasm` and `lua`".to_owned());
+        if config.is_some() || secrets.is_some() || grants.is_some() || limits.is_some() {
+            return Err("`config`, `secrets`, `grants` and `limits` are for `wasm` and `lua`".to_owned());
         }
         Ok(Self::BuiltIn(match (file, http) {
             (Some(file), _) => SinkTable::File(file),
@@ -355,9 +365,9 @@ impl Pipeline {
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let consumers = self.consumers.iter_mut().flat_map(|consumer| {
-            let filter = consumer.filter.as_mut().map(Plugin::path_mut);
+            let filter = consumer.filter.as_mut().map(Plugin::paths_mut).unwrap_or_default();
             let processor = match &mut consumer.processor {
-                ProcessorTable::Plugin(plugin) => vec![plugin.path_mut()],
+                ProcessorTable::Plugin(plugin) => plugin.paths_mut(),
                 ProcessorTable::BuiltIn(sink) => sink.paths_mut(),
             };
             let sink = consumer.sink.iter_mut().flat_map(SinkTable::paths_mut);
@@ -375,10 +385,21 @@ impl<Use> Plugin<Use> {
         }
     }
 
-    fn path_mut(&mut self) -> &mut PathBuf {
+    /// Its configuration, with its secrets, which are read now.
+    pub(crate) fn config(&self) -> anyhow::Result<serde_json::Value> {
+        let mut config = self.config.clone();
+        let added = self.secrets.add_to(&mut config);
+        added.with_context(|| format!("secrets of {}", self.path().display()))?;
+        Ok(config)
+    }
+
+    /// The plug-in, and the files that its secrets are read from.
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = self.secrets.paths_mut();
         match &mut self.engine {
-            Engine::Wasm { path, .. } | Engine::Lua { path } => path,
+            Engine::Wasm { path, .. } | Engine::Lua { path } => paths.push(path),
         }
+        paths
     }
 }
 
@@ -409,7 +430,7 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_line_and_a_remedy() {
         check("patern = '*'", "p.toml:3: unknown option `patern`; did you mean `pattern`?");
-        check("follow = 'yes'", "p.toml:3: invalid type: string \"yes\", expected a boolean");
+        check("follow = 'yes'", "p.toml:3: invalid type: string, expected a boolean");
         check("ordering = 'stric'", "p.toml:3: `stric` is none of `name`, `strict`; did you mean `strict`?");
         check(
             "poll_watcher = '5'",

@@ -1,10 +1,12 @@
 //! Values of the pipeline file that are more than TOML's own types. They are checked while the file is read, so that a
 //! mistake is reported with its line.
 
+use std::collections::BTreeMap;
+use std::env::VarError;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::de::{Deserialize, Deserializer, Error};
 use tailweir_pipeline::{CheckpointSync, OnMalformed, Then, WhenFull};
 use tailweir_segments::{Ordering, Pattern};
@@ -57,36 +59,119 @@ impl std::fmt::Debug for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = toml::Value::deserialize(deserializer)?;
-        let only = |table: &toml::Table| match table.iter().next() {
-            Some((key, toml::Value::String(text))) if table.len() == 1 => Some((key.clone(), text.clone())),
+        let text = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Some(Self::Plain(text)),
+            toml::Value::Table(table) => Self::elsewhere(&table),
             _ => None,
         };
-        match &value {
-            toml::Value::String(text) => return Ok(Self::Plain(text.clone())),
-            toml::Value::Table(table) => match only(table) {
-                Some((key, name)) if key == "env" => return Ok(Self::Env(name)),
-                Some((key, path)) if key == "file" => return Ok(Self::File(path.into())),
-                _ => {}
-            },
-            _ => {}
-        }
-        Err(Error::custom("expected a text, { env = \"NAME\" } or { file = \"PATH\" }"))
+        text.ok_or_else(|| Error::custom("expected a text, { env = \"NAME\" } or { file = \"PATH\" }"))
     }
 }
 
 impl Text {
-    /// The text. What comes from a file lacks the line break at its end.
+    /// `{ env = … }` or `{ file = … }`.
+    fn elsewhere(table: &toml::Table) -> Option<Self> {
+        match table.iter().next() {
+            Some((key, toml::Value::String(place))) if table.len() == 1 => match key.as_str() {
+                "env" => Some(Self::Env(place.clone())),
+                "file" => Some(Self::File(place.into())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The text. What comes from a file lacks the line break at its end. What comes from a file or the environment is taken
+    /// for a secret and not logged.
     pub(crate) fn read(&self) -> Result<String> {
-        match self {
-            Self::Plain(text) => Ok(text.clone()),
-            Self::Env(name) => std::env::var(name).with_context(|| format!("environment variable {name}")),
+        let text = match self {
+            Self::Plain(text) => return Ok(text.clone()),
+            // The system's error would show a variable that is no text.
+            Self::Env(name) => match std::env::var(name) {
+                Ok(text) => text,
+                Err(VarError::NotPresent) => bail!("environment variable {name} is not set"),
+                Err(VarError::NotUnicode(_)) => bail!("environment variable {name} is not UTF-8"),
+            },
             Self::File(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read {}", path.display()))?;
-                Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+        };
+        crate::secrets::keep(&text);
+        Ok(text)
+    }
+}
+
+/// The table `secrets` of a plug-in: it has the shape of its `config`, and each text in it is kept elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secrets(BTreeMap<String, Secret>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Secret {
+    Text(Text),
+    Table(Secrets),
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&toml::Table::deserialize(deserializer)?).map_err(Error::custom)
+    }
+}
+
+impl Secrets {
+    fn new(table: &toml::Table) -> Result<Self, String> {
+        let secret = |(key, value): (&String, &toml::Value)| {
+            let secret = match value {
+                toml::Value::Table(table) => match Text::elsewhere(table) {
+                    Some(text) => Secret::Text(text),
+                    None => Secret::Table(Self::new(table)?),
+                },
+                // It may be a secret that stands in the wrong place: it is not shown.
+                _ => {
+                    return Err(format!(
+                        "`{key}` in `secrets` must be {{ env = \"NAME\" }} or {{ file = \"PATH\" }}; what is no secret \
+                         belongs in `config`"
+                    ));
+                }
+            };
+            Ok((key.clone(), secret))
+        };
+        table.iter().map(secret).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The files that texts are read from.
+    pub(crate) fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let secrets = self.0.values_mut();
+        let paths = secrets.flat_map(|secret| match secret {
+            Secret::Text(Text::File(path)) => vec![path],
+            Secret::Text(Text::Plain(_) | Text::Env(_)) => Vec::new(),
+            Secret::Table(table) => table.paths_mut(),
+        });
+        paths.collect()
+    }
+
+    /// Reads them and adds them to `config`.
+    pub(crate) fn add_to(&self, config: &mut serde_json::Value) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        if config.is_null() {
+            *config = serde_json::Value::Object(serde_json::Map::new());
+        }
+        let config = config.as_object_mut().context("`config` must be a table to take secrets")?;
+        for (key, secret) in &self.0 {
+            match secret {
+                Secret::Text(_) if config.contains_key(key) => bail!("`config` has `{key}` already"),
+                Secret::Text(text) => {
+                    config.insert(key.clone(), text.read().with_context(|| key.clone())?.into());
+                }
+                Secret::Table(table) => table
+                    .add_to(config.entry(key).or_insert(serde_json::Value::Null))
+                    .with_context(|| key.clone())?,
             }
         }
+        Ok(())
     }
 }
 
@@ -187,11 +272,28 @@ mod tests {
         let text = read(&format!("t = {{ file = '{}' }}", file.path().display())).unwrap();
         assert_eq!(text.read().unwrap(), "from a file");
         let missing = read("t = { env = 'TAILWEIR_TEST_NOT_SET' }").unwrap().read().unwrap_err();
-        assert_eq!(
-            format!("{missing:#}"),
-            "environment variable TAILWEIR_TEST_NOT_SET: environment variable not found"
-        );
+        assert_eq!(format!("{missing:#}"), "environment variable TAILWEIR_TEST_NOT_SET is not set");
         assert!(read("t = { en = 'x' }").is_err());
         assert!(!format!("{:?}", read("t = 'secret'").unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn secrets_are_added_where_the_configuration_has_room_for_them() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "Bearer x\n").unwrap();
+        let text = format!("h = {{ a = {{ file = '{}' }} }}", file.path().display());
+        let secrets: Secrets = toml::from_str(&text).unwrap();
+        let added = |mut config: serde_json::Value| match secrets.add_to(&mut config) {
+            Ok(()) => config.to_string(),
+            Err(e) => format!("{e:#}"),
+        };
+        assert_eq!(added(serde_json::json!(null)), r#"{"h":{"a":"Bearer x"}}"#);
+        assert_eq!(added(serde_json::json!({"h": {"b": "c"}})), r#"{"h":{"b":"c","a":"Bearer x"}}"#);
+        assert_eq!(added(serde_json::json!({"h": {"a": "c"}})), "h: `config` has `a` already");
+        assert_eq!(added(serde_json::json!({"h": 1})), "h: `config` must be a table to take secrets");
+        let error = toml::from_str::<Secrets>("a = { b = 'hidden' }").unwrap_err();
+        assert!(
+            error.message().starts_with("`b` in `secrets` must be {") && !error.message().contains("hidden")
+        );
     }
 }

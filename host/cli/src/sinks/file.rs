@@ -1,10 +1,15 @@
 //! Records as lines in a file.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde::Deserialize;
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 use tracing::warn;
@@ -39,12 +44,12 @@ impl FileSink {
 
     /// Whether the file can be appended to. Leaves no new file behind.
     pub(crate) fn check(&self) -> io::Result<()> {
-        let existed = self.options.path.exists();
-        OpenOptions::new().append(true).create(true).open(&self.options.path)?;
-        if !existed {
-            std::fs::remove_file(&self.options.path)?;
+        let place = place(&self.options.path)?;
+        match own(&place).create_new(true).open(&place.path) {
+            Ok(_) => std::fs::remove_file(&place.path),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => own(&place).open(&place.path).map(drop),
+            Err(e) => Err(e),
         }
-        Ok(())
     }
 
     fn write(&mut self, lines: Vec<&[u8]>) -> io::Result<()> {
@@ -78,9 +83,49 @@ impl FileSink {
     }
 }
 
+/// A path, and whether it has come from a link.
+struct Place {
+    path: PathBuf,
+    is_target: bool,
+}
+
+/// Where a path leads: a link is followed if it is the operator's own, made by this user or by root (`/dev/stdout` is one).
+/// Whoever else can write to the folder shall not choose the file that is written to.
+fn place(path: &Path) -> io::Result<Place> {
+    let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = match rustix::fs::open(path, handle, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(Place { path: path.to_owned(), is_target: false }),
+        Err(e) => return Err(e.into()),
+    };
+    let stat = rustix::fs::fstat(&link)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        return Ok(Place { path: path.to_owned(), is_target: false });
+    }
+    if stat.st_uid != geteuid().as_raw() && stat.st_uid != 0 {
+        let why = "it is a symbolic link that another user made, and is not followed; name the file itself";
+        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    }
+    // Read from the link that was looked at; it may have been replaced.
+    let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+    let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+    Ok(Place { path: path.parent().unwrap_or(Path::new("")).join(target), is_target: true })
+}
+
+/// How it is opened: records are mail data, so if it is made, only owner and group may read it.
+fn own(place: &Place) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o640);
+    if !place.is_target {
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options
+}
+
 /// Opens for appending; a last line that lacks its end, left by a crash, gets it.
-fn open(path: &PathBuf) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+fn open(path: &Path) -> io::Result<File> {
+    let place = place(path)?;
+    let mut file = own(&place).read(true).create(true).open(&place.path)?;
     if file.metadata()?.is_file() && file.metadata()?.len() > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
@@ -126,6 +171,20 @@ mod tests {
     fn a_device_takes_records_too() {
         let mut sink = FileSink::new(FileOptions { path: "/dev/null".into(), sync: true });
         sink.write(vec![b"1\n"]).unwrap();
+    }
+
+    #[test]
+    fn a_link_of_ours_is_followed_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, target) = (directory.path().join("link"), directory.path().join("target"));
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        let mut sink = FileSink::new(FileOptions { path: link.clone(), sync: true });
+        sink.check().unwrap();
+        assert!(link.is_symlink() && !target.exists());
+        sink.write(vec![b"1\n"]).unwrap();
+        sink.write(vec![b"2\n"]).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "1\n2\n");
+        assert_eq!(std::fs::metadata(&target).unwrap().mode() & 0o027, 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
 use crate::CheckpointName;
+use crate::files::{explain, only_name, private, regular};
 
 /// A held lock. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -40,12 +41,14 @@ impl Lock {
     pub(crate) fn take(directory: &Path, name: &CheckpointName) -> Result<Self, LockError> {
         let path = path(directory, name);
         let io = |what, source| LockError::Store(StoreError::Io { what, path: path.clone(), source });
-        let mut file = crate::files::private()
+        let mut file = private()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
+            .map_err(explain)
+            .and_then(|file| regular(&file).and_then(|meta| only_name(&meta)).map(|()| file))
             .map_err(|e| io("open", e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -63,7 +66,7 @@ impl Lock {
 
 /// The process that holds the lock of a checkpoint, if one does.
 pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> Option<u32> {
-    let mut file = File::open(path(directory, name)).ok()?;
+    let mut file = private().read(true).open(path(directory, name)).ok()?;
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => None,
         Err(_) => pid_in(&mut file),

@@ -10,14 +10,15 @@ use std::fmt::Debug;
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
 
-pub(crate) use directory::{Directory, private};
+pub(crate) use directory::{Directory, explain, only_name, private, regular};
 
 /// The files of one directory, by their names in it.
 pub(crate) trait Files: Debug + Send + Sync {
     /// The directory's path as it is now, for people and for KumoMTA.
     fn path(&self) -> PathBuf;
 
-    /// Opens a file. No symbolic link is followed.
+    /// Opens a file. No symbolic link is followed. What is no file, and for adding to it also what has a second name or is
+    /// somebody else's, is an error; for writing it anew, it is removed.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn OpenFile>>;
 
     /// A file's content.
