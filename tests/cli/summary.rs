@@ -47,6 +47,26 @@ fn tail_tells_what_became_of_all_lines() {
 }
 
 #[test]
+fn each_segment_is_told_of_when_it_is_dealt_with() {
+    let segments = segments();
+    let ended = tail(&segments).args("--checkpoint c --summary=segments").run();
+    let lines: Vec<Value> = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let (all, each) = lines.split_last().unwrap();
+    assert_eq!(all["summary"][0], row("c", Some("c"), 1, 0));
+    assert_eq!(each.len(), 3, "{lines:?}");
+    let last = each.iter().find(|line| line["segment"] == "20990101-000000.0").unwrap();
+    let expected = json!({
+        "consumer": "c", "checkpoint": "c", "segment": "20990101-000000.0", "lines": 4, "acknowledged": 0, "in_flight": 0,
+        "filtered": 2, "quarantined": 1, "rejected": 0, "blank": 1
+    });
+    assert_eq!(*last, expected);
+    for term in ["lines", "acknowledged", "filtered", "quarantined", "blank"] {
+        let sum: u64 = each.iter().map(|line| line[term].as_u64().unwrap()).sum();
+        assert_eq!(sum, all["summary"][0][term], "{term}");
+    }
+}
+
+#[test]
 fn pipelines_and_scripts_tell_it_of_each_consumer() {
     let segments = segments();
     let consumer = |name: &str| {

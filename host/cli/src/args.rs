@@ -99,7 +99,8 @@ pub(crate) struct ScriptOptions {
 /// What is told in the end.
 #[derive(Debug, Default, Args)]
 pub(crate) struct SummaryArgs {
-    /// In the end, print to stderr what became of all lines: a table, or with `=json` one line of JSON
+    /// In the end, print to stderr what became of all lines: a table, or with `=json` one line of JSON; with `=segments` also
+    /// a line of JSON for each segment, once it is dealt with
     #[arg(
         id = "summary",
         long = "summary",
@@ -115,6 +116,7 @@ pub(crate) struct SummaryArgs {
 pub(crate) enum SummaryFormat {
     Text,
     Json,
+    Segments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -212,6 +212,9 @@ impl EventSink for LogEvents {
             Event::Unbalanced { consumer, segment, sums, problem } => {
                 error!(target: TARGET, consumer, %segment, "what became of the lines does not add up: {sums}; {problem}");
             }
+            Event::Accounted { consumer, segment, sums, .. } => {
+                debug!(target: TARGET, consumer, %segment, "what became of its lines: {sums}");
+            }
             Event::Ended { consumer, sums, repaired, unbalanced, .. } => {
                 debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
             }

@@ -34,6 +34,21 @@ struct Line {
     unbalanced: u64,
 }
 
+/// A segment as `--summary=segments` tells it. The names are kept.
+#[derive(Serialize)]
+struct OfSegment<'a> {
+    consumer: &'a str,
+    checkpoint: Option<&'a str>,
+    segment: &'a str,
+    lines: u64,
+    acknowledged: u64,
+    in_flight: u64,
+    filtered: u64,
+    quarantined: u64,
+    rejected: u64,
+    blank: u64,
+}
+
 #[derive(Serialize)]
 struct Summary<'a> {
     summary: &'a [Line],
@@ -114,7 +129,11 @@ pub(crate) fn ask(format: Option<SummaryFormat>) {
 
 /// Learns from an event what became of a consumer's lines.
 pub(crate) fn observe(event: &Event) {
-    if ASKED.get().is_none() {
+    let Some(format) = ASKED.get() else { return };
+    if let (SummaryFormat::Segments, Event::Accounted { consumer, checkpoint, segment, sums }) =
+        (format, event)
+    {
+        print_line(&of_segment(consumer, checkpoint.as_deref(), segment, *sums));
         return;
     }
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,11 +157,40 @@ pub(crate) fn print() {
     seen.consumers.sort_by(|a, b| (&a.consumer, &a.checkpoint).cmp(&(&b.consumer, &b.checkpoint)));
     let text = match format {
         SummaryFormat::Text => table(&seen.consumers, seen.damages.len()),
-        SummaryFormat::Json => {
-            let summary = Summary { summary: &seen.consumers, damages: seen.damages.len() };
-            serde_json::to_string(&summary).expect("texts and numbers always make JSON") + "\n"
+        SummaryFormat::Json | SummaryFormat::Segments => {
+            print_line(&Summary { summary: &seen.consumers, damages: seen.damages.len() });
+            return;
         }
     };
+    print_text(&text);
+}
+
+fn of_segment<'a>(
+    consumer: &'a str,
+    checkpoint: Option<&'a str>,
+    segment: &'a SegmentName,
+    sums: Sums,
+) -> OfSegment<'a> {
+    let Sums { lines, acknowledged, in_flight, filtered, quarantined, rejected, blank } = sums;
+    OfSegment {
+        consumer,
+        checkpoint,
+        segment: segment.as_str(),
+        lines,
+        acknowledged,
+        in_flight,
+        filtered,
+        quarantined,
+        rejected,
+        blank,
+    }
+}
+
+fn print_line(value: &impl Serialize) {
+    print_text(&(serde_json::to_string(value).expect("texts and numbers always make JSON") + "\n"));
+}
+
+fn print_text(text: &str) {
     // There is nobody to tell if stderr is gone.
     let _ = io::stderr().write_all(text.as_bytes());
 }

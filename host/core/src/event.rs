@@ -118,6 +118,17 @@ pub enum Event {
         /// What is wrong with it.
         problem: String,
     },
+    /// A consumer has dealt with a segment, or ends before it has. Each line that it was given of it is in the sums.
+    Accounted {
+        /// The consumer.
+        consumer: String,
+        /// Its checkpoint, if it has one.
+        checkpoint: Option<String>,
+        /// The segment.
+        segment: SegmentName,
+        /// What became of its lines since the consumer was opened.
+        sums: Sums,
+    },
     /// A consumer and its last batch are gone.
     Ended {
         /// The consumer.

@@ -157,6 +157,18 @@ fn a_gap_or_an_overlap_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn nothing_is_delivered_of_a_segment_that_was_read_to_its_end() {
+    let mut ledger = Ledger::default();
+    let ticket = ledger.deliver(&[span(1, 0, 10)]).unwrap();
+    ledger.end_segment(&name(1), mark(10), IDENTITY);
+    let finished = LedgerError::Finished { segment: name(1) };
+    assert_eq!(ledger.deliver(&[span(2, 0, 5), span(1, 10, 12)]), Err(finished.clone()));
+    assert_eq!(ledger.ack(ticket), Ok(MOVED));
+    let start = ledger.frontier();
+    assert_eq!(Ledger::new(&start).deliver(&[span(1, 10, 12)]), Err(finished), "after a restart neither");
+}
+
+#[test]
 fn the_second_batch_waits_for_the_first() {
     let mut ledger = Ledger::default();
     let first = ledger.deliver(&[span(1, 0, 10)]).unwrap();

@@ -190,7 +190,14 @@ impl Book {
         }
     }
 
+    /// Tells a page's sums, and whether they add up.
     fn check(&self, pages: &mut Pages, page: &Page) {
+        self.events.emit(Event::Accounted {
+            consumer: self.consumer.to_string(),
+            checkpoint: self.checkpoint(),
+            segment: page.segment.clone(),
+            sums: page.sums,
+        });
         if !page.sums.is_balanced() {
             self.complain(
                 pages,
@@ -227,6 +234,10 @@ impl Book {
         }
     }
 
+    fn checkpoint(&self) -> Option<String> {
+        self.noted_in.as_ref().map(|(_, name)| name.as_str().to_owned())
+    }
+
     /// The sums of all segments.
     pub(crate) fn total(&self) -> Sums {
         let pages = self.pages();
@@ -260,7 +271,7 @@ impl Drop for Book {
         }
         self.events.emit(Event::Ended {
             consumer: self.consumer.to_string(),
-            checkpoint: self.noted_in.as_ref().map(|(_, name)| name.as_str().to_owned()),
+            checkpoint: self.checkpoint(),
             sums: pages.closed,
             repaired: pages.repaired,
             unbalanced: pages.unbalanced,
@@ -303,6 +314,7 @@ mod tests {
         drop(book);
         let tell = |event: Event| match event {
             Event::Unbalanced { problem, sums, .. } => format!("{sums}: {problem}"),
+            Event::Accounted { segment, sums, .. } => format!("{segment}: {sums}"),
             Event::Ended { sums, unbalanced, .. } => format!("{sums}; {unbalanced} unbalanced"),
             other => format!("{other:?}"),
         };
@@ -326,6 +338,8 @@ mod tests {
         assert_eq!(
             events,
             [
+                "s: 10 lines; 3 acknowledged, 0 in flight, 2 filtered, 2 quarantined, 1 rejected, 2 blank",
+                "s: 10 lines; 0 acknowledged, 4 in flight, 2 filtered, 2 quarantined, 0 rejected, 2 blank",
                 "20 lines; 3 acknowledged, 4 in flight, 4 filtered, 4 quarantined, 1 rejected, 4 blank; 0 unbalanced"
             ]
         );
@@ -342,11 +356,12 @@ mod tests {
             book.enter(segment, Part { lines: 1, kept: 1, malformed: 1, quarantined: 1, ..Part::default() });
             book.blank_lines_differ(segment, 1, 0);
         });
-        assert_eq!(events.len(), 3, "{events:?}");
+        assert_eq!(events.len(), 4, "{events:?}");
         assert!(events[0].ends_with("1 lines of a block were left for blank ones, of which it has 0"));
-        assert!(events[1].starts_with("11 lines; 3 acknowledged, 1 in flight"), "{events:?}");
-        assert!(events[1].ends_with("12 are accounted for"), "{events:?}");
-        assert!(events[2].ends_with("2 unbalanced"), "{events:?}");
+        assert!(events[1].starts_with("s: 11 lines"), "{events:?}");
+        assert!(events[2].starts_with("11 lines; 3 acknowledged, 1 in flight"), "{events:?}");
+        assert!(events[2].ends_with("12 are accounted for"), "{events:?}");
+        assert!(events[3].ends_with("2 unbalanced"), "{events:?}");
         assert_eq!(noted.lines().count(), 2, "{noted}");
     }
 }

@@ -235,6 +235,13 @@ impl Consumer {
         Closer { closed: self.closed.clone(), notify: self.notify.clone() }
     }
 
+    /// Says that putting a line in quarantine is tried again until it works.
+    pub(crate) fn unwritten(&self, error: &QuarantineError) {
+        let message =
+            format!("consumer `{}` waits until it can write to its quarantine: {}", self.name, chain(error));
+        self.events.emit(Event::Warning { message });
+    }
+
     /// Its counters.
     pub fn counters(&self) -> Arc<Counters> {
         self.settlement.counters().clone()

@@ -132,11 +132,11 @@ impl Delivery {
         Ok(())
     }
 
-    /// Says that committing it is tried again until it works.
-    pub(crate) fn uncommitted(&self, error: &CommitError) {
+    /// Says that committing it, and putting what is rejected of it in quarantine, is tried again until it works.
+    pub(crate) fn unwritten(&self, error: &CommitError) {
         let (consumer, batch) = (self.batch.consumer(), self.batch.id());
         let message = format!(
-            "consumer `{consumer}` waits until it can write its checkpoint (batch {batch}): {}",
+            "consumer `{consumer}` waits until it can write what became of batch {batch}: {}",
             chain(error)
         );
         self.events.emit(Event::Warning { message });

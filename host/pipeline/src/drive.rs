@@ -208,8 +208,9 @@ pub enum DriveError {
 /// Runs a consumer until it is closed or, if it does not follow, until everything is delivered. `sink` takes what the
 /// processor emits.
 ///
-/// A batch that is waiting for its next attempt when the consumer is closed is left uncommitted. A checkpoint that can't be
-/// written is tried again until it can, however many attempts a batch gets.
+/// A batch that is waiting for its next attempt when the consumer is closed is left uncommitted. A checkpoint or a quarantine
+/// that can't be written is tried again until it can, however many attempts a batch gets; a quarantine that is as large as
+/// it may be ends it.
 ///
 /// # Errors
 /// [`DriveError`]; the batch concerned is not committed.
@@ -221,46 +222,102 @@ pub async fn drive(
 ) -> Result<(), DriveError> {
     let closer = consumer.closer();
     let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row: 0 };
-    while let Some(mut delivery) = consumer.next().await? {
-        match attempts.settle(&mut delivery).await? {
-            Settled::Done => commit(&mut delivery, policy, &attempts.closer).await?,
+    while let Some(mut delivery) = next(consumer, policy, &attempts.closer).await? {
+        match attempts.settle(&delivery).await? {
+            Settled::Done { rejected } => finish(&mut delivery, &rejected, policy, &attempts.closer).await?,
             Settled::Abandoned => break,
         }
     }
     Ok(())
 }
 
-/// Commits a batch. While the checkpoint can't be written, as on a full disk, it is tried again: the batch is dealt with, so
-/// there is nothing that could be given up. When the consumer is closed meanwhile, the batch is left uncommitted.
-async fn commit(delivery: &mut Delivery, policy: &Policy, closer: &Closer) -> Result<(), CommitError> {
+/// The next batch. While the quarantine of a line that is no record can't be written, it is tried again.
+async fn next(
+    consumer: &mut Consumer,
+    policy: &Policy,
+    closer: &Closer,
+) -> Result<Option<Delivery>, NextError> {
     let mut attempts = 0;
-    while let Err(error) = delivery.commit() {
-        if !matches!(error, CommitError::Store(_)) {
+    loop {
+        match consumer.next().await {
+            Err(NextError::Quarantine(error)) if error.may_pass() => {
+                attempts += 1;
+                if attempts == 1 {
+                    consumer.unwritten(&error);
+                }
+            }
+            other => return other,
+        }
+        if pause(policy.backoff.after(attempts, fastrand::f64()), closer).await == Waited::Closed {
+            return Ok(None);
+        }
+    }
+}
+
+/// Puts the rejected records of a batch in quarantine and commits it. While that can't be written, as on a full disk, it is
+/// tried again: the batch is dealt with, so there is nothing that could be given up. When the consumer is closed meanwhile,
+/// the batch is left uncommitted.
+async fn finish(
+    delivery: &mut Delivery,
+    rejected: &[Rejected],
+    policy: &Policy,
+    closer: &Closer,
+) -> Result<(), CommitError> {
+    let mut attempts = 0;
+    while let Err(error) = write(delivery, rejected) {
+        let may_pass = match &error {
+            CommitError::Store(_) => true,
+            CommitError::Quarantine(error) => error.may_pass(),
+            _ => false,
+        };
+        if !may_pass {
             return Err(error);
         }
         attempts += 1;
-        let wait = policy.backoff.after(attempts, fastrand::f64());
         if attempts == 1 {
-            delivery.uncommitted(&error);
+            delivery.unwritten(&error);
         }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = closer.closed() => break,
+        if pause(policy.backoff.after(attempts, fastrand::f64()), closer).await == Waited::Closed {
+            break;
         }
     }
     Ok(())
 }
 
+/// Goes on where it failed when it is called again.
+fn write(delivery: &mut Delivery, rejected: &[Rejected]) -> Result<(), CommitError> {
+    for Rejected { indices, reason } in rejected {
+        delivery.quarantine(indices, reason)?;
+    }
+    delivery.commit()
+}
+
+async fn pause(wait: Duration, closer: &Closer) -> Waited {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Waited::Over,
+        () = closer.closed() => Waited::Closed,
+    }
+}
+
+/// Records of a batch that are to be set aside.
+struct Rejected {
+    indices: Vec<u32>,
+    reason: String,
+}
+
 enum Settled {
-    Done,
+    /// What is set aside is written once all is decided: if the processor turns out to be broken, nothing is.
+    Done {
+        rejected: Vec<Rejected>,
+    },
     Abandoned,
 }
 
 /// What became of a batch, or of a part of one.
 enum Answer {
     Done,
-    /// These of its records are to be set aside; the others are done.
-    Rejected(Vec<u32>, String),
+    /// These are to be set aside; the others are done.
+    Rejected(Rejected),
     Crashed(String),
     /// The consumer was closed in the meantime.
     Abandoned,
@@ -278,11 +335,10 @@ struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Tries a batch, as a whole and then in parts, until it is dealt with.
-    async fn settle(&mut self, delivery: &mut Delivery) -> Result<Settled, DriveError> {
+    async fn settle(&mut self, delivery: &Delivery) -> Result<Settled, DriveError> {
         let batch = delivery.batch().clone();
         let mut halving = Halving::new(batch.len());
-        // What is set aside is written once all is decided: if the processor turns out to be broken, nothing is.
-        let mut rejected: Vec<(Vec<u32>, String)> = Vec::new();
+        let mut rejected = Vec::new();
         while let Some(range) = halving.next() {
             let (first, end) = (range.start as u32, range.end as u32);
             let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
@@ -297,23 +353,21 @@ impl Attempts<'_> {
                     Failed::Halved => {}
                     Failed::Found(index) => {
                         self.count_found(&batch, &reason)?;
-                        rejected.push((vec![index as u32], reason));
+                        rejected.push(Rejected { indices: vec![index as u32], reason });
                     }
                 },
                 answer => {
                     self.found_in_a_row = 0;
                     halving.passed();
-                    if let Answer::Rejected(indices, reason) = answer {
+                    if let Answer::Rejected(Rejected { indices, reason }) = answer {
                         let indices = indices.iter().map(|index| index.saturating_add(first));
-                        rejected.push((indices.filter(|index| *index < end).collect(), reason));
+                        let indices = indices.filter(|index| *index < end).collect();
+                        rejected.push(Rejected { indices, reason });
                     }
                 }
             }
         }
-        for (indices, reason) in &rejected {
-            delivery.quarantine(indices, reason)?;
-        }
-        Ok(Settled::Done)
+        Ok(Settled::Done { rejected })
     }
 
     /// Counts a record that the processor breaks on; whether it breaks on all of them.
@@ -336,7 +390,9 @@ impl Attempts<'_> {
             attempts += 1;
             let (after, reason) = match self.attempt(part).await {
                 Ok(()) => return Ok(Answer::Done),
-                Err(Failure::Reject { indices, reason }) => return Ok(Answer::Rejected(indices, reason)),
+                Err(Failure::Reject { indices, reason }) => {
+                    return Ok(Answer::Rejected(Rejected { indices, reason }));
+                }
                 Err(Failure::Stop { reason }) => return Err(DriveError::Stopped { batch: name(), reason }),
                 Err(Failure::Retry { after, reason }) => (after, reason),
                 Err(Failure::Crash { reason }) => match self.policy.on_crash {
@@ -347,7 +403,10 @@ impl Attempts<'_> {
             if self.policy.max_attempts.is_some_and(|max| attempts >= max) {
                 return match self.policy.then {
                     Then::Stop => Err(DriveError::GaveUp { batch: name(), attempts, reason }),
-                    Then::Quarantine => Ok(Answer::Rejected((0..part.len() as u32).collect(), reason)),
+                    Then::Quarantine => {
+                        let indices = (0..part.len() as u32).collect();
+                        Ok(Answer::Rejected(Rejected { indices, reason }))
+                    }
                 };
             }
             if self.wait(after, attempts, &reason, delivery).await == Waited::Closed {
@@ -366,10 +425,7 @@ impl Attempts<'_> {
     ) -> Waited {
         let wait = after.unwrap_or_else(|| self.policy.backoff.after(attempts, fastrand::f64()));
         delivery.retrying(wait, reason);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Waited::Over,
-            () = self.closer.closed() => Waited::Closed,
-        }
+        pause(wait, &self.closer).await
     }
 
     async fn attempt(&mut self, batch: &Arc<Batch>) -> Result<(), Failure> {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tailweir_core::{Block, Identity, Mark, SegmentName};
-use tailweir_segments::{Begun, Cursor, Hand, ReadError, Reader, ReaderOptions, Start, Step, Waker};
+use tailweir_segments::{
+    Begun, Cursor, Directory, Hand, ReadError, Reader, ReaderOptions, Start, Step, Waker,
+};
 use tokio::sync::Notify;
 
 /// How long a consumer may hold up those that share a pass with it, in all, before it is detached. On a busy machine any of
@@ -130,6 +132,7 @@ fn line(start: &Start) -> u64 {
 
 /// All passes over one directory.
 pub(crate) struct Pool {
+    directory: Directory,
     /// Of each pass's reader, which gets most of the bytes that may be read ahead: they are what lets a segment be decoded
     /// before the one that comes first is through.
     options: ReaderOptions,
@@ -145,10 +148,13 @@ impl Pool {
         self.options.hand.as_ref()
     }
 
-    pub(crate) fn new(mut options: ReaderOptions) -> Arc<Self> {
+    /// For consumers of the directory that the options name.
+    pub(crate) fn new(mut options: ReaderOptions) -> Result<Arc<Self>, ReadError> {
+        let directory = Directory::open(&options.directory)?;
         let window = options.read_ahead_bytes / 8;
         options.read_ahead_bytes -= window;
-        Arc::new(Self { options, window, passes: Mutex::default(), next: AtomicU64::new(0) })
+        let (passes, next) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self { directory, options, window, passes, next }))
     }
 
     /// Subscribes to a pass that can be gone on with from `place`, or to a new one.
@@ -180,7 +186,9 @@ impl Pool {
             (options.workers, options.read_ahead_bytes) = (1, options.read_ahead_bytes / FURTHER_PASS);
             window /= FURTHER_PASS;
         }
-        let (pass, first) = Pass::start(id, &options, window, place, notify)?;
+        // Held open: by its path it might not be found after a rename.
+        let reader = Reader::open_in(self.directory.clone(), options, place.cursor())?;
+        let (pass, first) = Pass::start(id, reader, window, place, notify)?;
         passes.push(Arc::downgrade(&pass));
         Ok(first)
     }
@@ -266,12 +274,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pass {
     fn start(
         id: u64,
-        options: &ReaderOptions,
+        reader: Reader,
         budget: usize,
         place: &Place,
         notify: &Arc<Notify>,
     ) -> Result<(Arc<Self>, Subscription), ReadError> {
-        let reader = Reader::open(options.clone(), place.cursor())?;
         let state = State {
             base: place.clone(),
             window: VecDeque::new(),
@@ -526,5 +533,28 @@ impl Drop for Subscription {
         drop(state);
         self.pass.demand.notify_all();
         self.pass.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tailweir_core::Point;
+
+    use super::*;
+
+    #[test]
+    fn a_pass_that_is_behind_a_segment_is_none_for_who_has_not_dealt_with_it() {
+        let segment = SegmentName::new("a").unwrap();
+        let identity = Identity { inode: 1, head_len: 0, head: 0 };
+        let end = Mark { point: Point { line: 3, offset: 30 }, ..Mark::default() };
+        let (start, mut behind) = (Place::default(), Place::default());
+        behind.advance(&Item::Finished { segment: segment.clone(), identity, end });
+        assert!(!start.covers(&behind));
+        assert!(behind.covers(&start) && behind.covers(&behind.clone()));
+
+        let mut begun = Place::default();
+        begun.begun.insert(segment, Begun { start: Start::Mark(end), identity: Some(identity) });
+        assert!(!begun.covers(&behind), "its end is not known yet");
+        assert!(behind.covers(&begun));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tailweir_core::{Event, EventSink, SegmentName};
-use tailweir_segments::{Begun, Start, list};
+use tailweir_segments::{Begun, Directory, Entry, Start, list};
 
 use crate::checkpoint::{CheckpointStore, FileStore, Saved, StoreError};
 use crate::consumer::Consumer;
@@ -69,20 +69,14 @@ impl Source {
     /// If the directory can't be read.
     pub fn new(options: SourceOptions) -> Result<Self, OpenError> {
         let SourceOptions { reader, start } = options;
-        // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
-        let mut older = list(&reader.directory, &reader.pattern)?;
-        let newest = older.pop().map(|entry| entry.name);
         let (directory, events) = (reader.directory.clone(), reader.events.clone());
-        let older = match (start, newest) {
-            (StartFrom::Newest, Some(first)) => {
-                if !older.is_empty() {
-                    events.emit(Event::SkippedByRequest { first, segments: older.len() as u64 });
-                }
-                Some(Arc::new(older.into_iter().map(|entry| entry.name).collect()))
-            }
-            _ => None,
+        // The whole directory is listed before a file is made in it, so that a wrong directory fails as such.
+        let entries = list(&directory, &reader.pattern)?;
+        let older = match start {
+            StartFrom::Newest => older_than_newest(entries, &Directory::open(&directory)?, &*events),
+            StartFrom::Checkpoint => None,
         };
-        let pool = Pool::new(reader);
+        let pool = Pool::new(reader)?;
         Ok(Self { pool, directory, events, older })
     }
 
@@ -115,6 +109,21 @@ impl Source {
         };
         Ok(Consumer::new(name, options, settlement, place, self.pool.clone(), events))
     }
+}
+
+/// The segments that sort before the newest one, which are passed over. Says so.
+fn older_than_newest(
+    mut entries: Vec<Entry>,
+    directory: &Directory,
+    events: &dyn EventSink,
+) -> Option<Arc<HashSet<SegmentName>>> {
+    let newest = entries.iter().rposition(|entry| directory.is_segment(&entry.name))?;
+    let first = entries.swap_remove(newest).name;
+    entries.truncate(newest);
+    if !entries.is_empty() {
+        events.emit(Event::SkippedByRequest { first, segments: entries.len() as u64 });
+    }
+    Some(Arc::new(entries.into_iter().map(|entry| entry.name).collect()))
 }
 
 fn refuse_twins(consumers: &[ConsumerOptions]) -> Result<(), OpenError> {

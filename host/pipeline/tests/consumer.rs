@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, Event, Filter, FilterError, Located, Verdict};
 use tailweir_pipeline::{
-    CheckpointStatus, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError, StartFrom, open,
-    status,
+    CheckpointStatus, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError, Source,
+    StartFrom, open, status,
 };
 use tempfile::tempdir;
 
@@ -99,6 +99,19 @@ async fn f03_each_consumer_gets_exactly_its_own_remainder() {
     for (c, from) in all.iter_mut().zip([170, 0, 30]) {
         assert_eq!(drain(c).await, (from..240).collect::<Vec<_>>(), "{}", c.name());
     }
+}
+
+#[tokio::test]
+async fn f12_a_pass_that_begins_after_the_directory_was_renamed_reads_it() {
+    let dir = tempdir().unwrap();
+    let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
+    std::fs::create_dir(&logs).unwrap();
+    sealed(&logs, "a", 0..30);
+    let source = Source::new(once(&logs)).unwrap();
+    std::fs::rename(&logs, &moved).unwrap();
+    let mut options = consumer("c");
+    options.checkpoint = None;
+    assert_eq!(drain(&mut source.open(options).unwrap()).await, (0..30).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -383,6 +396,8 @@ async fn tail_starts_at_the_newest_segment_whatever_the_checkpoint_says() {
     let mut c = open_one(dir.path(), consumer("c"));
     next(&mut c).await.commit().unwrap();
     drop(c);
+    // It sorts last, but it is no segment.
+    std::fs::write(dir.path().join("zzz"), [0u8, 1, 2]).unwrap();
     let mut source = once(dir.path());
     source.start = StartFrom::Newest;
     let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();

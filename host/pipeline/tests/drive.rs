@@ -7,13 +7,13 @@ mod common;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
+use tailweir_core::{Batch, BatchId, Event, EventSink, Failure, Outcome, ProcessFuture, Processor};
 use tailweir_pipeline::{
-    Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
+    Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive, open,
 };
 use tempfile::tempdir;
 
@@ -113,6 +113,51 @@ async fn rejected_records_go_to_quarantine_and_the_rest_is_done() {
     ran.result.unwrap();
     assert_eq!(ran.quarantined, [2, 5]);
     assert!(ran.left.is_empty());
+}
+
+/// Takes what is in a file's way out of it once a consumer says that it waits, as many times as there are.
+struct MakesWay {
+    at: std::path::PathBuf,
+    said: Mutex<Vec<String>>,
+}
+
+impl EventSink for MakesWay {
+    fn emit(&self, event: Event) {
+        if let Event::Warning { message } = event
+            && message.contains("waits until it can write")
+        {
+            std::fs::remove_dir(&self.at).unwrap();
+            self.said.lock().unwrap().push(message);
+        }
+    }
+}
+
+/// What a drive of the records 0 to 24 and a line that is none leaves in the quarantine, whose file has something in its way
+/// at first.
+async fn run_with_a_blocked_quarantine(text: &str, plan: impl IntoIterator<Item = Answer>) -> Vec<u64> {
+    let dir = tempdir().unwrap();
+    append_text(dir.path(), "a", text);
+    sealed(dir.path(), "a", 0..25);
+    let at = dir.path().join(".c.quarantine");
+    std::fs::create_dir(&at).unwrap();
+    let events = Arc::new(MakesWay { at, said: Mutex::default() });
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut processor = Planned { plan: plan.into_iter().collect(), ..Planned::default() };
+    let policy = policy(1, Then::Stop);
+    drive(&mut c, &mut processor, &mut Memory::default(), &policy).await.unwrap();
+    drop(c);
+    assert_eq!(events.said.lock().unwrap().len(), 1);
+    assert!(drain(&mut open_one(dir.path(), consumer("c"))).await.is_empty());
+    quarantined(dir.path(), "c").into_iter().map(|(line, ..)| line).collect()
+}
+
+#[tokio::test]
+async fn f13_a_quarantine_that_can_not_be_written_is_written_later() {
+    let rejected = Err(Failure::Reject { indices: vec![1, 4], reason: "no".into() });
+    assert_eq!(run_with_a_blocked_quarantine("", [rejected]).await, [2, 5]);
+    assert_eq!(run_with_a_blocked_quarantine("{\n", []).await, [1]);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
@@ -15,6 +16,7 @@ use rustix::process::geteuid;
 use tailweir_core::{Identity, SegmentName};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::decode::{SNIFF, Sniffed, sniff};
 use crate::{Pattern, ReadError};
 
 /// How many bytes at the head of a file take part in its identity.
@@ -112,11 +114,11 @@ impl Found<'_> {
     }
 }
 
-/// A directory held open.
-#[derive(Debug)]
-pub(crate) struct Directory {
+/// A directory held open: readers of it that are opened later find it though it was renamed in between.
+#[derive(Debug, Clone)]
+pub struct Directory {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 /// What a name turned out to be.
@@ -130,14 +132,26 @@ pub(crate) enum Opened {
 }
 
 impl Directory {
-    pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
+    /// Opens the directory at `path`.
+    ///
+    /// # Errors
+    /// If it is missing, is no directory, or may not be read.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { path: path.to_owned(), fd }),
+            Ok(fd) => Ok(Self { path: path.to_owned(), fd: Arc::new(fd) }),
             Err(rustix::io::Errno::NOENT) => Err(ReadError::Missing { directory: path.to_owned() }),
             Err(rustix::io::Errno::NOTDIR) => Err(ReadError::NotADirectory { directory: path.to_owned() }),
             Err(e) => Err(ReadError::Directory { directory: path.to_owned(), source: e.into() }),
         }
+    }
+
+    /// Whether a reader takes the file of this name for a segment, as far as its first bytes tell; an empty one may become one.
+    /// Not if it can't be opened.
+    pub fn is_segment(&self, name: &SegmentName) -> bool {
+        let Ok(Opened::File(file)) = self.open_file(name.as_str()) else { return false };
+        let mut head = [0; SNIFF];
+        read_head(&file, &mut head).is_ok_and(|len| !matches!(sniff(&head[..len]), Sniffed::Foreign(_)))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -146,7 +160,7 @@ impl Directory {
 
     /// If the directory was deleted and one of the same name is there again, goes on with that one.
     pub(crate) fn reopen_if_deleted(&mut self) -> bool {
-        let deleted = rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0);
+        let deleted = rustix::fs::fstat(&*self.fd).is_ok_and(|stat| stat.st_nlink == 0);
         if deleted && let Ok(again) = Self::open(&self.path) {
             *self = again;
             return true;
@@ -160,7 +174,7 @@ impl Directory {
             |e: rustix::io::Errno| ReadError::Directory { directory: self.path.clone(), source: e.into() };
         // Opened anew, since the place in a directory belongs to the descriptor.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let again = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(error)?;
+        let again = rustix::fs::openat(&*self.fd, ".", flags, Mode::empty()).map_err(error)?;
         let mut buffer = Vec::with_capacity(LISTING);
         let mut dir = RawDir::new(again, buffer.spare_capacity_mut());
         while let Some(entry) = dir.next() {
@@ -175,7 +189,7 @@ impl Directory {
 
     /// What is behind `name`, links followed.
     pub(crate) fn stat(&self, name: &str) -> io::Result<Stat> {
-        Ok(rustix::fs::statat(&self.fd, name, AtFlags::empty())?)
+        Ok(rustix::fs::statat(&*self.fd, name, AtFlags::empty())?)
     }
 
     /// Opens `name` if it is a regular file. Never blocks on a FIFO or a device.
@@ -186,7 +200,7 @@ impl Directory {
         let stat = match self.stat(name) {
             Ok(stat) => stat,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let link = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+                let link = rustix::fs::statat(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
                 return Ok(if link { Opened::Other("a dangling link") } else { Opened::Missing });
             }
             Err(e) => return Err(e),
@@ -196,16 +210,16 @@ impl Directory {
         }
         // Held by a descriptor of its own, so that what is checked is what is followed.
         let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let link = match rustix::fs::openat(&self.fd, name, handle, Mode::empty()) {
+        let link = match rustix::fs::openat(&*self.fd, name, handle, Mode::empty()) {
             Ok(fd) => Some(fd).filter(is_link),
             Err(rustix::io::Errno::NOENT) => return Ok(Opened::Missing),
             Err(e) => return Err(e.into()),
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let opened = match &link {
-            None => rustix::fs::openat(&self.fd, name, flags | OFlags::NOFOLLOW, Mode::empty()),
+            None => rustix::fs::openat(&*self.fd, name, flags | OFlags::NOFOLLOW, Mode::empty()),
             Some(link) => rustix::fs::readlinkat(link, "", Vec::new())
-                .and_then(|target| rustix::fs::openat(&self.fd, &target, flags, Mode::empty())),
+                .and_then(|target| rustix::fs::openat(&*self.fd, &target, flags, Mode::empty())),
         };
         let file = match opened {
             Ok(fd) => File::from(fd),

@@ -46,7 +46,7 @@ pub mod sample;
 mod signal;
 mod writer;
 
-pub use directory::{Entry, Seal, list};
+pub use directory::{Directory, Entry, Seal, list};
 pub use hand::Hand;
 pub use measure::{Remaining, measure};
 pub use pattern::{Pattern, PatternError};

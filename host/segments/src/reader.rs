@@ -93,9 +93,23 @@ impl Reader {
     ///
     /// # Errors
     /// If the directory is missing, is none, or cannot be read, or if threads cannot be started.
-    pub fn open(mut options: ReaderOptions, cursor: Cursor) -> Result<Self, ReadError> {
-        options.normalize();
+    pub fn open(options: ReaderOptions, cursor: Cursor) -> Result<Self, ReadError> {
         let directory = Directory::open(&options.directory)?;
+        Self::open_in(directory, options, cursor)
+    }
+
+    /// As [`open`](Self::open), but in a directory that is open already, wherever it is now. If it was deleted, in the one
+    /// that has its path.
+    ///
+    /// # Errors
+    /// If it cannot be read, or if threads cannot be started.
+    pub fn open_in(
+        mut directory: Directory,
+        mut options: ReaderOptions,
+        cursor: Cursor,
+    ) -> Result<Self, ReadError> {
+        options.normalize();
+        directory.reopen_if_deleted();
         let signal = Signal::new(options.hand.clone());
         let threads = |source| ReadError::Threads { source };
         let pool =

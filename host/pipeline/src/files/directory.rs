@@ -181,6 +181,11 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
     }
 }
 
+/// Whether it was us who refused the file, and not the system.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+}
+
 fn refusal(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, why)
 }

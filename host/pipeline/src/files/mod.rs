@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
 
-pub(crate) use directory::{Directory, explain, only_name, private, regular};
+pub(crate) use directory::{Directory, explain, is_refusal, only_name, private, regular};
 
 /// The files of one directory, by their names in it.
 pub(crate) trait Files: Debug + Send + Sync {

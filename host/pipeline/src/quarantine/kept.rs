@@ -109,56 +109,129 @@ impl KeptQuarantine {
     ///
     /// # Errors
     /// If a file can't be read or written; it is then as it was.
-    pub fn update(&self, mut decide: impl FnMut(&QuarantineEntry) -> Fate) -> Result<Updated, StoreError> {
-        let mut updated = Updated::default();
-        let path = self.files.path().join(self.name.file(".quarantine"));
-        let io = |source| StoreError::Io { what: "rewrite", path: path.clone(), source };
-        for part in parts(&*self.files, &self.name).map_err(io)? {
-            self.update_part(&part.name, &mut decide, &mut updated).map_err(io)?;
+    pub fn update(&self, decide: impl FnMut(&QuarantineEntry) -> Fate) -> Result<Updated, StoreError> {
+        update(&*self.files, &self.name, decide)
+    }
+}
+
+fn update(
+    files: &dyn Files,
+    name: &CheckpointName,
+    mut decide: impl FnMut(&QuarantineEntry) -> Fate,
+) -> Result<Updated, StoreError> {
+    let mut updated = Updated::default();
+    let path = files.path().join(name.file(".quarantine"));
+    let io = |source| StoreError::Io { what: "rewrite", path: path.clone(), source };
+    for part in parts(files, name).map_err(io)? {
+        update_part(files, name, &part.name, &mut decide, &mut updated).map_err(io)?;
+    }
+    Ok(updated)
+}
+
+fn update_part(
+    files: &dyn Files,
+    name: &CheckpointName,
+    part: &str,
+    decide: &mut impl FnMut(&QuarantineEntry) -> Fate,
+    updated: &mut Updated,
+) -> io::Result<()> {
+    let before = *updated;
+    let mut replacement = Replacement::begin(files, name)?;
+    let mut lines = 0_u64;
+    parts::read(files, part, |read| {
+        let line = match read {
+            Read::Unreadable(line) => line.to_owned(),
+            Read::Entry(mut entry) => {
+                match decide(&entry) {
+                    Fate::Stay => {}
+                    Fate::Go => {
+                        updated.gone += 1;
+                        return Ok(());
+                    }
+                    Fate::FailedAgain { reason, plugin } => {
+                        updated.failed_again += 1;
+                        (entry.reason, entry.plugin, entry.time) = (reason, plugin, now());
+                    }
+                }
+                updated.left += 1;
+                entry.to_line().into_bytes()
+            }
+        };
+        lines += 1;
+        replacement.add(&line)
+    })?;
+    let changed = (before.gone, before.failed_again) != (updated.gone, updated.failed_again);
+    match (changed, lines) {
+        (true, 1..) => replacement.replace(part),
+        (true, 0) => {
+            files.remove(part)?;
+            replacement.discard()?;
+            files.sync_names()
         }
-        Ok(updated)
+        (false, _) => replacement.discard(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tailweir_core::{Position, SegmentName};
+
+    use super::*;
+    use crate::files::simulated::{Content, Exchange, Simulated};
+    use crate::quarantine::{Blame, Quarantine, QuarantineOptions};
+
+    fn lines(content: &Content, name: &CheckpointName) -> Vec<u64> {
+        let mut lines = Vec::new();
+        let files = Simulated::with(content, Exchange::Possible);
+        read_from(&files, name, |entry| lines.push(entry.position.line)).unwrap();
+        lines
     }
 
-    fn update_part(
-        &self,
-        part: &str,
-        decide: &mut impl FnMut(&QuarantineEntry) -> Fate,
-        updated: &mut Updated,
-    ) -> io::Result<()> {
-        let before = *updated;
-        let mut replacement = Replacement::begin(&*self.files, &self.name)?;
-        let mut lines = 0_u64;
-        parts::read(&*self.files, part, |read| {
-            let line = match read {
-                Read::Unreadable(line) => line.to_owned(),
-                Read::Entry(mut entry) => {
-                    match decide(&entry) {
-                        Fate::Stay => {}
-                        Fate::Go => {
-                            updated.gone += 1;
-                            return Ok(());
-                        }
-                        Fate::FailedAgain { reason, plugin } => {
-                            updated.failed_again += 1;
-                            (entry.reason, entry.plugin, entry.time) = (reason, plugin, now());
-                        }
-                    }
-                    updated.left += 1;
-                    entry.to_line().into_bytes()
+    /// Six entries in several files, of which those go that are in `go`: what is found after a kill or a loss of power at
+    /// any step.
+    fn check(go: &[u64]) {
+        let name = CheckpointName::new("c").unwrap();
+        let files = Arc::new(Simulated::new(Exchange::Possible));
+        let options = QuarantineOptions { max_bytes: 1200, ..QuarantineOptions::default() };
+        let mut quarantine = Quarantine::new(files.clone(), &name, "who", options, Arc::new(()));
+        for line in 1..=6 {
+            let position = Position { segment: SegmentName::new("s").unwrap(), line, offset: 0 };
+            quarantine.put(&position, "why", Blame::Processor, b"{}").unwrap();
+        }
+        quarantine.sync().unwrap();
+        drop(quarantine);
+        let start = files.past().pop().unwrap().after_kill();
+        assert!(start.len() > 1, "several files: {:?}", start.keys());
+        let files = Simulated::with(&start, Exchange::Possible);
+        let fate = |entry: &QuarantineEntry| match go.contains(&entry.position.line) {
+            true => Fate::Go,
+            false => Fate::Stay,
+        };
+        let updated = update(&files, &name, fate).unwrap();
+        assert_eq!((updated.gone, updated.left), (go.len() as u64, 6 - go.len() as u64));
+        let stay: BTreeSet<u64> = (1..=6).filter(|line| !go.contains(line)).collect();
+        let past = files.past();
+        for (step, state) in past.iter().enumerate() {
+            let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let found = state.after_power_loss(|_| true, show).into_iter().chain([state.after_kill()]);
+            for content in found {
+                let lines = lines(&content, &name);
+                let context = format!("{go:?}, step {step} of {}: {lines:?}", past.len());
+                assert!(lines.is_sorted_by(|a, b| a < b), "in order, and each once: {context}");
+                assert!(stay.iter().all(|line| lines.contains(line)), "all that stay: {context}");
+                if step + 1 == past.len() {
+                    assert_eq!(lines.len(), stay.len(), "done once it has returned: {context}");
                 }
-            };
-            lines += 1;
-            replacement.add(&line)
-        })?;
-        let changed = (before.gone, before.failed_again) != (updated.gone, updated.failed_again);
-        match (changed, lines) {
-            (true, 1..) => replacement.replace(part),
-            (true, 0) => {
-                self.files.remove(part)?;
-                replacement.discard()?;
-                self.files.sync_names()
             }
-            (false, _) => replacement.discard(),
+        }
+    }
+
+    #[test]
+    fn no_loss_of_power_in_an_update_takes_an_entry_that_stays_or_brings_back_one_that_went() {
+        for go in [&[1][..], &[2, 3], &[1, 2, 3, 4, 5, 6], &[6], &[]] {
+            check(go);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tailweir_core::{Event, EventSink, Position};
 use thiserror::Error;
 
-use crate::files::{Access, Files, OpenFile};
+use crate::files::{self, Access, Files, OpenFile};
 use crate::{CheckpointName, StoreError};
 
 pub use entry::QuarantineEntry;
@@ -86,6 +86,16 @@ pub enum QuarantineError {
     /// It is as large as it may be.
     #[error(transparent)]
     Full(Box<FullError>),
+}
+
+impl QuarantineError {
+    /// Whether it may work later, as when the disk is full. Not if somebody has put something else in the file's place.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => !files::is_refusal(source),
+            Self::Full(_) => false,
+        }
+    }
 }
 
 /// A quarantine is as large as it may be.
