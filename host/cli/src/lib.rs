@@ -1,10 +1,15 @@
 //! The `tailweir` program: arguments, configuration, wiring and exit codes. Reading and committing is the work of
 //! `tailweir-pipeline`, running plug-ins that of `tailweir-lua` and `tailweir-wasm`.
+//!
+//! It is a library so that the reading of pipeline files can be tested by itself; all else is reached through [`main`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(test)]
+extern crate self as tailweir;
+
 mod args;
-mod config;
+pub mod config;
 mod demo;
 mod engine;
 mod exit;
@@ -34,7 +39,9 @@ use crate::args::{Cli, Command, KumodCli, is_kumods};
 use crate::engine::WasmEngine;
 use crate::script::Spelling;
 
-fn main() -> ExitCode {
+/// Does what the arguments of the process say. Returns the exit code: 0 done or asked to stop, 1 failure (what it was is on
+/// stderr then). A mistake on the command line ends the process with code 2.
+pub fn main() -> ExitCode {
     let ended = match is_kumods(std::env::args_os().skip(1)) {
         true => as_kumod(KumodCli::parse()),
         false => dispatch(Cli::parse()),
