@@ -9,8 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{Access, access};
 use tailweir_core::FilterFactory;
 use tailweir_pipeline::{
-    CheckpointName, CheckpointOptions, Closer, Consumer, ConsumerOptions, Counters, OnFilterError, Policy,
-    Source, SourceOptions, StartFrom, drive,
+    CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, drive,
 };
 use tailweir_segments::{Mode, Watch, list};
 use tokio::sync::watch;
@@ -207,23 +206,12 @@ impl Pass {
 }
 
 fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
-    let table = &plan.table;
-    let mut options = ConsumerOptions::new(&plan.name);
+    let mut options = plan.table.options()?;
     options.filter = match &plan.filter {
         Some(factory) => Some(factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?),
         None => None,
     };
     options.more_filters = plan.filter.clone();
-    options.on_filter_error = OnFilterError::Isolate;
-    options.max_poison = table.on_error.max_poison();
-    options.on_malformed = table.on_malformed.unwrap_or_default();
-    options.max_batch_size = table.max_batch_size.map_or(options.max_batch_size, Into::into);
-    options.max_batch_bytes = table.max_batch_bytes.map_or(options.max_batch_bytes, Into::into);
-    options.max_batch_latency = table.max_batch_latency.map_or(options.max_batch_latency, Into::into);
-    let mut checkpoint = CheckpointOptions::new(CheckpointName::new(table.checkpoint_name().get_ref())?);
-    checkpoint.sync = table.checkpoint_sync.unwrap_or_default();
-    checkpoint.quarantine = table.quarantine();
-    options.checkpoint = Some(checkpoint);
     Ok(source.open(options)?)
 }
 

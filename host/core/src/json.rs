@@ -5,6 +5,7 @@
 //!
 //! Grammar: RFC 8259. Pointers: RFC 6901. Where an object has the same key twice, the last one counts.
 
+pub mod column;
 mod grammar;
 pub(crate) mod members;
 pub mod scan;

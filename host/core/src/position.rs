@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// The bare file name of a segment. Never a path: it holds no `/` and no NUL, and is not empty, `.` or `..`.
+/// The bare file name of a segment. Never a path: it holds no `/` and no NUL, and is not empty. Nor does it begin with a dot:
+/// that is how the files are called that stand beside segments, such as checkpoints, and they must never pass for segments.
 ///
 /// Names order as bytes, which for KumoMTA's `YYYYMMDD-HHMMSS.fraction` names is (nearly) the order of creation.
 /// Cloning is cheap.
@@ -14,16 +15,16 @@ pub struct SegmentName(Arc<str>);
 
 /// Why a string is no segment name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not a bare file name")]
+#[error("`{0}` cannot be a segment's name, which is a bare file name that does not begin with a dot")]
 pub struct SegmentNameError(String);
 
 impl SegmentName {
     /// Checks and takes a file name.
     ///
     /// # Errors
-    /// If `name` is empty, `.`, `..`, or holds a `/` or a NUL byte.
+    /// If `name` is empty, begins with a dot, or holds a `/` or a NUL byte.
     pub fn new(name: &str) -> Result<Self, SegmentNameError> {
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(SegmentNameError(name.to_owned()));
         }
         Ok(Self(name.into()))

@@ -327,6 +327,20 @@ fn the_last_of_equal_keys_counts() {
     assert_eq!(Pointer::parse("/a/b").unwrap().find(r#"{"a":{"b":1},"a":{"b":2}}"#), Some("2"));
 }
 
+/// A key that is the text of a member, from within its key on, used to be taken for one, or looked for behind the record.
+#[test]
+fn a_key_does_not_run_on_into_its_value() {
+    for line in [r#"{"ize":0,"queue":"x"}"#, r#"{"a":"b","c":"d","ab":"cd","abc":"def"}"#] {
+        let block = block_of(line);
+        let tree: Tree = serde_json::from_str(line).unwrap();
+        for (from, to) in (2..=line.len()).flat_map(|to| (2..to).map(move |from| (from, to))) {
+            let key = &line[from..to];
+            let expected = tree.get(key).map(Tree::to_string);
+            assert_eq!(block.field(0, key).map(str::to_owned), expected, "{key} in {line}");
+        }
+    }
+}
+
 #[test]
 fn strings_are_unescaped() {
     let check = |raw: &str, expected: &str| assert_eq!(json::unescape(raw), expected);

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::ahead::{Ahead, Known};
 use crate::book::{Kept, Part, Share};
 use crate::halving::{Failed, Halving};
+use crate::options::LONGEST;
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::{Blame, QuarantineError};
 use crate::settlement::{Aside, CommitError, Settlement, chain};
@@ -193,7 +194,7 @@ impl Consumer {
             name,
             max_batch_size: options.max_batch_size.max(1),
             max_batch_bytes: options.max_batch_bytes,
-            max_batch_latency: options.max_batch_latency,
+            max_batch_latency: options.max_batch_latency.min(LONGEST),
             max_uncommitted: options.max_uncommitted.max(1),
             on_malformed: options.on_malformed,
             on_filter_error: options.on_filter_error,

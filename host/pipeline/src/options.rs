@@ -10,6 +10,10 @@ use thiserror::Error;
 
 use crate::{OnCrash, QuarantineOptions};
 
+/// As good as never, and not so far away that adding it to the present time overflows: a hundred years. Longer times count
+/// as this one.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A directory to read, for all consumers of one [`crate::open`].
 pub struct SourceOptions {
     /// What to read and how.

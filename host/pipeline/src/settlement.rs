@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::book::{Book, Kept};
 use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
 use crate::files::{Directory, Files};
+use crate::options::LONGEST;
 use crate::quarantine::{Blame, Quarantine, QuarantineError};
 use crate::{CheckpointName, CheckpointOptions, CheckpointSync, Counters};
 
@@ -526,7 +527,7 @@ fn sync_in_background(settlement: &Arc<Settlement>, interval: Duration) {
         }
         Background::default()
     });
-    let settlement = Arc::downgrade(settlement);
+    let (settlement, interval) = (Arc::downgrade(settlement), interval.min(LONGEST));
     lock(&background.due).push(Due { settlement, interval, at: Instant::now() + interval });
     background.added.notify_one();
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, Event, Filter, FilterError, Located, Verdict};
 use tailweir_pipeline::{
-    CheckpointStatus, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError, Source,
-    StartFrom, open, status,
+    CheckpointStatus, CheckpointSync, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError,
+    Source, StartFrom, open, status,
 };
+use tailweir_segments::Watch;
 use tempfile::tempdir;
 
 fn checkpoint(directory: &std::path::Path, name: &str) -> serde_json::Value {
@@ -225,6 +226,20 @@ async fn f04_a_torn_checkpoint_falls_back_and_none_usable_says_what_to_do() {
     }
     let error = open(once(dir.path()), vec![consumer("c")]).err().unwrap().to_string();
     assert!(error.contains(&format!("rm '{}'", path.display())) && error.contains("printf"), "{error}");
+}
+
+/// Adding them to the present time used to end the process.
+#[tokio::test]
+async fn the_longest_times_are_as_good_as_never() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..5);
+    let mut options = consumer("c");
+    options.max_batch_latency = Duration::MAX;
+    options.checkpoint.as_mut().unwrap().sync = CheckpointSync::Interval(Duration::MAX);
+    let mut source = once(dir.path());
+    source.reader.watch = Watch::Poll(Duration::MAX);
+    let mut c = open(source, vec![options]).unwrap().pop().unwrap();
+    assert_eq!(drain(&mut c).await, (0..5).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -168,6 +168,29 @@ async fn f13_a_commit_that_fails_raises_and_succeeds_once_there_is_space() {
     assert_eq!(drain(&mut c).await, (20..40).collect::<Vec<_>>());
 }
 
+/// What was gone on from used to be removed before anything was written in its place, if KumoMTA had written it: the next
+/// start refused.
+#[test]
+fn f04_a_previous_generation_of_kumomtas_is_kept_until_there_is_another() {
+    for suffix in [".prev", ".tmp"] {
+        let dir = tempdir().unwrap();
+        let path = |suffix: &str| dir.path().join(format!(".c{suffix}"));
+        std::fs::write(path(""), b"").unwrap();
+        std::fs::write(path(suffix), br#"{"file":"/logs/s002","line":7}"#).unwrap();
+        for _ in 0..2 {
+            let Loaded::Saved(saved) = file_store(dir.path()).load().unwrap() else { panic!() };
+            let progress = &saved.frontier.segments[&name(2)];
+            assert_eq!(progress.mark.point.line, 7, "{suffix}");
+        }
+        let mut store = file_store(dir.path());
+        let Loaded::Saved(saved) = store.load().unwrap() else { panic!() };
+        store.save(&saved, &[name(1)]).unwrap();
+        assert!(!path(".prev").exists() && !path(".tmp").exists(), "it knows nothing of what was finished");
+        let Loaded::Saved(saved) = file_store(dir.path()).load().unwrap() else { panic!() };
+        assert!(saved.finished.contains(&name(1)));
+    }
+}
+
 /// Takes every batch, and counts them.
 #[derive(Default)]
 struct Taken(usize);

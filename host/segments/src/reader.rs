@@ -19,6 +19,9 @@ use crate::directory::Directory;
 use crate::pool::Pool;
 use crate::signal::{NativeWatcher, RESCAN, Signal};
 
+/// As good as never, and not so far away that adding it to the present time overflows.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Reads a directory of segments.
 ///
 /// [`next`](Self::next) never waits for new data; it says [`Step::Idle`] when there is none, and [`wait`](Self::wait)
@@ -116,7 +119,7 @@ impl Reader {
             Pool::new(options.workers, options.read_ahead_bytes, options.block_size).map_err(threads)?;
         let interval = match options.watch {
             Watch::Native => RESCAN,
-            Watch::Poll(interval) => interval.max(Duration::from_millis(1)),
+            Watch::Poll(interval) => interval.clamp(Duration::from_millis(1), LONGEST_INTERVAL),
         };
         let now = signal.now();
         let (look, scan, not_before) = (now, now, now);

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -255,6 +256,26 @@ fn everything_before_damage_in_a_single_frame_is_delivered() {
         let certain = 2000 * at / file.len();
         assert!(records + 250 > certain, "{records} of {certain}");
         assert_eq!(rig.log.take().len(), 1);
+    }
+}
+
+/// The block before a damaged block header used to be lost: the decoder takes both together, and gives neither.
+#[test]
+fn everything_before_a_damaged_block_header_is_delivered() {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    let mut ends = Vec::new();
+    for n in 1..=5 {
+        encoder.write_all(&lines(n, n)).unwrap();
+        // Ends a block.
+        encoder.flush().unwrap();
+        ends.push(encoder.get_ref().len());
+    }
+    let file = encoder.finish().unwrap();
+    for (before, at) in (1..).zip(&ends) {
+        let mut damaged = file.clone();
+        // The type of block that is reserved.
+        damaged[*at] |= 0b110;
+        check(&damaged, &format!("{} a$", came("a", 1, before)), &[&format!("damaged a:{before}")]);
     }
 }
 

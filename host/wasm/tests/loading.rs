@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../../fuzz/checks/component.rs"]
+mod component_check;
+#[path = "../../../fuzz/checks/seeds.rs"]
+mod seeds;
 
 use std::fs;
 use std::path::Path;
@@ -69,6 +73,15 @@ fn a_component_that_was_cut_off_anywhere_is_an_error() {
         let said = load(&whole[..end]);
         let known = ["damaged, or made for a later", "a component, but no tailweir plug-in"];
         assert!(known.iter().any(|known| said.starts_with(known)), "{end}: {said}");
+    }
+}
+
+#[test]
+fn seeds_and_found_inputs_are_refused_or_can_be_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs::read(guest("pool-filter")).unwrap();
+    for input in seeds::seeds("component").into_iter().map(|(_, input)| input).chain([whole]) {
+        component_check::check(host(), folder.path(), &input);
     }
 }
 

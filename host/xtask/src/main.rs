@@ -1,6 +1,7 @@
 //! Development tasks, run as `cargo xtask …`. This is the one place that builds guests.
 
 mod bench;
+mod fuzz;
 mod guests;
 mod instructions;
 mod measure;
@@ -24,6 +25,8 @@ struct Cli {
 enum Task {
     /// Measures the release build and its peers, and writes docs/performance.md
     Bench(bench::BenchArgs),
+    /// Gives the fuzz targets inputs that nobody has thought of
+    Fuzz(fuzz::FuzzArgs),
     /// Builds every guest in `examples/plugins` and `tests/guests` into `target/guests`
     Guests(Guests),
     /// Counts instructions per record, with callgrind, and fails if they have grown by more than 3 %
@@ -58,6 +61,9 @@ fn main() -> ExitCode {
     if std::env::var_os(toolchain::WRAPPER_VARIABLE).is_some() {
         return toolchain::run_wrapped();
     }
+    if std::env::var_os(fuzz::WRAPPER_VARIABLE).is_some() {
+        return fuzz::run_wrapped();
+    }
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,6 +77,7 @@ fn run(task: Task) -> Result<()> {
     let root = root();
     match task {
         Task::Bench(arguments) => bench::run(&root, arguments),
+        Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Instructions { update } => instructions::run(&root, update),
         Task::Guests(Guests { check, update }) => {
@@ -104,6 +111,14 @@ fn root() -> PathBuf {
 /// The cargo that runs this.
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Where cargo puts what it builds.
+fn target_directory(root: &Path) -> Result<PathBuf> {
+    let arguments = ["metadata", "--format-version", "1", "--no-deps"];
+    let metadata: serde_json::Value =
+        serde_json::from_str(&output_of(cargo().current_dir(root).args(arguments))?)?;
+    Ok(metadata["target_directory"].as_str().context("cargo names no target directory")?.into())
 }
 
 /// Runs a command whose output the user sees.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{cargo, output_of, run_command};
+use crate::{cargo, run_command, target_directory};
 
 /// Builds the program and what makes data, and says where builds go.
 ///
@@ -15,11 +15,7 @@ use crate::{cargo, output_of, run_command};
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let arguments = ["build", "--quiet", "--release", "--bins", "--example", "generate", "--example", "live"];
     run_command(cargo().current_dir(root).args(arguments))?;
-    let arguments = ["metadata", "--format-version", "1", "--no-deps"];
-    let metadata: serde_json::Value =
-        serde_json::from_str(&output_of(cargo().current_dir(root).args(arguments))?)?;
-    let target = metadata["target_directory"].as_str().context("cargo names no target directory")?;
-    Ok(Path::new(target).join("release"))
+    Ok(target_directory(root)?.join("release"))
 }
 
 /// A directory of records, made unless it is there already. The name says all that it depends on but the generator, so

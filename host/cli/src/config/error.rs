@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A mistake in a pipeline file.
 #[derive(Debug)]
-pub(crate) struct ConfigError {
+pub struct ConfigError {
     path: PathBuf,
     line: Option<usize>,
     message: String,
@@ -24,6 +24,11 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
+    /// The number of the line that it is in, if it is in one, counted from 1.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
     /// A mistake at a byte offset of the file's text, if it has a place.
     pub(crate) fn new(path: &Path, at: Option<(&str, usize)>, message: String) -> Self {
         let line = at.map(|(text, offset)| text[..offset].matches('\n').count() + 1);

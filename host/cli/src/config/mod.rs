@@ -11,21 +11,23 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Deserialize;
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointSync, OnCrash, OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
+    Backoff, CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnCrash, OnFilterError,
+    OnMalformed, Policy, QuarantineOptions, Then, WhenFull,
 };
 use tailweir_segments::{Ordering, Pattern};
 use tailweir_wasm::{Grants, Limits};
 use toml::Spanned;
 
 use crate::sinks::{FileOptions, HttpOptions};
-pub(crate) use error::{ConfigError, in_our_words};
+pub use error::ConfigError;
+pub(crate) use error::in_our_words;
 use values::Secrets;
 pub(crate) use values::{Period, Text};
 
-/// A pipeline file.
+/// A pipeline file that is in order, as far as it can be told without looking at what it names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Pipeline {
+pub struct Pipeline {
     pub(crate) tailer: Tailer,
     /// Where compiled WebAssembly plug-ins are kept, or `off`.
     pub(crate) plugin_cache: Option<PathBuf>,
@@ -75,6 +77,22 @@ pub(crate) struct ConsumerTable {
 }
 
 impl ConsumerTable {
+    /// What the consumer is told, without its filter.
+    pub(crate) fn options(&self) -> anyhow::Result<ConsumerOptions> {
+        let mut options = ConsumerOptions::new(self.name.get_ref());
+        options.on_filter_error = OnFilterError::Isolate;
+        options.max_poison = self.on_error.max_poison();
+        options.on_malformed = self.on_malformed.unwrap_or_default();
+        options.max_batch_size = self.max_batch_size.map_or(options.max_batch_size, Into::into);
+        options.max_batch_bytes = self.max_batch_bytes.map_or(options.max_batch_bytes, Into::into);
+        options.max_batch_latency = self.max_batch_latency.map_or(options.max_batch_latency, Into::into);
+        let mut checkpoint = CheckpointOptions::new(CheckpointName::new(self.checkpoint_name().get_ref())?);
+        checkpoint.sync = self.checkpoint_sync.unwrap_or_default();
+        checkpoint.quarantine = self.quarantine();
+        options.checkpoint = Some(checkpoint);
+        Ok(options)
+    }
+
     /// How much its quarantine may hold, and what its plug-ins are called there.
     pub(crate) fn quarantine(&self) -> QuarantineOptions {
         let mut options = QuarantineOptions::default();
@@ -313,7 +331,11 @@ pub(crate) fn load(path: &Path) -> Result<Pipeline, ConfigError> {
     Ok(pipeline)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
+/// Reads the text of a pipeline file, which is called `path` in messages. Relative paths in it stay as they are.
+///
+/// # Errors
+/// What is wrong, and with which line.
+pub fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
     let pipeline: Pipeline = toml::from_str(text).map_err(|e| ConfigError::from_toml(path, text, &e))?;
     let fail = |at: &Spanned<String>, message: String| {
         Err(ConfigError::new(path, Some((text, at.span().start)), message))
@@ -353,6 +375,15 @@ fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
 }
 
 impl Pipeline {
+    /// What each consumer is told, without its plug-ins, and what happens to batches that its processor fails on.
+    ///
+    /// # Errors
+    /// None at present: [`parse`] has checked all of it.
+    pub fn plans(&self) -> anyhow::Result<Vec<(ConsumerOptions, Policy)>> {
+        let plan = |table: &ConsumerTable| Ok((table.options()?, table.on_error.policy(&table.processor)));
+        self.consumers.iter().map(plan).collect()
+    }
+
     /// Makes it read what is laid out in `directory` for a replay, to its end.
     pub(crate) fn replay_from(&mut self, directory: PathBuf) {
         let tailer = &mut self.tailer;
@@ -414,8 +445,29 @@ impl SinkTable {
 }
 
 #[cfg(test)]
+#[path = "../../../../fuzz/checks/config.rs"]
+mod check;
+#[cfg(test)]
+#[path = "../../../../fuzz/checks/seeds.rs"]
+mod seeds;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_and_found_inputs_are_refused_or_can_be_used() {
+        for (_, input) in seeds::seeds("config") {
+            let text = String::from_utf8_lossy(&input);
+            check::check(&text);
+            // Each line missing, and each twice.
+            let lines: Vec<&str> = text.lines().collect();
+            for n in 0..lines.len() {
+                check::check(&[&lines[..n], &lines[n + 1..]].concat().join("\n"));
+                check::check(&[&lines[..=n], &lines[n..]].concat().join("\n"));
+            }
+        }
+    }
 
     const TAILER: &str = "[tailer]\ndirectory = 'logs'\n";
 

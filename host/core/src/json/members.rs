@@ -165,7 +165,9 @@ impl Members {
         let start = self.keys[index] as usize;
         if self.tags[index] != CLOSELY {
             let end = start + key.len();
-            return (text[start..].starts_with(key.as_bytes()) && text[end] == b'"').then_some(end);
+            let is_it = text[start..].starts_with(key.as_bytes()) && text.get(end) == Some(&b'"');
+            // It is spelt without escapes, so a key with a quote in it has only run on into the value.
+            return (is_it && !key.contains('"')).then_some(end);
         }
         let end = key_end(text, start);
         let raw = std::str::from_utf8(&text[start..end]);

@@ -323,7 +323,7 @@ impl FileStore {
         self.write(".tmp", &text, reach)?;
         self.names_are_synced = false;
         self.rotate(reach)?;
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         self.seen = self.stamp();
         if reach == Reach::Disk {
             self.sync_names()?;
@@ -332,6 +332,8 @@ impl FileStore {
         if self.foreign {
             // Writing over it could, after a loss of power, leave it as the checkpoint.
             self.remove(".tmp")?;
+            // It may have been gone on from as the previous generation. It knows nothing of what was finished since.
+            self.remove_generations(&[".prev"], |format| matches!(format, Format::Kumod { .. }))?;
             self.foreign = false;
         }
         Ok(())
@@ -341,7 +343,12 @@ impl FileStore {
     fn text(&self, saved: &Saved) -> Option<Vec<u8>> {
         let directory = self.files.path();
         let write = |saved: &Saved| {
-            format::write(saved, &directory.to_string_lossy(), self.generation + 1, &self.journal_id)
+            format::write(
+                saved,
+                &directory.to_string_lossy(),
+                self.generation.saturating_add(1),
+                &self.journal_id,
+            )
         };
         if self.unsynced.is_empty() {
             return write(saved);
@@ -412,18 +419,24 @@ impl FileStore {
     fn secure(&mut self, newest: &Newest) -> Result<(), StoreError> {
         self.sync_file(newest.suffix)?;
         self.safe = Safe::Current;
+        let mut others = &[".prev", ".tmp"][..];
         if !newest.suffix.is_empty() {
             // The spare is written over by the next save.
             self.rename(newest.suffix, ".prev")?;
             self.safe = Safe::Previous;
+            others = &[".tmp"];
         }
         self.sync_names()?;
-        self.remove_generations(|other| !other.is_of_one_history_with(&newest.format))
+        self.remove_generations(others, |other| !other.is_of_one_history_with(&newest.format))
     }
 
     /// Removes generations before the checkpoint. What is none stays.
-    fn remove_generations(&self, which: impl Fn(&Format) -> bool) -> Result<(), StoreError> {
-        for suffix in [".prev", ".tmp"] {
+    fn remove_generations(
+        &self,
+        suffixes: &[&str],
+        which: impl Fn(&Format) -> bool,
+    ) -> Result<(), StoreError> {
+        for suffix in suffixes {
             if let Ok(Some(Ok(format))) = self.read(suffix)
                 && which(&format)
             {
@@ -440,7 +453,7 @@ impl CheckpointStore for FileStore {
         let newest = self.newest()?;
         self.seen = self.stamp();
         let Some(newest) = newest else {
-            self.remove_generations(|_| true)?;
+            self.remove_generations(&[".prev", ".tmp"], |_| true)?;
             self.sync_names()?;
             self.write_journal(&HashSet::new())?;
             return Ok(Loaded::Fresh);

@@ -60,6 +60,10 @@ impl QuarantineEntry {
             _ => return None,
         };
         let segment = SegmentName::new(&line.segment).ok()?;
+        if line.line == 0 {
+            // Lines are counted from 1. One that is before the first could not be told from it when it is sent again.
+            return None;
+        }
         Some(Self {
             position: Position { segment, line: line.line, offset: line.offset },
             consumer: line.consumer.into_owned(),

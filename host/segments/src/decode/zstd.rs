@@ -18,6 +18,7 @@ use super::{Filled, Input, Track, ZSTD_MAGIC, is_zstd};
 const WINDOW_LOG_MAX: u32 = 27;
 /// The largest block of a frame, decompressed.
 const BLOCK: usize = 128 * 1024;
+const BLOCK_HEADER: usize = 3;
 
 pub(super) struct Zstd {
     context: DCtx<'static>,
@@ -104,7 +105,9 @@ impl Zstd {
         }
     }
 
-    /// Decodes one block, so that all before the one that fails is had.
+    /// Decodes one block, so that all before the one that fails is had. The decoder asks for a block together with the
+    /// header of the next one, and gives nothing of the block if it is given both and the header is damaged: so it is given
+    /// the block alone.
     fn decode_carefully(
         &mut self,
         input: &mut Input,
@@ -113,8 +116,12 @@ impl Zstd {
         delivered: u64,
     ) -> Result<(), usize> {
         let mut block = Vec::with_capacity(BLOCK);
-        // Between frames any five bytes will do: the shortest header.
-        let wanted = if self.hint == 0 { 5 } else { self.hint };
+        let wanted = match self.hint {
+            // Between frames any five bytes will do: the shortest header.
+            0 => 5,
+            hint @ ..=BLOCK_HEADER => hint,
+            hint => hint - BLOCK_HEADER,
+        };
         let mut source = InBuffer::around(&input.bytes()[..wanted.min(input.available())]);
         let hint = self.context.decompress_stream(&mut OutBuffer::around(&mut block), &mut source)?;
         let consumed = source.pos();

@@ -1,10 +1,9 @@
 //! `tailweir:plugin@0.1`: the bindings, what the host offers to guests, and how answers become the core's.
 
-mod columns;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use tailweir_core::json::column;
 use tailweir_core::{Batch, Failure, Outcome, Pointer, Record, Verdict};
 use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
 use wasmtime::{Error, Store, bail, format_err};
@@ -162,7 +161,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointer: String,
     ) -> wasmtime::Result<Vec<Option<String>>> {
-        self.column(&pointer, columns::string)
+        self.column(&pointer, column::string)
     }
 
     fn strings_joined(
@@ -173,17 +172,17 @@ impl records::HostBatch for State {
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
         let mut joiner = Joiner::new(batch.len(), self.memory.room())?;
         for value in batch.column(&pointer) {
-            joiner.add(|bytes| value.is_some_and(|value| columns::add_string(value, bytes)))?;
+            joiner.add(|bytes| value.is_some_and(|value| column::add_string(value, bytes)))?;
         }
         Ok(joiner.joined)
     }
 
     fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
-        self.column(&pointer, columns::integer)
+        self.column(&pointer, column::integer)
     }
 
     fn numbers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<f64>>> {
-        self.column(&pointer, columns::number)
+        self.column(&pointer, column::number)
     }
 
     fn booleans(
@@ -191,7 +190,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointer: String,
     ) -> wasmtime::Result<Vec<Option<bool>>> {
-        self.column(&pointer, columns::boolean)
+        self.column(&pointer, column::boolean)
     }
 
     fn values(

@@ -1,16 +1,20 @@
-//! A value's JSON text as the entry of a column. The text is that of a valid JSON value other than `null`.
+//! A value's JSON text as the entry of a column of one type. The text is that of a valid JSON value other than `null`, as
+//! [`Batch::column`](crate::Batch::column) gives it; there is no entry where it is of another type.
 
-use tailweir_core::json::{Value, unescape};
+use super::{Value, unescape};
 
-pub(super) fn string(text: &str) -> Option<String> {
+/// The string that it is, unescaped.
+#[inline]
+pub fn string(text: &str) -> Option<String> {
     match Value::of(text) {
         Value::String(raw) => Some(unescape(raw).into_owned()),
         _ => None,
     }
 }
 
-/// Adds the string that a value is; whether it is one.
-pub(super) fn add_string(text: &str, bytes: &mut Vec<u8>) -> bool {
+/// Adds the string that it is to `bytes`, unescaped. Returns whether it is one; if not, nothing is added.
+#[inline]
+pub fn add_string(text: &str, bytes: &mut Vec<u8>) -> bool {
     match Value::of(text) {
         Value::String(raw) => {
             bytes.extend_from_slice(unescape(raw).as_bytes());
@@ -20,22 +24,28 @@ pub(super) fn add_string(text: &str, bytes: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Exact, so a fraction or an exponent makes it none, even where the value is whole.
-pub(super) fn integer(text: &str) -> Option<i64> {
+/// The number that it is, if that is written as an integer of 64 bits: a fraction or an exponent makes it none, even where
+/// the value is whole.
+#[inline]
+pub fn integer(text: &str) -> Option<i64> {
     match Value::of(text) {
         Value::Number(number) => number.parse().ok(),
         _ => None,
     }
 }
 
-pub(super) fn number(text: &str) -> Option<f64> {
+/// The number that it is, rounded to the nearest of 64 bits; none if that is infinite.
+#[inline]
+pub fn number(text: &str) -> Option<f64> {
     match Value::of(text) {
         Value::Number(number) => number.parse().ok().filter(|number: &f64| number.is_finite()),
         _ => None,
     }
 }
 
-pub(super) fn boolean(text: &str) -> Option<bool> {
+/// The truth value that it is.
+#[inline]
+pub fn boolean(text: &str) -> Option<bool> {
     match Value::of(text) {
         Value::Bool(value) => Some(value),
         _ => None,
