@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
+use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor, StateKeeper};
 use thiserror::Error;
 
 use crate::halving::{Failed, Halving};
 use crate::settlement::CommitError;
+use crate::state::BatchState;
 use crate::{Closer, Consumer, Delivery, NextError};
 
 /// Where records go: a batch's own, or those that a processor emits.
@@ -280,13 +281,14 @@ impl Attempts<'_> {
     /// Tries a batch, as a whole and then in parts, until it is dealt with.
     async fn settle(&mut self, delivery: &mut Delivery) -> Result<Settled, DriveError> {
         let batch = delivery.batch().clone();
+        let state = delivery.batch_state().clone();
         let mut halving = Halving::new(batch.len());
         // What is set aside is written once all is decided: if the processor turns out to be broken, nothing is.
         let mut rejected: Vec<(Vec<u32>, String)> = Vec::new();
         while let Some(range) = halving.next() {
             let (first, end) = (range.start as u32, range.end as u32);
             let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
-            match self.answer(&part, delivery).await? {
+            match self.answer(&part, &state, delivery).await? {
                 Answer::Abandoned => return Ok(Settled::Abandoned),
                 Answer::Crashed(reason) => match halving.failed() {
                     Failed::Again => {
@@ -329,12 +331,17 @@ impl Attempts<'_> {
     }
 
     /// Tries a part of `delivery` until there is an answer other than to try again.
-    async fn answer(&mut self, part: &Arc<Batch>, delivery: &Delivery) -> Result<Answer, DriveError> {
+    async fn answer(
+        &mut self,
+        part: &Arc<Batch>,
+        state: &Arc<BatchState>,
+        delivery: &Delivery,
+    ) -> Result<Answer, DriveError> {
         let name = || delivery.batch().id().to_string();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (after, reason) = match self.attempt(part).await {
+            let (after, reason) = match self.attempt(part, state).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(Failure::Reject { indices, reason }) => return Ok(Answer::Rejected(indices, reason)),
                 Err(Failure::Stop { reason }) => return Err(DriveError::Stopped { batch: name(), reason }),
@@ -372,11 +379,22 @@ impl Attempts<'_> {
         }
     }
 
-    async fn attempt(&mut self, batch: &Arc<Batch>) -> Result<(), Failure> {
-        match self.processor.process(batch).await? {
-            Outcome::Done => Ok(()),
-            Outcome::Emit(records) => self.sink.send(Outgoing::Emitted { batch, records: &records }).await,
+    /// Gives a part to the processor, and what it emits to the sink. State that was changed stays if the part is dealt with,
+    /// be it without the records that are rejected.
+    async fn attempt(&mut self, part: &Arc<Batch>, state: &Arc<BatchState>) -> Result<(), Failure> {
+        let keeper: Arc<dyn StateKeeper> = state.clone();
+        let answer = match self.processor.process_with_state(part, &keeper).await {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(Outcome::Emit(records)) => {
+                self.sink.send(Outgoing::Emitted { batch: part, records: &records }).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match &answer {
+            Ok(()) | Err(Failure::Reject { .. }) => state.keep(),
+            Err(_) => state.undo(),
         }
+        answer
     }
 }
 
