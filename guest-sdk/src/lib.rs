@@ -1,5 +1,5 @@
-//! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the feature
-//! `http`, HTTP requests. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
+//! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the features
+//! `http` and `state`, HTTP requests and what is remembered between batches. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
 //!
 //! A filter is one function and one macro line:
 //!
@@ -47,6 +47,8 @@ pub mod http;
 pub mod log;
 mod parse;
 mod plugin;
+#[cfg(feature = "state")]
+pub mod state;
 
 pub use batch::{Batch, Column, Joined, Position, Raw, Record, Strings};
 pub use plugin::{Failure, Outcome, Verdict};
@@ -54,7 +56,7 @@ pub use plugin::{Failure, Outcome, Verdict};
 /// What the macros expand to. No part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, ProcessorFn};
+    pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, NEEDS, ProcessorFn};
 
     #[cfg(target_family = "wasm")]
     pub use crate::backend::{export, filter_world, lifecycle_world, processor_world};

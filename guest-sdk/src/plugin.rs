@@ -120,6 +120,15 @@ pub struct Description {
     pub config_schema: &'static str,
 }
 
+/// What a plug-in cannot do without: the features of this crate tell.
+#[doc(hidden)]
+pub const NEEDS: &[&str] = &[
+    #[cfg(feature = "http")]
+    "http",
+    #[cfg(feature = "state")]
+    "state",
+];
+
 /// A filter that has its configuration.
 #[doc(hidden)]
 pub type FilterFn = Box<dyn FnMut(&Batch) -> Result<Verdict, String>>;
@@ -309,7 +318,7 @@ macro_rules! __plugin {
             const DESCRIPTION: $crate::__private::Description = $crate::__private::Description {
                 name: ::core::env!("CARGO_PKG_NAME"),
                 version: ::core::env!("CARGO_PKG_VERSION"),
-                needs: $crate::__needs!(),
+                needs: $crate::__private::NEEDS,
                 config_schema: $schema,
             };
 
@@ -323,25 +332,5 @@ macro_rules! __plugin {
             #[cfg(target_family = "wasm")]
             $crate::__export!($world, __configure, DESCRIPTION);
         };
-    };
-}
-
-/// What a plug-in needs: the features of this crate, not of the plug-in's, tell.
-#[doc(hidden)]
-#[cfg(feature = "http")]
-#[macro_export]
-macro_rules! __needs {
-    () => {
-        &["http"]
-    };
-}
-
-/// What a plug-in needs: nothing.
-#[doc(hidden)]
-#[cfg(not(feature = "http"))]
-#[macro_export]
-macro_rules! __needs {
-    () => {
-        &[]
     };
 }

@@ -13,6 +13,7 @@ mod reload;
 mod run;
 mod script;
 mod security;
+mod state;
 mod summary;
 mod tail;
 mod usage;

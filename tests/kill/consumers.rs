@@ -28,6 +28,8 @@ pub(crate) struct Kind {
     pub(crate) told: Told,
     /// Records that may be delivered and not committed at any time.
     pub(crate) uncommitted: usize,
+    /// The key of its state that has the number of records it was committed for.
+    pub(crate) counts: Option<&'static str>,
 }
 
 /// How a consumer tells what it got.
@@ -37,14 +39,16 @@ pub(crate) enum Told {
     Batches,
     /// As lines in a file.
     Lines,
+    /// By its state only; what it writes to the file is something else.
+    State,
 }
 
 const fn lua(name: &'static str, pool: Option<&'static str>, uncommitted: usize) -> Kind {
-    Kind { name, pool, masked: false, told: Told::Batches, uncommitted }
+    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, counts: None }
 }
 
 const fn file(name: &'static str, pool: Option<&'static str>, masked: bool) -> Kind {
-    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50 }
+    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, counts: None }
 }
 
 /// One program and its consumers.
@@ -82,6 +86,9 @@ pub(crate) const PLANS: [Plan; 3] = [
             file("lua-and-wasm", Some("b"), true),
             file("lua-processor", None, false),
             file("synced", None, false),
+            Kind { counts: Some("n"), ..file("lua-state", None, false) },
+            Kind { told: Told::State, counts: Some("records"), ..file("counter", None, false) },
+            Kind { told: Told::State, counts: Some("records"), ..file("synced-counter", None, false) },
         ],
         arguments: |home, run| {
             let mut arguments = vec!["run".into(), home.join("pipeline.toml")];
@@ -223,6 +230,25 @@ name = 'synced'
 processor = { file = { path = 'out/synced', sync = true } }
 checkpoint_sync = 'always'
 COMMON
+
+[[consumer]]
+name = 'lua-state'
+processor = { lua = 'counting.lua' }
+sink = { file = { path = 'out/lua-state', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'counter'
+processor = { wasm = 'counter.wasm' }
+sink = { file = { path = 'out/counter', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'synced-counter'
+processor = { wasm = 'counter.wasm' }
+sink = { file = { path = 'out/synced-counter', sync = false } }
+checkpoint_sync = 'always'
+COMMON
 ";
 
 const COMMON_OPTIONS: &str = "max_batch_size = 50\nmax_batch_latency = '10ms'\n\
@@ -238,14 +264,22 @@ pub(crate) enum User {
 
 /// What programs need besides segments. `home` gets `logs` and `out`.
 pub(crate) fn furnish(home: &Path, user: User) {
-    let redact = repository("target/guests/redact.wasm");
-    assert!(redact.exists(), "{} is missing: run `cargo xtask guests`", redact.display());
-    fs::copy(redact, home.join("redact.wasm")).unwrap();
+    for name in ["redact.wasm", "counter.wasm"] {
+        let guest = repository("target/guests").join(name);
+        assert!(guest.exists(), "{} is missing: run `cargo xtask guests`", guest.display());
+        fs::copy(guest, home.join(name)).unwrap();
+    }
     let filter = repository("examples/plugins/pool-filter/pool-filter.wasm");
     fs::copy(filter, home.join("pool-filter.wasm")).unwrap();
     let pipeline = PIPELINE.replace("COMMON", COMMON_OPTIONS);
     let processor = "return function(batch)
         local lines = {}
+        for r in batch:iter_records() do lines[#lines + 1] = r end
+        return lines
+      end";
+    let counting = "return function(batch)
+        local state, lines = batch:state(), {}
+        state:set('n', tostring(tonumber(state:get('n') or 0) + #batch))
         for r in batch:iter_records() do lines[#lines + 1] = r end
         return lines
       end";
@@ -256,6 +290,7 @@ pub(crate) fn furnish(home: &Path, user: User) {
         ("two.lua", TWO),
         ("pipeline.toml", &pipeline),
         ("processor.lua", processor),
+        ("counting.lua", counting),
         ("filter.lua", filter),
     ];
     for (name, text) in files {

@@ -40,21 +40,69 @@ impl Frontier {
             let names = lines.filter_map(|line| line.strip_suffix("\"\n")?.split_once(" \""));
             frontier.finished.extend(names.map(|(_, name)| name.to_owned()));
         }
+        frontier.take(state)?;
+        Ok(frontier)
+    }
+
+    /// Takes what a checkpoint says of segments.
+    fn take(&mut self, state: &Value) -> Result<(), Violation> {
+        self.lines.clear();
         for segment in state["segments"].as_array().ok_or("the checkpoint has no segments")? {
             let name = segment["name"].as_str().ok_or("a segment without name")?.to_owned();
             if segment["finished"] == true {
-                frontier.finished.insert(name);
+                self.finished.insert(name);
             } else {
-                frontier.finished.remove(&name);
-                frontier.lines.insert(name, segment["line"].as_u64().ok_or("a segment without line")?);
+                self.finished.remove(&name);
+                self.lines.insert(name, segment["line"].as_u64().ok_or("a segment without line")?);
             }
         }
-        Ok(frontier)
+        Ok(())
+    }
+
+    /// Reads the journal of state beside a checkpoint: what its last whole entry covers, and the number under a key of the
+    /// only bucket. `None` if there is no such file, or no checkpoint: then a consumer starts over.
+    fn read_with_state(directory: &Path, name: &str, key: &str) -> Result<Option<(Self, u64)>, Violation> {
+        let Ok(text) = fs::read_to_string(directory.join(format!(".{name}.state"))) else {
+            return Ok(None);
+        };
+        if !directory.join(format!(".{name}")).exists() {
+            return Ok(None);
+        }
+        let (mut frontier, mut number) = (Self::default(), 0);
+        // A last line without end is torn. The power stays on, so no other is.
+        let whole = text.split_inclusive('\n').skip(1).filter_map(|line| line.strip_suffix('\n'));
+        for line in whole {
+            let entry: Value =
+                serde_json::from_str(&line[17..]).map_err(|e| format!("the state is damaged: {e}"))?;
+            let names = entry["finished"].as_array().ok_or("an entry without finished segments")?;
+            frontier.finished.extend(names.iter().filter_map(|name| Some(name.as_str()?.to_owned())));
+            if !entry["checkpoint"].is_null() {
+                frontier.take(&entry["checkpoint"]["tailweir"])?;
+            }
+            for changed in entry["state"].as_object().ok_or("an entry without state")?.values() {
+                if let Some(value) = changed[key].as_str() {
+                    number = value.parse().map_err(|_| format!("the count is `{value}`"))?;
+                }
+            }
+        }
+        Ok(Some((frontier, number)))
     }
 
     /// Lines of a segment that are dealt with; no number is higher than that of a finished segment.
     fn line(&self, name: &str) -> u64 {
         if self.finished.contains(name) { u64::MAX } else { self.lines.get(name).copied().unwrap_or(0) }
+    }
+}
+
+/// Whether a count is of exactly the records that are covered. Where files were tampered with, that can't be told.
+fn check_count(log: &Log, frontier: &Frontier, count: u64) -> Result<(), Violation> {
+    if log.segments.iter().any(|segment| segment.disturbed || segment.replaces.is_some()) {
+        return Ok(());
+    }
+    let lines = |segment: &crate::writer::Segment| frontier.line(&segment.name).min(segment.ids.len() as u64);
+    match log.segments.iter().map(lines).sum::<u64>() {
+        covered if covered == count => Ok(()),
+        covered => Err(format!("the state has counted {count} records, and the checkpoint covers {covered}")),
     }
 }
 
@@ -110,7 +158,9 @@ impl Subject {
     pub(crate) fn has_begun(&self, stdout: usize, home: &Path) -> bool {
         match self.kind.told {
             Told::Batches => stdout > 0,
-            Told::Lines => fs::metadata(self.path(home)).is_ok_and(|meta| meta.len() > self.looked_at as u64),
+            Told::Lines | Told::State => {
+                fs::metadata(self.path(home)).is_ok_and(|meta| meta.len() > self.looked_at as u64)
+            }
         }
     }
 
@@ -126,12 +176,20 @@ impl Subject {
         home: &Path,
         counts: &mut Counts,
     ) -> Result<(), Violation> {
+        let mut frontier = Frontier::read(&log.directory, self.kind.name)?;
+        if let Some(key) = self.kind.counts
+            && let Some((covered, count)) = Frontier::read_with_state(&log.directory, self.kind.name, key)?
+        {
+            // The next run goes on from there, which the checkpoint itself may lag behind.
+            frontier = covered;
+            check_count(log, &frontier, count)?;
+        }
         let run = match self.kind.told {
             Told::Batches => self.parse_batches(log, stdout, counts)?,
             Told::Lines => self.parse_lines(log, home)?,
+            Told::State => self.newly_covered(log, home, &frontier),
         };
         self.check_order(log, &run)?;
-        let frontier = Frontier::read(&log.directory, self.kind.name)?;
         self.check_frontier(log, &run, &frontier)?;
         self.frontier = frontier;
         for (name, line) in &self.frontier.lines {
@@ -265,6 +323,18 @@ impl Subject {
             }
         }
         Ok(Run { batches: vec![batch], ..Run::default() })
+    }
+
+    /// What is covered that was not before: all that is known of a consumer which only counts.
+    fn newly_covered(&mut self, log: &Log, home: &Path, frontier: &Frontier) -> Run {
+        self.looked_at = fs::metadata(self.path(home)).map_or(0, |meta| meta.len() as usize);
+        let mut batch = Batch { intended: true, ..Batch::default() };
+        for (index, segment) in log.segments.iter().enumerate() {
+            let (before, after) = (self.frontier.line(&segment.name), frontier.line(&segment.name));
+            let lines = before.saturating_add(1)..=after.min(segment.ids.len() as u64);
+            batch.places.extend(lines.map(|line| Place { segment: index, line }));
+        }
+        Run { batches: vec![batch], ..Run::default() }
     }
 
     /// Whether records came in order, none left out, and none that a checkpoint covered.

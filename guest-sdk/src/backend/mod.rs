@@ -1,4 +1,4 @@
-//! Where batches, the log and HTTP come from: the host, or on a target without one what the tests made up.
+//! Where batches, the log, HTTP and state come from: the host, or on a target without one what the tests made up.
 //! Both offer the same functions, with the same answers.
 
 #[cfg(not(target_family = "wasm"))]
@@ -14,5 +14,7 @@ pub(crate) use wasm::Batch as Backend;
 pub(crate) use wasm::log;
 #[cfg(all(target_family = "wasm", feature = "http"))]
 pub(crate) use wasm::send;
+#[cfg(all(target_family = "wasm", feature = "state"))]
+pub(crate) use wasm::state;
 #[cfg(target_family = "wasm")]
 pub use wasm::{export, filter_world, lifecycle_world, processor_world};

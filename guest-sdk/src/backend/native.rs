@@ -138,3 +138,68 @@ fn find<'a>(record: &'a RawValue, tokens: &[String]) -> Option<&'a RawValue> {
 pub(crate) fn log(level: Level, message: &str) {
     eprintln!("{}: {message}", format!("{level:?}").to_lowercase());
 }
+
+/// State in memory, with the limits that the host has if nobody changes them.
+#[cfg(feature = "state")]
+pub(crate) mod state {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::ops::Bound;
+
+    use crate::state::Error;
+
+    thread_local! {
+        static STATE: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    const KEY_BYTES: usize = 512;
+    const VALUE_BYTES: usize = 1 << 20;
+    const KEYS: usize = 100_000;
+    const BYTES: usize = 16 << 20;
+
+    pub(crate) fn get(key: &str) -> Option<Vec<u8>> {
+        STATE.with_borrow(|state| state.get(key).cloned())
+    }
+
+    pub(crate) fn set(key: &str, value: &[u8]) -> Result<(), Error> {
+        if key.len() > KEY_BYTES {
+            return Err(Error::KeyBytes(KEY_BYTES as u64));
+        }
+        if value.len() > VALUE_BYTES {
+            return Err(Error::ValueBytes(VALUE_BYTES as u64));
+        }
+        STATE.with_borrow_mut(|state| {
+            if state.len() == KEYS && !state.contains_key(key) {
+                return Err(Error::Keys(KEYS as u64));
+            }
+            let others = state.iter().filter(|(other, _)| *other != key);
+            let bytes: usize = others.map(|(key, value)| key.len() + value.len()).sum();
+            if bytes + key.len() + value.len() > BYTES {
+                return Err(Error::Bytes(BYTES as u64));
+            }
+            state.insert(key.to_owned(), value.to_owned());
+            Ok(())
+        })
+    }
+
+    // The host may refuse.
+    pub(crate) fn delete(key: &str) -> Result<(), Error> {
+        STATE.with_borrow_mut(|state| state.remove(key));
+        Ok(())
+    }
+
+    pub(crate) fn list(prefix: &str, after: Option<&str>, limit: u32) -> (Vec<String>, bool) {
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        STATE.with_borrow(|state| {
+            let mut keys = state.range::<str, _>((from, Bound::Unbounded)).map(|(key, _)| key);
+            let page: Vec<_> = keys
+                .by_ref()
+                .take_while(|key| key.starts_with(prefix))
+                .take(limit as usize)
+                .cloned()
+                .collect();
+            let more = page.len() == limit as usize && keys.next().is_some_and(|key| key.starts_with(prefix));
+            (page, more)
+        })
+    }
+}

@@ -69,6 +69,54 @@ mod http_world {
     });
 }
 
+/// What a processor that keeps state imports besides.
+#[cfg(feature = "state")]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
+mod state_world {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        inline: "package tailweir:guest-state; world keeper { import tailweir:plugin/state@0.1.0; }",
+        world: "tailweir:guest-state/keeper",
+        runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
+        generate_all,
+    });
+}
+
+/// State, kept by the host.
+#[cfg(feature = "state")]
+pub(crate) mod state {
+    use super::state_world::tailweir::plugin::state as host;
+    use crate::state::Error;
+
+    fn in_words(error: host::Error) -> Error {
+        match error {
+            host::Error::KeyBytes(limit) => Error::KeyBytes(limit),
+            host::Error::ValueBytes(limit) => Error::ValueBytes(limit),
+            host::Error::Keys(limit) => Error::Keys(limit),
+            host::Error::Bytes(limit) => Error::Bytes(limit),
+            host::Error::Changes(limit) => Error::Changes(limit),
+            host::Error::NotNow => Error::NotNow,
+        }
+    }
+
+    pub(crate) fn get(key: &str) -> Option<Vec<u8>> {
+        host::get(key)
+    }
+
+    pub(crate) fn set(key: &str, value: &[u8]) -> Result<(), Error> {
+        host::set(key, value).map_err(in_words)
+    }
+
+    pub(crate) fn delete(key: &str) -> Result<(), Error> {
+        host::delete(key).map_err(in_words)
+    }
+
+    pub(crate) fn list(prefix: &str, after: Option<&str>, limit: u32) -> (Vec<String>, bool) {
+        let host::Page { keys, more } = host::list(prefix, after, limit);
+        (keys, more)
+    }
+}
+
 /// The host's batch.
 #[repr(transparent)]
 pub struct Batch(records::Batch);

@@ -197,6 +197,12 @@ fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result
     // Whatever the end was: what is dealt with must not come again.
     let replayed = replay.settle().context("what was replayed is still in the quarantine")?;
     report(&replayed);
+    if room.path().join(format!(".{}.state", name.as_str())).exists() {
+        eprintln!(
+            "the consumer keeps state, which began empty in this replay; what it kept there, such as counts of these records, \
+             is not added to its state"
+        );
+    }
     ended?;
     let Replayed { chosen, updated, .. } = replayed;
     if chosen == 0 && (!args.choose.places.is_empty() || args.choose.reason.is_some()) {

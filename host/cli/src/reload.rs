@@ -11,7 +11,8 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use tailweir_core::{
-    Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, Verdict,
+    Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
+    Verdict,
 };
 use tailweir_wasm::{Description, FilterPlugin, LoadError, ProcessorPlugin};
 use tracing::{error, info};
@@ -256,15 +257,35 @@ struct ReloadingProcessor {
     turn: Turn,
 }
 
+impl ReloadingProcessor {
+    /// Takes the new version, if there is one and it is its turn.
+    fn renew(&mut self, batch: &Batch) {
+        if self.turn.is_over(&self.slot, batch) {
+            let (generation, plugin) = self.slot.current();
+            self.turn.generation = generation;
+            self.processor = plugin.create();
+        }
+    }
+}
+
 impl Processor for ReloadingProcessor {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
         Box::pin(async move {
-            if self.turn.is_over(&self.slot, batch) {
-                let (generation, plugin) = self.slot.current();
-                self.turn.generation = generation;
-                self.processor = plugin.create();
-            }
+            self.renew(batch);
             let answer: Result<Outcome, Failure> = self.processor.process(batch).await;
+            self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
+            answer
+        })
+    }
+
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        Box::pin(async move {
+            self.renew(batch);
+            let answer: Result<Outcome, Failure> = self.processor.process_with_state(batch, state).await;
             self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
             answer
         })

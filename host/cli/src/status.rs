@@ -20,6 +20,8 @@ struct Line<'a> {
     behind_bytes: u64,
     behind_segments: u64,
     quarantined: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_bytes: Option<u64>,
     /// Seconds since it was written.
     age_seconds: u64,
     held_by: Option<u32>,
@@ -88,6 +90,7 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
         behind_bytes: status.behind_bytes,
         behind_segments: status.behind_segments,
         quarantined: status.quarantined,
+        state_bytes: status.state_bytes,
         age_seconds: age.as_secs(),
         held_by: status.held_by,
         written_by: match status.written_by {
@@ -99,8 +102,9 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
 }
 
 fn table(lines: &[Line<'_>]) -> String {
-    let head =
-        ["checkpoint", "segment", "line", "behind", "quarantined", "age", "held by"].map(str::to_owned);
+    // Most have no state.
+    let with_state = lines.iter().any(|line| line.state_bytes.is_some());
+    let head = ["checkpoint", "segment", "line", "behind", "quarantined", "state", "age", "held by"];
     let row = |line: &Line<'_>| {
         [
             line.checkpoint.to_owned(),
@@ -108,6 +112,7 @@ fn table(lines: &[Line<'_>]) -> String {
             line.line.to_string(),
             behind(line),
             HumanCount(line.quarantined).to_string(),
+            line.state_bytes.map_or_else(|| "-".to_owned(), |bytes| BinaryBytes(bytes).to_string()),
             humantime::format_duration(Duration::from_secs(line.age_seconds)).to_string(),
             match (line.held_by, line.written_by) {
                 (Some(pid), _) => format!("pid {pid}"),
@@ -116,13 +121,13 @@ fn table(lines: &[Line<'_>]) -> String {
             },
         ]
     };
-    let rows: Vec<_> = std::iter::once(head).chain(lines.iter().map(row)).collect();
-    let widths: Vec<usize> =
-        (0..7).map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(lines.iter().map(row)).collect();
+    let columns: Vec<usize> = (0..head.len()).filter(|i| with_state || head[*i] != "state").collect();
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    for row in &rows {
+        let cells: Vec<String> = columns.iter().map(|i| format!("{:<1$}", row[*i], widths[*i])).collect();
         text += cells.join("  ").trim_end();
         text.push('\n');
     }

@@ -15,6 +15,7 @@ pub mod json;
 pub mod ledger;
 pub mod position;
 pub mod processor;
+pub mod state;
 pub mod sums;
 
 pub use batch::{Batch, BatchId, Record};
@@ -25,4 +26,5 @@ pub use json::Pointer;
 pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
 pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
 pub use processor::{Failure, Outcome, ProcessFuture, Processor};
+pub use state::{Bucket, Contents, MemoryState, StateError, StateKeeper, StateLimits, StateView};
 pub use sums::Sums;

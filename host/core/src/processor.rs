@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::Batch;
+use crate::{Batch, StateKeeper};
 
 /// Takes batches and answers what became of each.
 ///
@@ -16,6 +16,18 @@ use crate::Batch;
 pub trait Processor {
     /// Deals with one batch.
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a>;
+
+    /// Deals with one batch, and with the state that goes with it. Whoever calls it keeps what was changed after an
+    /// [`Outcome`] and after [`Failure::Reject`], and undoes it after any other answer. One that has no state does as
+    /// [`process`](Self::process).
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        let _ = state;
+        self.process(batch)
+    }
 }
 
 /// The answer to come. It stays on the thread of its consumer.

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use mlua::{Lua, MetaMethod, UserData, UserDataMethods, UserDataRef};
-use tailweir_core::Batch;
+use mlua::{Lua, LuaString, MetaMethod, UserData, UserDataMethods, UserDataRef};
+use tailweir_core::state::MAX_PAGE;
+use tailweir_core::{Batch, Bucket, StateError, StateKeeper, StateLimits};
 
 use crate::error::fail;
 use crate::record::{BatchHandle, Charge, Records};
@@ -16,14 +17,19 @@ pub type Commit = Box<dyn FnMut() -> CommitFuture>;
 /// The end of a commit. One that is ready at once does not suspend the script.
 pub type CommitFuture = Pin<Box<dyn Future<Output = mlua::Result<()>>>>;
 
-/// The batch object of the Lua API: `records`, `iter_records`, `consumer_name`, `id`, `positions`, `commit` and `#`.
+/// The batch object of the Lua API: `records`, `iter_records`, `consumer_name`, `id`, `positions`, `state`, `commit` and `#`.
 ///
 /// Records may be asked for any number of times, also after the commit; each time they are new tables.
 pub struct LuaBatch {
     batch: Arc<Batch>,
     commit: RefCell<CommitState>,
+    /// `None` if nothing is kept.
+    state: Option<Arc<dyn StateKeeper>>,
     _charge: Charge,
 }
+
+/// The bucket of what is written in Lua: a consumer has one script or file.
+const BUCKET: &str = "lua";
 
 enum CommitState {
     /// Whoever runs the script commits.
@@ -41,7 +47,19 @@ impl LuaBatch {
     pub fn new(lua: &Lua, batch: Arc<Batch>, commit: Option<Commit>) -> mlua::Result<Self> {
         let charge = Records::install(lua)?.charge(lua, batch.footprint())?;
         let commit = RefCell::new(commit.map_or(CommitState::ByHost, CommitState::Possible));
-        Ok(Self { batch, commit, _charge: charge })
+        Ok(Self { batch, commit, state: None, _charge: charge })
+    }
+
+    /// Has `batch:state()` give what is kept there.
+    #[must_use]
+    pub fn with_state(mut self, state: Arc<dyn StateKeeper>) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Where the state is that goes with the batch.
+    pub(crate) fn keeper(&self) -> Option<&Arc<dyn StateKeeper>> {
+        self.state.as_ref()
     }
 
     /// The batch.
@@ -114,7 +132,54 @@ impl UserData for LuaBatch {
             }
             Ok(positions)
         });
+        methods.add_method("state", |_, this, ()| {
+            let open = |keeper: &Arc<dyn StateKeeper>| keeper.open(BUCKET, &StateLimits::default());
+            let bucket = this.state.as_ref().map_or(Err(StateError::NoCheckpoint), open);
+            bucket.map(LuaState).map_err(|e| refused("state", &e))
+        });
         methods.add_async_method("commit", |_, this, ()| commit(this));
         methods.add_meta_method(MetaMethod::Len, |_, this, ()| Ok(this.batch.len()));
+    }
+}
+
+/// What `batch:state()` returns: `get`, `set`, `delete`, `list` and `undo`.
+struct LuaState(Bucket);
+
+fn refused(function: &str, error: &StateError) -> mlua::Error {
+    fail(format!("{function}: {error}"))
+}
+
+/// A key, which is text: other programs shall be able to read it.
+fn key(function: &str, key: &LuaString) -> mlua::Result<String> {
+    match key.to_str() {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(fail(format!("{function}: a key must be UTF-8"))),
+    }
+}
+
+impl UserData for LuaState {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_method("get", |lua, this, name: LuaString| {
+            let value = this.0.get(&key("get", &name)?).map_err(|e| refused("get", &e))?;
+            value.map(|value| lua.create_string(&*value)).transpose()
+        });
+        methods.add_method("set", |_, this, (name, value): (LuaString, LuaString)| {
+            this.0.set(&key("set", &name)?, &value.as_bytes()).map_err(|e| refused("set", &e))
+        });
+        methods.add_method("delete", |_, this, name: LuaString| {
+            this.0.delete(&key("delete", &name)?).map_err(|e| refused("delete", &e))
+        });
+        type ListArguments = (Option<LuaString>, Option<LuaString>, Option<usize>);
+        methods.add_method("list", |lua, this, (prefix, after, limit): ListArguments| {
+            let prefix = prefix.map(|prefix| key("list", &prefix)).transpose()?.unwrap_or_default();
+            let after = after.map(|after| key("list", &after)).transpose()?;
+            let page = this.0.list(&prefix, after.as_deref(), limit.unwrap_or(MAX_PAGE));
+            let page = page.map_err(|e| refused("list", &e))?;
+            Ok((lua.create_sequence_from(page.keys)?, page.more))
+        });
+        methods.add_method("undo", |_, this, ()| {
+            this.0.undo();
+            Ok(())
+        });
     }
 }

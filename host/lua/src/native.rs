@@ -52,11 +52,15 @@ end";
 /// The answer to a batch, or nothing and what is to be raised.
 async fn process(lua: Lua, (this, batch): (AnyUserData, Value)) -> mlua::Result<(Value, Option<Table>)> {
     let processor = this.borrow::<ProcessorHandle>()?.0.clone();
-    let batch = match batch.as_userdata().map(|data| data.borrow::<LuaBatch>()) {
-        Some(Ok(batch)) => batch.batch().clone(),
+    let (batch, state) = match batch.as_userdata().map(|data| data.borrow::<LuaBatch>()) {
+        Some(Ok(batch)) => (batch.batch().clone(), batch.keeper().cloned()),
         _ => return Err(fail(format!("process: expected a batch, got {}", describe(&batch)))),
     };
-    let answer = processor.lock().await.process(&batch).await;
+    let mut processor = processor.lock().await;
+    let answer = match &state {
+        Some(state) => processor.process_with_state(&batch, state).await,
+        None => processor.process(&batch).await,
+    };
     match answer {
         Ok(Outcome::Done) => Ok((Value::Boolean(true), None)),
         Ok(Outcome::Emit(texts)) => Ok((Value::Table(lua.create_sequence_from(texts)?), None)),

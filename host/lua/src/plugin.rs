@@ -34,7 +34,8 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Table, Value};
 use tailweir_core::{
-    Batch, Failure, Filter, FilterError, FilterFactory, Located, Outcome, ProcessFuture, Processor, Verdict,
+    Batch, Failure, Filter, FilterError, FilterFactory, Located, Outcome, ProcessFuture, Processor,
+    StateKeeper, Verdict,
 };
 use thiserror::Error;
 
@@ -127,9 +128,16 @@ impl LuaProcessor {
         Ok(Self { lua: lua.clone(), records: Records::install(lua)?, function })
     }
 
-    async fn run(&self, batch: &Arc<Batch>) -> Result<Outcome, Failure> {
+    async fn run(
+        &self,
+        batch: &Arc<Batch>,
+        state: Option<&Arc<dyn StateKeeper>>,
+    ) -> Result<Outcome, Failure> {
         let crash = |e: mlua::Error| Failure::Crash { reason: lua_text(&e) };
-        let object = LuaBatch::new(&self.lua, batch.clone(), None).map_err(crash)?;
+        let mut object = LuaBatch::new(&self.lua, batch.clone(), None).map_err(crash)?;
+        if let Some(state) = state {
+            object = object.with_state(state.clone());
+        }
         let answer: MultiValue = self.function.call_async(object).await.map_err(crash)?;
         self.outcome(batch.len(), answer).map_err(crash)?
     }
@@ -293,7 +301,15 @@ fn unknown(key: &str, known: &[&str]) -> mlua::Error {
 
 impl Processor for LuaProcessor {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
-        Box::pin(self.run(batch))
+        Box::pin(self.run(batch, None))
+    }
+
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        Box::pin(self.run(batch, Some(state)))
     }
 }
 

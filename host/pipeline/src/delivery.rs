@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tailweir_core::{Batch, Event, EventSink, Ticket};
+use tailweir_core::{Batch, Event, EventSink, StateKeeper, Ticket};
 use tokio::sync::Notify;
 
 use crate::Counters;
 use crate::book::Share;
 use crate::quarantine::Blame;
 use crate::settlement::{Aside, CommitError, Settlement, chain};
+use crate::state::BatchState;
 
 /// Closes a consumer from any thread.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Delivery {
     aside: BTreeSet<u32>,
     settlement: Arc<Settlement>,
     events: Arc<dyn EventSink>,
+    /// Once somebody has asked for it.
+    plugin_state: Option<Arc<BatchState>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +78,32 @@ impl Delivery {
         events: Arc<dyn EventSink>,
     ) -> Self {
         let state = ticket.map_or(State::Unkept, State::Outstanding);
-        Self { batch: Arc::new(batch), state, shares, aside: BTreeSet::new(), settlement, events }
+        let (batch, aside) = (Arc::new(batch), BTreeSet::new());
+        Self { batch, state, shares, aside, settlement, events, plugin_state: None }
     }
 
     /// The batch.
     pub fn batch(&self) -> &Arc<Batch> {
         &self.batch
+    }
+
+    /// Where plug-ins find their state, to read and change it for this batch. What they change is kept with the commit: it is
+    /// there after a crash if and only if the commit is. If the delivery is dropped instead, it is as if nothing had been
+    /// changed.
+    pub fn state(&mut self) -> Arc<dyn StateKeeper> {
+        self.batch_state().clone()
+    }
+
+    pub(crate) fn batch_state(&mut self) -> &Arc<BatchState> {
+        let (settlement, state) = (&self.settlement, self.state);
+        self.plugin_state.get_or_insert_with(|| {
+            let ticket = if let State::Outstanding(ticket) = state { Some(ticket) } else { None };
+            let made = BatchState::new(settlement.clone(), ticket);
+            if matches!(state, State::Unsaved | State::Committed) {
+                made.finish();
+            }
+            Arc::new(made)
+        })
     }
 
     /// Says that the batch is dealt with, and writes the checkpoint. Works after the consumer was closed, too.
@@ -94,7 +117,8 @@ impl Delivery {
             State::Unkept => self.settlement.book().acknowledge(&self.shares),
             State::Unsaved => self.settlement.save()?,
             State::Outstanding(ticket) => {
-                self.settlement.ack(ticket)?;
+                let changes = self.plugin_state.as_ref().map(|state| state.finish()).unwrap_or_default();
+                self.settlement.ack(ticket, changes)?;
                 self.state = State::Unsaved;
                 self.settlement.book().acknowledge(&self.shares);
                 self.settlement.save()?;
@@ -156,5 +180,7 @@ impl Drop for Delivery {
         if matches!(self.state, State::Unkept | State::Outstanding(_)) {
             self.settlement.book().abandon(&self.shares);
         }
+        // Whoever has a bucket still shall not hold on to what is in it.
+        self.plugin_state.iter().for_each(|state| _ = state.finish());
     }
 }

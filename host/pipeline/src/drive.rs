@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor};
+use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor, StateKeeper};
 use thiserror::Error;
 
 use crate::halving::{Failed, Halving};
 use crate::settlement::CommitError;
+use crate::state::BatchState;
 use crate::{Closer, Consumer, Delivery, NextError};
 
 /// Where records go: a batch's own, or those that a processor emits.
@@ -223,7 +224,7 @@ pub async fn drive(
     let closer = consumer.closer();
     let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row: 0 };
     while let Some(mut delivery) = next(consumer, policy, &attempts.closer).await? {
-        match attempts.settle(&delivery).await? {
+        match attempts.settle(&mut delivery).await? {
             Settled::Done { rejected } => finish(&mut delivery, &rejected, policy, &attempts.closer).await?,
             Settled::Abandoned => break,
         }
@@ -335,14 +336,15 @@ struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Tries a batch, as a whole and then in parts, until it is dealt with.
-    async fn settle(&mut self, delivery: &Delivery) -> Result<Settled, DriveError> {
+    async fn settle(&mut self, delivery: &mut Delivery) -> Result<Settled, DriveError> {
         let batch = delivery.batch().clone();
+        let state = delivery.batch_state().clone();
         let mut halving = Halving::new(batch.len());
         let mut rejected = Vec::new();
         while let Some(range) = halving.next() {
             let (first, end) = (range.start as u32, range.end as u32);
             let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
-            match self.answer(&part, delivery).await? {
+            match self.answer(&part, &state, delivery).await? {
                 Answer::Abandoned => return Ok(Settled::Abandoned),
                 Answer::Crashed(reason) => match halving.failed() {
                     Failed::Again => {
@@ -383,12 +385,17 @@ impl Attempts<'_> {
     }
 
     /// Tries a part of `delivery` until there is an answer other than to try again.
-    async fn answer(&mut self, part: &Arc<Batch>, delivery: &Delivery) -> Result<Answer, DriveError> {
+    async fn answer(
+        &mut self,
+        part: &Arc<Batch>,
+        state: &Arc<BatchState>,
+        delivery: &Delivery,
+    ) -> Result<Answer, DriveError> {
         let name = || delivery.batch().id().to_string();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (after, reason) = match self.attempt(part).await {
+            let (after, reason) = match self.attempt(part, state).await {
                 Ok(()) => return Ok(Answer::Done),
                 Err(Failure::Reject { indices, reason }) => {
                     return Ok(Answer::Rejected(Rejected { indices, reason }));
@@ -428,11 +435,22 @@ impl Attempts<'_> {
         pause(wait, &self.closer).await
     }
 
-    async fn attempt(&mut self, batch: &Arc<Batch>) -> Result<(), Failure> {
-        match self.processor.process(batch).await? {
-            Outcome::Done => Ok(()),
-            Outcome::Emit(records) => self.sink.send(Outgoing::Emitted { batch, records: &records }).await,
+    /// Gives a part to the processor, and what it emits to the sink. State that was changed stays if the part is dealt with,
+    /// be it without the records that are rejected.
+    async fn attempt(&mut self, part: &Arc<Batch>, state: &Arc<BatchState>) -> Result<(), Failure> {
+        let keeper: Arc<dyn StateKeeper> = state.clone();
+        let answer = match self.processor.process_with_state(part, &keeper).await {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(Outcome::Emit(records)) => {
+                self.sink.send(Outgoing::Emitted { batch: part, records: &records }).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match &answer {
+            Ok(()) | Err(Failure::Reject { .. }) => state.keep(),
+            Err(_) => state.undo(),
         }
+        answer
     }
 }
 

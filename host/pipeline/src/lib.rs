@@ -24,6 +24,7 @@ mod pass;
 mod quarantine;
 mod settlement;
 mod source;
+mod state;
 mod status;
 
 pub use checkpoint::{CheckpointStore, FileStore, Loaded, Saved, StoreError};

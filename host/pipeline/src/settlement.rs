@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tailweir_core::{Event, EventSink, Identity, Ledger, LedgerError, Mark, SegmentName, Span, Ticket};
+use tailweir_core::state::Changes;
+use tailweir_core::{
+    Contents, Event, EventSink, Identity, Ledger, LedgerError, Mark, SegmentName, Span, StateError,
+    StateView, Ticket,
+};
 use thiserror::Error;
 
 use crate::book::{Book, Kept};
@@ -127,6 +131,8 @@ struct Inner {
     /// Something was saved since the last sync.
     unsynced: bool,
     saved_at: Instant,
+    /// The store keeps state of plug-ins.
+    state_is_open: bool,
     warned_of_held: bool,
     warned_of_unsaved: bool,
     /// The consumer was closed; its deliveries may still be committed.
@@ -214,6 +220,7 @@ impl Settlement {
             dirty: false,
             unsynced: false,
             saved_at: Instant::now(),
+            state_is_open: false,
             warned_of_held: false,
             warned_of_unsaved: false,
             closed: false,
@@ -308,15 +315,35 @@ impl Settlement {
         inner.dirty = true;
     }
 
-    /// Acknowledges a delivery. A ticket is acknowledged once; the caller keeps account of that.
-    pub(crate) fn ack(&self, ticket: Ticket) -> Result<(), CommitError> {
+    /// What plug-ins have in the bucket of this name, for a delivery to change. All before it must be acknowledged: only then
+    /// does the checkpoint that covers it cover what the state is made of.
+    pub(crate) fn open_bucket(&self, ticket: Ticket, name: &str) -> Result<Arc<Contents>, StateError> {
+        let mut inner = self.inner();
+        if inner.superseded {
+            return Err(StateError::NoBatch);
+        }
+        if let Some((oldest, label)) = inner.labels.first_key_value()
+            && *oldest < ticket
+        {
+            return Err(StateError::Earlier(label.clone()));
+        }
+        inner.open_state().map_err(|e| StateError::Store(chain(&e)))?;
+        Ok(inner.store.as_mut().map(|store| store.bucket(name)).unwrap_or_default())
+    }
+
+    /// Acknowledges a delivery, with what plug-ins have changed in their buckets for it. A ticket is acknowledged once; the
+    /// caller keeps account of that.
+    pub(crate) fn ack(&self, ticket: Ticket, changes: Vec<(String, Changes)>) -> Result<(), CommitError> {
         let mut inner = self.inner();
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
         let advance = inner.ledger.ack(ticket)?;
         inner.labels.remove(&ticket);
-        inner.dirty |= advance.moved;
+        inner.dirty |= advance.moved || !changes.is_empty();
+        if let Some(store) = &mut inner.store {
+            changes.into_iter().for_each(|(bucket, changes)| store.change_state(&bucket, changes));
+        }
         if advance.held && self.is_kept() && !std::mem::replace(&mut inner.warned_of_held, true) {
             let consumer = &self.consumer;
             let oldest = inner.labels.values().next().map_or("", String::as_str);
@@ -438,16 +465,25 @@ impl Inner {
             quarantine.sync()?;
         }
         self.finished.append(&mut self.ledger.take_finished());
-        let mut saved = Saved { frontier: self.ledger.frontier(), ..Saved::default() };
-        self.unlocated.retain(|name, line| {
-            saved.frontier.segments.get(name).is_some_and(|p| p.mark.point.line == *line && !p.finished)
-        });
-        saved.unlocated = self.unlocated.keys().cloned().collect::<HashSet<_>>();
+        let saved = saved(&self.ledger, &mut self.unlocated);
         save(store.as_mut(), &saved, &self.finished)?;
         self.finished.clear();
         self.dirty = false;
         self.warned_of_unsaved = false;
         self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Sees to it that state can be kept, from what is acknowledged so far on.
+    fn open_state(&mut self) -> Result<(), CommitError> {
+        if !self.state_is_open {
+            self.save_if_dirty()?;
+            let saved = saved(&self.ledger, &mut self.unlocated);
+            if let Some(store) = &mut self.store {
+                store.open_state(&saved)?;
+            }
+            self.state_is_open = true;
+        }
         Ok(())
     }
 
@@ -457,6 +493,22 @@ impl Inner {
             self.unsynced = false;
         }
         Ok(())
+    }
+}
+
+/// What a checkpoint is to say.
+fn saved(ledger: &Ledger, unlocated: &mut HashMap<SegmentName, u64>) -> Saved {
+    let mut saved = Saved { frontier: ledger.frontier(), ..Saved::default() };
+    unlocated.retain(|name, line| {
+        saved.frontier.segments.get(name).is_some_and(|p| p.mark.point.line == *line && !p.finished)
+    });
+    saved.unlocated = unlocated.keys().cloned().collect();
+    saved
+}
+
+impl StateView for Settlement {
+    fn contents(&self, bucket: &str) -> Option<Contents> {
+        Some((*self.inner().store.as_mut()?.bucket(bucket)).clone())
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tailweir_segments::{Pattern, PatternError, ReadError, measure};
 use thiserror::Error;
 
-use crate::checkpoint::{FileStore, Saved, StoreError, holder};
+use crate::checkpoint::{FileStore, Saved, StoreError, holder, state_size};
 use crate::files::Directory;
 use crate::source::place_of;
 use crate::{CheckpointName, pass::Place};
@@ -35,6 +35,8 @@ pub struct CheckpointStatus {
     pub behind_bytes: u64,
     /// Records and lines in its quarantine.
     pub quarantined: u64,
+    /// Bytes of the state of plug-ins, `.<name>.state`, if there is any.
+    pub state_bytes: Option<u64>,
     /// What was noted, in `.<name>.unbalanced`, of sums that did not add up: a fault of this program.
     pub unbalanced: Option<String>,
 }
@@ -132,6 +134,7 @@ fn describe(
     let remaining = measure(directory, pattern, &place.cursor())?;
     let behind = remaining.iter().filter(|r| r.bytes > 0);
     let path = directory.join(name.file(""));
+    let files = Directory::open(directory)?;
     Ok(Some(CheckpointStatus {
         segment,
         line,
@@ -141,7 +144,8 @@ fn describe(
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),
         quarantined: crate::quarantine::count(directory, name),
-        unbalanced: crate::book::noted(&Directory::open(directory)?, name),
+        state_bytes: state_size(&files, name),
+        unbalanced: crate::book::noted(&files, name),
         name: name.as_str().to_owned(),
     }))
 }

@@ -24,7 +24,7 @@ impl FilterPlugin {
         let started =
             run_now(template.start()).unwrap_or_else(|waits| Err(LoadErrorKind::Start(waits.to_string())));
         let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
-        template.rename(&description.name);
+        template.rename(&description);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
     }
 
@@ -66,7 +66,7 @@ impl FilterFactory for FilterPlugin {
 }
 
 fn restart(template: &Template<World>) -> Result<Instance<World>, CallError> {
-    run_now(template.restart()).unwrap_or_else(|waits| Err(crashed(template, &waits)))
+    run_now(template.restart(None)).unwrap_or_else(|waits| Err(crashed(template, &waits)))
 }
 
 fn crashed(template: &Template<World>, cause: &dyn StdError) -> CallError {

@@ -152,6 +152,20 @@ pub(crate) enum Http {
     Withheld,
 }
 
+/// Whether a guest keeps state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    State,
+    Nothing,
+}
+
+/// What a guest imports that not all do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wants {
+    pub(crate) http: Http,
+    pub(crate) state: Keeps,
+}
+
 fn new_linker(engine: &Engine, http: Http) -> Result<Linker<State>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

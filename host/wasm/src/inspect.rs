@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::compile::Key;
 use crate::grants::Grants;
-use crate::host::{Host, Http};
+use crate::host::{Host, Http, Keeps, Wants};
 use crate::instance::{OnTick, Template, run_now};
 use crate::limits::Limits;
 use crate::load::{
@@ -13,7 +13,7 @@ use crate::load::{
     kind_of, read,
 };
 use crate::processor::wait_for;
-use crate::v0_1::{PACKAGE, VERSION, filter::FilterPlugin, processor::ProcessorPlugin};
+use crate::v0_1::{PACKAGE, VERSION, filter::FilterPlugin, processor::StateProcessorPlugin};
 
 /// What is known of a plug-in that was not set up.
 #[derive(Debug, Clone)]
@@ -44,10 +44,10 @@ pub(crate) fn inspect(host: &Arc<Host>, path: &Path, limits: Limits) -> Result<I
     let (imports, exports) = interface(host, &component);
     // What is no plug-in of either kind is refused as whatever it is instead.
     let kind = kind_of(&exports).unwrap_or(Kind::Filter);
-    let http = check_interface(host, &component, kind).map_err(failed)?;
+    let wants = check_interface(host, &component, kind).map_err(failed)?;
     // It is asked who it is, which it must answer without any grant.
     let setup = Setup::new(&serde_json::Value::Null, Grants::default(), limits);
-    let loaded = Loaded::link(host, path, (&key, &component), http, setup)?;
+    let loaded = Loaded::link(host, path, (&key, &component), wants, setup)?;
     let description = match kind {
         Kind::Filter => {
             let template = Template::<FilterPlugin>::new(loaded, OnTick::Continue)?;
@@ -57,7 +57,7 @@ pub(crate) fn inspect(host: &Arc<Host>, path: &Path, limits: Limits) -> Result<I
                 .map(|(_, told)| told)
         }
         Kind::Processor => {
-            let template = Template::<ProcessorPlugin>::new(loaded, OnTick::Yield)?;
+            let template = Template::<StateProcessorPlugin>::new(loaded, OnTick::Yield)?;
             wait_for(&template, async { template.describe().await.map(|(_, told)| told) })
         }
     };
@@ -65,14 +65,22 @@ pub(crate) fn inspect(host: &Arc<Host>, path: &Path, limits: Limits) -> Result<I
         path: path.to_owned(),
         bytes: bytes.len() as u64,
         kind,
-        world: match (kind, http) {
+        world: match (kind, wants) {
             (Kind::Filter, _) => "filter-plugin",
-            (Kind::Processor, Http::Withheld) => "processor-plugin",
-            (Kind::Processor, Http::Granted) => "http-processor-plugin",
+            (Kind::Processor, Wants { http: Http::Withheld, state: Keeps::Nothing }) => "processor-plugin",
+            (Kind::Processor, Wants { http: Http::Granted, state: Keeps::Nothing }) => {
+                "http-processor-plugin"
+            }
+            (Kind::Processor, Wants { http: Http::Withheld, state: Keeps::State }) => {
+                "state-processor-plugin"
+            }
+            (Kind::Processor, Wants { http: Http::Granted, state: Keeps::State }) => {
+                "http-state-processor-plugin"
+            }
         },
         interface: format!("{PACKAGE}@{VERSION}"),
         imports,
-        grants: Vec::from_iter((http == Http::Granted).then_some("http")),
+        grants: Vec::from_iter((wants.http == Http::Granted).then_some("http")),
         description: description.map_err(failed)?,
     })
 }

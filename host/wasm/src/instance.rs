@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tailweir_core::Batch;
+use tailweir_core::{Batch, Bucket};
 use thiserror::Error;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -79,10 +79,15 @@ impl<W: World> Template<W> {
     }
 
     /// Takes the name that the plug-in gives itself, if it can be printed.
-    pub(crate) fn rename(&mut self, name: &str) {
-        if !name.is_empty() && name.len() <= 100 && !name.contains(char::is_control) {
-            self.tally = self.loaded.host.tally(name);
-        }
+    pub(crate) fn rename(&mut self, description: &Description) {
+        self.tally = self.loaded.host.tally(self.name_of(description));
+    }
+
+    /// The name that the plug-in gives itself, if it can be printed, else that of its file.
+    pub(crate) fn name_of<'a>(&'a self, description: &'a Description) -> &'a str {
+        let name = &description.name;
+        let usable = !name.is_empty() && name.len() <= 100 && !name.contains(char::is_control);
+        if usable { name } else { &self.loaded.stem }
     }
 
     /// The longest that any call can take.
@@ -125,17 +130,26 @@ impl<W: World> Template<W> {
 
     /// Makes an instance and sets it up.
     pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
+        self.start_with(|_| None).await
+    }
+
+    /// Makes an instance and sets it up, with the state that it can read meanwhile.
+    pub(crate) async fn start_with(
+        &self,
+        state: impl FnOnce(&Description) -> Option<Bucket>,
+    ) -> Result<(Instance<W>, Description), LoadErrorKind> {
         let (Instance { world, mut call }, description) = self.describe().await?;
         call.begin(None);
+        call.store.data_mut().bucket = state(&description);
         let init = Timed::new(world.init(&mut call.store, &self.loaded.config), call.clock.clone()).await;
         let refused = |why: String| LoadErrorKind::Config(clip(&why, &self.loaded.limits));
         call.end(init).map_err(LoadErrorKind::Call)?.map_err(refused)?;
         Ok((Instance { world, call }, description))
     }
 
-    /// Makes an instance for a call.
-    pub(crate) async fn restart(&self) -> Result<Instance<W>, CallError> {
-        let (instance, _) = self.start().await.map_err(|kind| match kind {
+    /// Makes an instance for a call, which may have state.
+    pub(crate) async fn restart(&self, state: Option<&Bucket>) -> Result<Instance<W>, CallError> {
+        let (instance, _) = self.start_with(|_| state.cloned()).await.map_err(|kind| match kind {
             LoadErrorKind::Call(e) => e,
             other => CallError::Crashed {
                 plugin: self.name().to_owned(),
@@ -184,7 +198,8 @@ impl Call {
 
     /// Ends a call: the batch is out of the guest's reach, whatever has happened. After an error the instance is dead.
     pub(crate) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
-        self.store.data_mut().batch = None;
+        let state = self.store.data_mut();
+        (state.batch, state.bucket) = (None, None);
         let said = self.store.data().log.end_call();
         result.map_err(|e| CallError::Crashed { plugin: self.plugin.clone(), cause: self.explain(&e), said })
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
+use tailweir_core::StateLimits;
 
 const MIB: u64 = 1 << 20;
 
@@ -82,12 +83,33 @@ limits! {
         "lines that the plug-in may log in a second; further ones are counted";
     /// How many bytes of a log line, or of a reason that the plug-in gives, are kept; 8 KiB by default.
     log_line_bytes: u64 = 8 << 10, positive, u64::to_string, "bytes kept of a log line or a reason";
+    /// How many bytes a key of state may have; 512 by default.
+    state_key_bytes: u64 = 512, positive, u64::to_string, "bytes of a key of state";
+    /// How many bytes a value of state may have; 1 MiB by default.
+    state_value_bytes: u64 = MIB, number, u64::to_string, "bytes of a value of state";
+    /// How many keys the state may have; 100,000 by default. It is all kept in memory.
+    state_keys: u64 = 100_000, number, u64::to_string, "keys of state";
+    /// How many bytes all keys and values of the state may have; 16 MiB by default. It is all kept in memory.
+    state_bytes: u64 = 16 * MIB, number, u64::to_string, "bytes of all keys and values of state";
+    /// How many keys of state a batch may change; 10,000 by default.
+    state_changes: u64 = 10_000, number, u64::to_string, "keys of state that a batch may change";
 }
 
 impl Limits {
     /// From how many bytes on an instance is replaced.
     pub(crate) fn high_water(&self) -> u64 {
         self.recycle_bytes.min(self.memory_bytes / 4 * 3)
+    }
+
+    /// Those of state.
+    pub(crate) fn state(&self) -> StateLimits {
+        StateLimits {
+            key_bytes: self.state_key_bytes,
+            value_bytes: self.state_value_bytes,
+            keys: self.state_keys,
+            bytes: self.state_bytes,
+            changes: self.state_changes,
+        }
     }
 }
 
@@ -247,6 +269,11 @@ mod tests {
         let none = error(r#"{"memory_bytes":0}"#);
         let expected = "invalid value: integer `0`, expected a whole number, 1 or more, for `memory_bytes`";
         assert!(none.starts_with(expected), "{none}");
+    }
+
+    #[test]
+    fn state_has_the_limits_that_it_has_everywhere() {
+        assert_eq!(Limits::default().state(), StateLimits::default());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use wasmtime::component::{Component, InstancePre};
 use crate::call::CallError;
 use crate::compile::Key;
 use crate::grants::Grants;
-use crate::host::{Host, Http};
+use crate::host::{Host, Http, Keeps, Wants};
 use crate::limits::Limits;
 use crate::state::{State, clip};
 use crate::v0_1::{PACKAGE, VERSION};
@@ -79,6 +79,14 @@ pub enum LoadErrorKind {
         "a filter cannot send HTTP requests, and this one imports `{import}`; build it without, or make it a processor"
     )]
     FilterHttp {
+        /// The import's name.
+        import: String,
+    },
+    /// It is a filter that imports state.
+    #[error(
+        "a filter cannot keep state, and this one imports `{import}`; build it without, or make it a processor"
+    )]
+    FilterState {
         /// The import's name.
         import: String,
     },
@@ -177,6 +185,8 @@ pub(crate) struct Loaded {
     pub(crate) config: String,
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
+    /// Whether it keeps state.
+    pub(crate) keeps: Keeps,
     /// The file's name without its extension, until the plug-in has said its own.
     pub(crate) stem: Arc<str>,
     /// Of the file's content.
@@ -225,11 +235,11 @@ impl Loaded {
     ) -> Result<Self, LoadError> {
         let failed = |kind| LoadError { path: path.to_owned(), kind };
         let component = component(host, path, key, bytes).map_err(failed)?;
-        let http = check_interface(host, &component, kind).map_err(failed)?;
-        if http == Http::Granted && setup.grants.http.is_empty() {
+        let wants = check_interface(host, &component, kind).map_err(failed)?;
+        if wants.http == Http::Granted && setup.grants.http.is_empty() {
             return Err(failed(LoadErrorKind::MissingGrant));
         }
-        Self::link(host, path, (key, &component), http, setup)
+        Self::link(host, path, (key, &component), wants, setup)
     }
 
     /// Links a component that was found to fit.
@@ -237,12 +247,12 @@ impl Loaded {
         host: &Arc<Host>,
         path: &Path,
         (key, component): (&Key, &Component),
-        http: Http,
+        wants: Wants,
         setup: Setup,
     ) -> Result<Self, LoadError> {
         let Setup { config, grants, limits } = setup;
         let failed = |kind| LoadError { path: path.to_owned(), kind };
-        let pre = host.linker(http).and_then(|linker| linker.instantiate_pre(component));
+        let pre = host.linker(wants.http).and_then(|linker| linker.instantiate_pre(component));
         Ok(Self {
             path: path.to_owned(),
             host: host.clone(),
@@ -250,6 +260,7 @@ impl Loaded {
             config,
             grants,
             limits,
+            keeps: wants.state,
             key: *key,
             stem: path.file_stem().unwrap_or_default().to_string_lossy().into(),
         })
@@ -310,8 +321,12 @@ fn check_header(bytes: &[u8]) -> Result<(), LoadErrorKind> {
     }
 }
 
-/// Checks the names of imports and exports; their types are checked when it is linked. Tells whether it imports HTTP.
-pub(crate) fn check_interface(host: &Host, component: &Component, kind: Kind) -> Result<Http, LoadErrorKind> {
+/// Checks the names of imports and exports; their types are checked when it is linked. Tells what it imports that not all do.
+pub(crate) fn check_interface(
+    host: &Host,
+    component: &Component,
+    kind: Kind,
+) -> Result<Wants, LoadErrorKind> {
     let (imports, exports) = interface(host, component);
     if let Some(found) = exports.iter().chain(&imports).find_map(|name| other_version(name)) {
         return Err(LoadErrorKind::Version { found });
@@ -323,18 +338,20 @@ pub(crate) fn check_interface(host: &Host, component: &Component, kind: Kind) ->
             false => LoadErrorKind::NoPlugin,
         });
     }
-    let mut http = Http::Withheld;
+    let mut wants = Wants { http: Http::Withheld, state: Keeps::Nothing };
     for import in imports {
         match offer(&import) {
             Some(Offer::Always) => {}
-            Some(Offer::Http) if kind == Kind::Processor => http = Http::Granted,
+            Some(Offer::Http) if kind == Kind::Processor => wants.http = Http::Granted,
             Some(Offer::Http) => return Err(LoadErrorKind::FilterHttp { import }),
+            Some(Offer::State) if kind == Kind::Processor => wants.state = Keeps::State,
+            Some(Offer::State) => return Err(LoadErrorKind::FilterState { import }),
             None => {
                 return Err(LoadErrorKind::UnknownImport { import, kind: kind.name() });
             }
         }
     }
-    Ok(http)
+    Ok(wants)
 }
 
 /// An import that only names types asks for nothing.
@@ -345,12 +362,16 @@ fn needs_definition(import: &ComponentExtern<'_>) -> bool {
 enum Offer {
     Always,
     Http,
+    State,
 }
 
 /// On what terms an interface is offered, if it is.
 fn offer(import: &str) -> Option<Offer> {
     if is_ours(import, "records") || is_ours(import, "log") {
         return Some(Offer::Always);
+    }
+    if is_ours(import, "state") {
+        return Some(Offer::State);
     }
     let (package, rest) = import.strip_prefix("wasi:")?.split_once('/')?;
     let (interface, version) = rest.split_once('@')?;

@@ -3,44 +3,77 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
-use tailweir_core::{Batch, Failure, Outcome, ProcessFuture, Processor, json};
+use tailweir_core::{
+    Batch, Bucket, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper, StateView, json,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::call::{CallError, Timed};
+use crate::host::Keeps;
 use crate::instance::{Instance, OnTick, Template};
 use crate::load::{Description, Kind, LoadError, LoadErrorKind, Loaded};
-use crate::v0_1::{answer, handle, processor::ProcessorPlugin as World};
+use crate::v0_1::{answer, handle, processor::StateProcessorPlugin as World};
 
 /// A loaded processor. Each processor that it makes is an instance of its own.
 #[derive(Clone)]
 pub struct ProcessorPlugin {
     template: Arc<Template<World>>,
     description: Arc<Description>,
+    live: Arc<Live>,
+}
+
+/// Where the state is that a plug-in uses, for the next version of it to read before it takes over.
+#[derive(Default)]
+struct Live(Mutex<Option<Weak<dyn StateView>>>);
+
+impl Live {
+    fn set(&self, view: Weak<dyn StateView>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+    }
+
+    /// A copy of what the plug-in of this name has.
+    fn copy(&self, template: &Template<World>, description: &Description) -> Option<Bucket> {
+        if template.loaded().keeps == Keeps::Nothing {
+            return None;
+        }
+        let view = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()?;
+        let contents = view.contents(&bucket_name(template.name_of(description)))?;
+        Some(Bucket::new(Arc::new(contents), template.loaded().limits.state()))
+    }
+}
+
+/// The bucket of the plug-in of this name. No other engine's has that name.
+fn bucket_name(plugin: &str) -> String {
+    format!("wasm:{plugin}")
 }
 
 impl ProcessorPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
-        let mut template = Template::new(loaded, OnTick::Yield)?;
-        let started = wait_for(&template, template.start());
-        let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
-        template.rename(&description.name);
-        Ok(Self { template: Arc::new(template), description: Arc::new(description) })
+        Self::with_state(loaded, Arc::default())
     }
 
-    /// Loads what is in its file now, and tries one instance of it, with the same configuration, grants and limits. This one
-    /// goes on as it is. `None` if the file has not changed.
+    fn with_state(loaded: Loaded, live: Arc<Live>) -> Result<Self, LoadError> {
+        let mut template = Template::new(loaded, OnTick::Yield)?;
+        let start = template.start_with(|description| live.copy(&template, description));
+        let (_, description) = wait_for(&template, start).map_err(|kind| template.loaded().error(kind))?;
+        template.rename(&description);
+        Ok(Self { template: Arc::new(template), description: Arc::new(description), live })
+    }
+
+    /// Loads what is in its file now, and tries one instance of it, with the same configuration, grants and limits, and with
+    /// the state that this one has come to. This one goes on as it is. `None` if the file has not changed.
     ///
     /// # Errors
     /// As when it was loaded.
     pub fn reload(&self) -> Result<Option<Self>, LoadError> {
         let old = self.template.loaded();
         let Some(loaded) = old.again(Kind::Processor)? else { return Ok(None) };
-        let new = Self::new(loaded)?;
+        let new = Self::with_state(loaded, self.live.clone())?;
         old.host.forget(&old.key);
         Ok(Some(new))
     }
@@ -57,7 +90,7 @@ impl ProcessorPlugin {
 
     /// Makes a processor. Its instance is made at its first batch, and anew after a crash.
     pub fn create(&self) -> Box<dyn Processor> {
-        Box::new(WasmProcessor { template: self.template.clone(), jobs: None })
+        Box::new(WasmProcessor { template: self.template.clone(), live: self.live.clone(), jobs: None })
     }
 }
 
@@ -92,44 +125,61 @@ fn runtime() -> io::Result<Runtime> {
 /// The processor's end of the thread; dropped, it ends the thread.
 struct WasmProcessor {
     template: Arc<Template<World>>,
+    live: Arc<Live>,
     /// None before the first batch, and after the thread has ended.
     jobs: Option<mpsc::UnboundedSender<Job>>,
 }
 
 struct Job {
     batch: Arc<Batch>,
+    state: Option<Arc<dyn StateKeeper>>,
     /// Closed when nobody wants the answer any more.
     answer: oneshot::Sender<Result<Outcome, Failure>>,
 }
 
 impl Processor for WasmProcessor {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
-        Box::pin(async move {
-            if batch.is_empty() {
-                return Ok(Outcome::Done);
-            }
-            let (answer, awaited) = oneshot::channel();
-            let job = Job { batch: batch.clone(), answer };
-            let sent = self.jobs().and_then(|jobs| jobs.send(job).map_err(io::Error::other));
-            let answer = match sent {
-                Ok(()) => awaited.await.map_err(io::Error::other),
-                Err(e) => Err(e),
-            };
-            answer.unwrap_or_else(|e| {
-                self.jobs = None;
-                let plugin = self.template.name();
-                Err(Failure::Crash { reason: format!("plug-in {plugin}: its thread ended: {e}") })
-            })
-        })
+        Box::pin(self.ask(batch, None))
+    }
+
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        Box::pin(self.ask(batch, Some(state)))
     }
 }
 
 impl WasmProcessor {
+    async fn ask(
+        &mut self,
+        batch: &Arc<Batch>,
+        state: Option<&Arc<dyn StateKeeper>>,
+    ) -> Result<Outcome, Failure> {
+        if batch.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let (answer, awaited) = oneshot::channel();
+        let job = Job { batch: batch.clone(), state: state.cloned(), answer };
+        let sent = self.jobs().and_then(|jobs| jobs.send(job).map_err(io::Error::other));
+        let answer = match sent {
+            Ok(()) => awaited.await.map_err(io::Error::other),
+            Err(e) => Err(e),
+        };
+        answer.unwrap_or_else(|e| {
+            self.jobs = None;
+            let plugin = self.template.name();
+            Err(Failure::Crash { reason: format!("plug-in {plugin}: its thread ended: {e}") })
+        })
+    }
+
     /// Starts the thread if there is none.
     fn jobs(&mut self) -> io::Result<&mpsc::UnboundedSender<Job>> {
         if self.jobs.is_none() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let worker = Worker { template: self.template.clone(), instance: None };
+            let (template, live) = (self.template.clone(), self.live.clone());
+            let worker = Worker { template, live, instance: None };
             let runtime = runtime()?;
             let run = move || {
                 runtime.block_on(worker.run(receiver));
@@ -145,34 +195,73 @@ impl WasmProcessor {
 
 struct Worker {
     template: Arc<Template<World>>,
+    live: Arc<Live>,
     /// None at first, and after a call that ended the instance.
     instance: Option<Instance<World>>,
 }
 
 impl Worker {
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        while let Some(Job { batch, answer: mut reply }) = jobs.recv().await {
-            let call = timeout(self.template.patience(), self.call(&batch));
+        while let Some(Job { batch, state, answer: mut reply }) = jobs.recv().await {
+            let bucket = match self.bucket(state.as_ref()) {
+                Ok(bucket) => bucket,
+                Err(failure) => {
+                    let _ = reply.send(Err(failure));
+                    continue;
+                }
+            };
+            let undo = || bucket.iter().for_each(Bucket::undo);
+            let call = timeout(self.template.patience(), self.call(&batch, bucket.as_ref()));
             // A call that is given up takes its instance with it.
             let answer = tokio::select! {
                 answer = call => match answer {
                     Ok(answer) => answer,
                     Err(_) => Err(self.gave_up("it waited for too long")),
                 },
-                () = reply.closed() => continue,
+                () = reply.closed() => {
+                    undo();
+                    continue;
+                }
             };
+            if !matches!(answer, Ok(_) | Err(Failure::Reject { .. })) {
+                undo();
+            }
             // Nobody who wants the answer is no error.
             let _ = reply.send(answer);
         }
     }
 
-    async fn call(&mut self, batch: &Arc<Batch>) -> Result<Outcome, Failure> {
+    /// The state of the plug-in, if it keeps any. What it has changed in earlier calls for the same batch stays, whatever
+    /// becomes of the next one.
+    fn bucket(&self, state: Option<&Arc<dyn StateKeeper>>) -> Result<Option<Bucket>, Failure> {
+        let plugin = self.template.name();
+        if self.template.loaded().keeps == Keeps::Nothing {
+            return Ok(None);
+        }
+        let open = |keeper: &Arc<dyn StateKeeper>| {
+            self.live.set(keeper.view());
+            keeper.open(&bucket_name(plugin), &self.template.loaded().limits.state())
+        };
+        match state.map_or(Err(StateError::NoCheckpoint), open) {
+            Ok(bucket) => {
+                bucket.keep();
+                Ok(Some(bucket))
+            }
+            Err(e @ StateError::Store(_)) => {
+                Err(Failure::Retry { after: None, reason: format!("the state of plug-in {plugin}: {e}") })
+            }
+            Err(e) => Err(Failure::Stop { reason: format!("plug-in {plugin} keeps state: {e}") }),
+        }
+    }
+
+    async fn call(&mut self, batch: &Arc<Batch>, bucket: Option<&Bucket>) -> Result<Outcome, Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.template.restart().await.map_err(|e| self.crash(e))?,
+            None => self.template.restart(bucket).await.map_err(|e| self.crash(e))?,
         };
         let Instance { world, call } = &mut instance;
         call.begin(Some(batch));
+        call.store.data_mut().bucket = bucket.cloned();
         let clock = call.clock.clone();
         let process = world.tailweir_plugin_process().call_process(&mut call.store, handle());
         let result = Timed::new(process, clock).await;

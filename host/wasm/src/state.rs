@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tailweir_core::Batch;
+use tailweir_core::{Batch, Bucket};
 use tokio::io::AsyncWrite;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
@@ -21,6 +21,8 @@ use crate::tally::Tally;
 pub(crate) struct State {
     /// The batch of the call that is going on.
     pub(crate) batch: Option<Arc<Batch>>,
+    /// What a processor that keeps state has of it: while it is set up, and during a call.
+    pub(crate) bucket: Option<Bucket>,
     pub(crate) memory: Memory,
     pub(crate) log: Log,
     table: ResourceTable,
@@ -39,6 +41,7 @@ impl State {
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         Self {
             batch: None,
+            bucket: None,
             memory: Memory::new(limits),
             log,
             table,

@@ -5,13 +5,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{batch, granted, guest, host, limits, load_processor, process, processor, run};
 use serde_json::{Value, json};
-use tailweir_core::{Failure, Outcome};
+use tailweir_core::{Failure, MemoryState, Outcome, Processor, StateKeeper, StateLimits};
 use tailweir_wasm::Limits;
 
 #[test]
@@ -128,6 +128,41 @@ fn a_call_that_nobody_waits_for_is_given_up() {
         }
     });
     assert!(started.elapsed() < limits().deadline);
+}
+
+#[test]
+fn what_a_call_has_changed_in_its_state_is_undone_if_it_fails() {
+    let state = Arc::new(MemoryState::default());
+    let keeper: Arc<dyn StateKeeper> = state.clone();
+    let give = |processor: &mut dyn Processor, records: &[&str]| {
+        let answer = run(processor.process_with_state(&batch(records), &keeper));
+        answer.map_or_else(|e| e.to_string(), |outcome| format!("{outcome:?}"))
+    };
+    let plugin = |deed: &str| load_processor("stateful", json!({ "do": deed }), &[]).unwrap();
+    let mut careful = plugin("panic-on-poison").create();
+    assert_eq!(give(&mut *careful, &["1", "2"]), r#"Emit(["2"])"#);
+    // The same batch in parts: what the first one has counted stays when the second one fails.
+    assert!(give(&mut *careful, &[r#"{"poison":true}"#]).contains("crashed"));
+    assert_eq!(give(&mut *careful, &["3"]), r#"Emit(["3"])"#);
+    state.commit();
+    assert_eq!(give(&mut *careful, &["4"]), r#"Emit(["4"])"#);
+    state.abandon();
+    let mut picky = plugin("reject-poison").create();
+    assert_eq!(give(&mut *picky, &["4", r#"{"poison":true}"#]), "1 records rejected: poison");
+    let bucket = keeper.open("wasm:stateful", &StateLimits::default()).unwrap();
+    assert_eq!(bucket.get("n").unwrap().as_deref(), Some(&b"4"[..]));
+    let view = keeper.view().upgrade().unwrap();
+    assert_eq!(view.contents("wasm:stateful").unwrap().get("n").map(|value| &**value), Some(&b"3"[..]));
+}
+
+#[test]
+fn without_a_checkpoint_a_plugin_with_state_gets_no_batch() {
+    let plugin = load_processor("stateful", json!({ "do": "count" }), &[]).unwrap();
+    let said = process(&mut *plugin.create(), &batch(&["1"]));
+    assert!(
+        said.starts_with("stop: plug-in stateful keeps state: state is kept with the checkpoint"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use tailweir_core::{Event, EventSink, Frame, Mark, Point, Progress, SegmentName};
+use tailweir_core::state::Changes;
+use tailweir_core::{Contents, Event, EventSink, Frame, Mark, Point, Progress, SegmentName};
 
-use super::format::{self, Format};
+use super::format::{self, Format, HasState};
+use super::state::{self, Buckets, StateFile};
 use super::{CheckpointStore, Loaded, Saved, StoreError, journal};
 use crate::files::{Access, Directory, Files, OpenFile, Stamp};
 use crate::{CheckpointName, WrittenBy};
@@ -20,7 +22,8 @@ const MAX_UNSYNCED: usize = 64;
 
 /// Keeps a checkpoint in files of its directory: `.<name>`, the last generation before it that was brought to the disk,
 /// `.<name>.prev` (or still `.<name>.tmp`, right after it was replaced), the file that the next one is written to,
-/// `.<name>.tmp`, and the journal of finished segments, `.<name>.finished`.
+/// `.<name>.tmp`, and the journal of finished segments, `.<name>.finished`. If plug-ins have state, `.<name>.state` has it,
+/// and each checkpoint before it is written.
 ///
 /// The directory is held open, so that it may be moved or renamed meanwhile.
 pub struct FileStore {
@@ -42,6 +45,10 @@ pub struct FileStore {
     /// Segments that were added to the journal since. Checkpoints name them until it is brought to the disk: otherwise a
     /// loss of power could take the journal's line and leave a checkpoint that counts on it.
     unsynced: Vec<SegmentName>,
+    /// Once there is any.
+    state: Option<StateFile>,
+    /// How long the journal of state gets in any case before it is written anew, in bytes.
+    state_slack: u64,
 }
 
 /// Where there is a generation that a loss of power can't take.
@@ -94,6 +101,8 @@ impl FileStore {
             names_are_synced: false,
             journal_is_synced: false,
             unsynced: Vec::new(),
+            state: None,
+            state_slack: state::SLACK,
         }
     }
 
@@ -104,8 +113,13 @@ impl FileStore {
     pub(crate) fn peek(&mut self) -> Result<Option<(Saved, WrittenBy)>, StoreError> {
         Ok(match self.newest()?.map(|newest| newest.format) {
             None => None,
-            Some(Format::Tailweir { mut saved, journal, .. }) => {
+            Some(Format::Tailweir { mut saved, generation, journal, state }) => {
                 self.journal_id = journal;
+                if let Some(read) = state::read(&*self.files, &self.name)?
+                    && self.counts(&read, generation, state)
+                {
+                    return Ok(Some((read.saved(), WrittenBy::Tailweir)));
+                }
                 let ended = take_ended(&mut saved);
                 saved.finished = self.read_journal()?.unwrap_or_default();
                 saved.finished.extend(ended);
@@ -305,7 +319,7 @@ impl FileStore {
     /// Writes a checkpoint and puts it in its place. While it does so there always is a generation that a loss of power
     /// can't take, under one of the three names.
     fn next_generation(&mut self, saved: &Saved, reach: Reach) -> Result<(), StoreError> {
-        let Some(text) = self.text(saved) else { return Ok(()) };
+        let Some(text) = self.text(saved, self.generation.saturating_add(1)) else { return Ok(()) };
         self.notice_foreign_writer();
         if self.safe == Safe::Spare {
             self.rename(".tmp", ".prev")?;
@@ -339,16 +353,12 @@ impl FileStore {
         Ok(())
     }
 
-    /// The text of the next generation. `None` if there is nothing to say yet.
-    fn text(&self, saved: &Saved) -> Option<Vec<u8>> {
+    /// The text of a generation. `None` if there is nothing to say yet.
+    fn text(&self, saved: &Saved, generation: u64) -> Option<Vec<u8>> {
         let directory = self.files.path();
+        let has_state = if self.state.is_some() { HasState::Yes } else { HasState::No };
         let write = |saved: &Saved| {
-            format::write(
-                saved,
-                &directory.to_string_lossy(),
-                self.generation.saturating_add(1),
-                &self.journal_id,
-            )
+            format::write(saved, &directory.to_string_lossy(), (generation, &self.journal_id), has_state)
         };
         if self.unsynced.is_empty() {
             return write(saved);
@@ -430,6 +440,134 @@ impl FileStore {
         self.remove_generations(others, |other| !other.is_of_one_history_with(&newest.format))
     }
 
+    /// Whether a journal of state is the later word than a checkpoint of ours. One with state is written after its entry, so
+    /// only a loss of power can leave it without; one without state may have been written when there was none.
+    fn counts(&self, read: &state::Read, generation: u64, state: HasState) -> bool {
+        read.id == self.journal_id && (state == HasState::Yes || read.generation >= generation)
+    }
+
+    /// Goes on from a journal of state.
+    fn resume_state(&mut self, read: state::Read) -> Result<Saved, StoreError> {
+        let path = self.files.path().join(self.name.file(""));
+        let path = path.display();
+        if read.torn() > 0 {
+            let message = format!(
+                "the last {} bytes of {path}.state are not whole, as a loss of power may leave them; going on from what is \
+                 before them, so records committed last may come again",
+                read.torn()
+            );
+            self.events.emit(Event::Warning { message });
+        }
+        if read.generation > self.generation.saturating_add(1) {
+            let message = format!(
+                "the checkpoint {path} is older than {path}.state, which counts; to go back to a copy, put both in their places"
+            );
+            self.events.emit(Event::Warning { message });
+        }
+        let mut saved = read.saved();
+        self.generation = self.generation.max(read.generation);
+        if saved.finished.len() > JOURNAL_SLACK {
+            let present = self.present()?;
+            saved.finished.retain(|name| present.contains(name));
+        }
+        self.state = Some(StateFile::resume(self.files.clone(), self.name.clone(), self.state_slack, read)?);
+        if self.read_journal()?.as_ref() != Some(&saved.finished) {
+            self.write_journal(&saved.finished)?;
+        }
+        Ok(saved)
+    }
+
+    /// Goes on from the checkpoint, with the state that there is, which lacks what became of the records between the two.
+    fn go_on_without(
+        &mut self,
+        read: Option<state::Read>,
+        saved: &Saved,
+        state: HasState,
+    ) -> Result<(), StoreError> {
+        let path = self.files.path().join(self.name.file(""));
+        let path = path.display();
+        let Some(read) = read else {
+            if state == HasState::Yes {
+                let message = format!(
+                    "{path}.state is gone: plug-ins begin with empty state, while the checkpoint goes on"
+                );
+                self.events.emit(Event::Warning { message });
+            }
+            return Ok(());
+        };
+        if read.keys() > 0 {
+            let message = format!(
+                "the checkpoint {path} was written by another program (kumod, or by hand) since {path}.state was: plug-ins \
+                 go on with what they have, which is {} keys, and what became of the records between is not in it",
+                read.keys()
+            );
+            self.events.emit(Event::Warning { message });
+        }
+        self.begin_state(saved, read.buckets)
+    }
+
+    /// Begins a journal of state, which is on the disk when this returns.
+    fn begin_state(&mut self, saved: &Saved, buckets: Buckets) -> Result<(), StoreError> {
+        let text = self.text(saved, self.generation);
+        let read = state::Read::begin(&self.journal_id, &saved.finished, buckets);
+        let (files, name) = (self.files.clone(), self.name.clone());
+        self.state = Some(StateFile::begin(files, name, self.state_slack, read, text.as_deref())?);
+        self.sync_names()?;
+        if self.foreign {
+            // Otherwise the next start could not tell that the state is of later than what the other program wrote.
+            self.next_generation(saved, Reach::Disk)?;
+        }
+        Ok(())
+    }
+
+    /// Removes state that no checkpoint goes with any more.
+    fn forget_state(&self) -> Result<(), StoreError> {
+        match state::read(&*self.files, &self.name) {
+            Ok(None) => return Ok(()),
+            Ok(Some(read)) if read.keys() == 0 => {}
+            _ => {
+                let path = self.files.path().join(self.name.file(""));
+                let path = path.display();
+                let message = format!("there is no checkpoint {path}, so {path}.state begins anew as well");
+                self.events.emit(Event::Warning { message });
+            }
+        }
+        self.remove(state::SUFFIX)
+    }
+
+    /// Adds what the next generation says to the journal of state, if there is one.
+    fn append_state(
+        &mut self,
+        saved: &Saved,
+        finished: &[SegmentName],
+        reach: Reach,
+    ) -> Result<(), StoreError> {
+        let Some(state) = &mut self.state else { return Ok(()) };
+        // Also if there is nothing else to say yet, as at a start behind older segments.
+        state.finish(finished);
+        if let Some(text) = self.text(saved, self.generation.saturating_add(1))
+            && let Some(state) = &mut self.state
+        {
+            state.append(&text)?;
+            if reach == Reach::Disk {
+                state.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What plug-ins have.
+    #[cfg(test)]
+    pub(crate) fn buckets(&self) -> Buckets {
+        self.state.as_ref().map(|state| state.buckets().clone()).unwrap_or_default()
+    }
+
+    /// Has the journal of state written anew sooner than usual.
+    #[cfg(test)]
+    pub(crate) fn set_state_slack(&mut self, slack: u64) {
+        self.state_slack = slack;
+    }
+
     /// Removes generations before the checkpoint. What is none stays.
     fn remove_generations(
         &self,
@@ -454,20 +592,31 @@ impl CheckpointStore for FileStore {
         self.seen = self.stamp();
         let Some(newest) = newest else {
             self.remove_generations(&[".prev", ".tmp"], |_| true)?;
+            self.forget_state()?;
             self.sync_names()?;
             self.write_journal(&HashSet::new())?;
             return Ok(Loaded::Fresh);
         };
+        let read = state::read(&*self.files, &self.name)?;
         self.secure(&newest)?;
         let mut saved = match newest.format {
-            Format::Tailweir { saved, generation, journal } => {
+            Format::Tailweir { saved, generation, journal, state } => {
                 (self.generation, self.journal_id) = (generation, journal);
-                self.resume_journal(saved)?
+                match read {
+                    Some(read) if self.counts(&read, generation, state) => self.resume_state(read)?,
+                    read => {
+                        let mut saved = self.resume_journal(saved)?;
+                        saved.settle_finished();
+                        self.go_on_without(read, &saved, state)?;
+                        saved
+                    }
+                }
             }
             Format::Kumod { segment, line } => {
                 (self.foreign, self.safe) = (true, Safe::Nowhere);
                 let saved = self.place_of_kumod(segment, line)?;
                 self.write_journal(&saved.finished)?;
+                self.go_on_without(read, &saved, HasState::No)?;
                 saved
             }
         };
@@ -479,10 +628,14 @@ impl CheckpointStore for FileStore {
 
     fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.append_to_journal(finished)?;
+        self.append_state(saved, finished, Reach::Kernel)?;
         self.next_generation(saved, Reach::Kernel)
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
+        if let Some(state) = &mut self.state {
+            state.sync()?;
+        }
         self.sync_journal()?;
         self.sync_file("")?;
         self.sync_names()?;
@@ -498,7 +651,33 @@ impl CheckpointStore for FileStore {
     fn save_synced(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
         self.append_to_journal(finished)?;
         self.sync_journal()?;
+        self.append_state(saved, finished, Reach::Disk)?;
         self.next_generation(saved, Reach::Disk)
+    }
+
+    fn open_state(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        let mut saved = saved.clone();
+        saved.finished = self.read_journal()?.unwrap_or_default();
+        saved.settle_finished();
+        let begun = self.begin_state(&saved, Buckets::new());
+        if begun.is_err() {
+            // A checkpoint that says that there is state is written once there is.
+            self.state = None;
+        }
+        begun
+    }
+
+    fn bucket(&mut self, name: &str) -> Arc<Contents> {
+        self.state.as_ref().map(|state| state.bucket(name)).unwrap_or_default()
+    }
+
+    fn change_state(&mut self, bucket: &str, changes: Changes) {
+        if let Some(state) = &mut self.state {
+            state.change(bucket, changes);
+        }
     }
 }
 
@@ -510,7 +689,7 @@ const ENDED: Progress = Progress {
 };
 
 /// Takes out of the frontier what only stood in for the journal.
-fn take_ended(saved: &mut Saved) -> Vec<SegmentName> {
+pub(super) fn take_ended(saved: &mut Saved) -> Vec<SegmentName> {
     let ended: Vec<_> =
         saved.frontier.segments.iter().filter(|(_, p)| **p == ENDED).map(|(name, _)| name.clone()).collect();
     saved.frontier.segments.retain(|_, p| *p != ENDED);

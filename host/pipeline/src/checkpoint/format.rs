@@ -10,7 +10,7 @@
 //! `file` is the lowest segment that is not finished, or the last finished one, and `line` the lines of it that are dealt
 //! with. `segments` has every segment that is begun and not finished, so that with several open at once the others keep
 //! their places; where the `offset` is not known (as after KumoMTA's checkpoint) it is null. `journal` ties the checkpoint
-//! to its journal of finished segments. The checksum is 64 bits of XXH3 over the JSON text of `[file, line, state]`, where
+//! to its journal of finished segments. `"state":true` comes behind it if plug-ins have state. The checksum is 64 bits of XXH3 over the JSON text of `[file, line, state]`, where
 //! `state` is `tailweir` without the checksum.
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,19 @@ pub enum Format {
         generation: u64,
         /// The id of the journal that belongs to it.
         journal: String,
+        /// Whether plug-ins have state that goes with it.
+        state: HasState,
     },
+}
+
+/// Whether there is state that goes with a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HasState {
+    /// There is none.
+    #[default]
+    No,
+    /// It is in `.<name>.state`.
+    Yes,
 }
 
 impl Format {
@@ -87,6 +99,9 @@ struct State {
     version: u32,
     generation: u64,
     journal: String,
+    /// Left out if it is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    state: bool,
     segments: Vec<Segment>,
 }
 
@@ -149,7 +164,8 @@ pub fn parse(text: &[u8]) -> Result<Format, String> {
         let identity = s.identity.map(|(inode, head_len, head)| Identity { inode, head_len, head });
         saved.frontier.segments.insert(name, Progress { mark, identity, finished: s.finished });
     }
-    Ok(Format::Tailweir { saved, generation: state.generation, journal: state.journal })
+    let has_state = if state.state { HasState::Yes } else { HasState::No };
+    Ok(Format::Tailweir { saved, generation: state.generation, journal: state.journal, state: has_state })
 }
 
 /// The format version, read leniently: a newer format may have other members.
@@ -160,7 +176,12 @@ fn version_of(text: &[u8]) -> Option<u32> {
 
 /// Writes a checkpoint's text. `directory` is the path that `file` begins with. `None` if the frontier is empty: there is
 /// nothing to say yet.
-pub(super) fn write(saved: &Saved, directory: &str, generation: u64, journal: &str) -> Option<Vec<u8>> {
+pub(super) fn write(
+    saved: &Saved,
+    directory: &str,
+    (generation, journal): (u64, &str),
+    has_state: HasState,
+) -> Option<Vec<u8>> {
     let frontier: &Frontier = &saved.frontier;
     let lowest =
         frontier.segments.iter().find(|(_, p)| !p.finished).or(frontier.segments.iter().next_back())?;
@@ -176,6 +197,7 @@ pub(super) fn write(saved: &Saved, directory: &str, generation: u64, journal: &s
         version: VERSION,
         generation,
         journal: journal.to_owned(),
+        state: has_state == HasState::Yes,
         segments: frontier.segments.iter().map(segment).collect(),
     };
     let (file, line) =
@@ -207,14 +229,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut saved = saved();
-        let text = write(&saved, "/logs/", 3, "id").unwrap();
-        let read = parse(&text).unwrap();
-        assert_eq!(read, Format::Tailweir { saved: saved.clone(), generation: 3, journal: "id".into() });
+        for state in [HasState::No, HasState::Yes] {
+            let text = write(&saved, "/logs/", (3, "id"), state).unwrap();
+            let read = parse(&text).unwrap();
+            let journal = "id".into();
+            assert_eq!(read, Format::Tailweir { saved: saved.clone(), generation: 3, journal, state });
+        }
 
         let name = SegmentName::new("b").unwrap();
         saved.unlocated.insert(name.clone());
         saved.frontier.segments.get_mut(&name).unwrap().mark.point.offset = 0;
-        let Ok(Format::Tailweir { saved: read, .. }) = parse(&write(&saved, "/logs", 3, "id").unwrap())
+        let Ok(Format::Tailweir { saved: read, .. }) =
+            parse(&write(&saved, "/logs", (3, "id"), HasState::No).unwrap())
         else {
             panic!()
         };
@@ -223,7 +249,7 @@ mod tests {
 
     #[test]
     fn kumomta_sees_the_lowest_unfinished_segment() {
-        let text = write(&saved(), "/logs/", 3, "id").unwrap();
+        let text = write(&saved(), "/logs/", (3, "id"), HasState::No).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((value["file"].as_str(), value["line"].as_u64()), (Some("/logs/b"), Some(3)));
     }
@@ -237,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_torn_or_altered_checkpoint_is_refused() {
-        let text = write(&saved(), "/logs", 3, "id").unwrap();
+        let text = write(&saved(), "/logs", (3, "id"), HasState::No).unwrap();
         for end in 0..text.len() {
             assert!(parse(&text[..end]).is_err(), "cut at {end}");
         }

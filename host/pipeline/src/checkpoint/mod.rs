@@ -3,24 +3,31 @@
 //! A checkpoint is the JSON file `.<name>` in the directory. Its `file` and `line` are KumoMTA's, so that either program
 //! can go on where the other stopped; what more tailweir knows stands under `tailweir`, which KumoMTA does not look at.
 //! The names of segments that are wholly dealt with are in a journal beside it, `.<name>.finished`: that is how a segment
-//! that turns up late, with a name that sorts before others, is told from one that was read.
+//! that turns up late, with a name that sorts before others, is told from one that was read. Plug-ins' state is in
+//! `.<name>.state`, if they have any, with the checkpoint that it goes with.
 
 mod file;
 mod format;
 mod journal;
 mod lock;
+mod state;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use tailweir_core::{Frontier, SegmentName};
+use tailweir_core::state::Changes;
+use tailweir_core::{Contents, Frontier, SegmentName};
 use thiserror::Error;
 
 pub use file::FileStore;
-pub use format::{Format, parse};
+pub use format::{Format, HasState, parse};
 #[cfg(test)]
 pub(crate) use journal::names as journal_names;
 pub(crate) use lock::{Lock, LockError, holder};
+pub(crate) use state::size as state_size;
+#[cfg(test)]
+pub(crate) use state::tests::class as state_class;
 
 /// What a store has kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,6 +96,27 @@ pub trait CheckpointStore: Send {
         self.save(saved, finished)?;
         self.sync()
     }
+
+    /// Makes a place for the state of plug-ins, if there is none yet. `saved` is what was saved last. From then on each save
+    /// keeps the changes since the last one as well: they are there then if and only if what was saved is.
+    ///
+    /// # Errors
+    /// If the place can't be made. This store has none.
+    fn open_state(&mut self, saved: &Saved) -> Result<(), StoreError> {
+        let _ = saved;
+        Err(StoreError::NoState)
+    }
+
+    /// What the bucket of this name holds, with all changes. Empty if there is no such bucket.
+    fn bucket(&mut self, name: &str) -> Arc<Contents> {
+        let _ = name;
+        Arc::default()
+    }
+
+    /// Changes the bucket of this name, once the state is open. The next save keeps it.
+    fn change_state(&mut self, bucket: &str, changes: Changes) {
+        let _ = (bucket, changes);
+    }
 }
 
 /// What went wrong with a checkpoint.
@@ -119,4 +147,19 @@ pub enum StoreError {
         /// What is wrong with the generations before it.
         previous: String,
     },
+    /// The state of plug-ins can't be used.
+    #[error(
+        "the state of plug-ins {path} can't be used ({reason}); put a copy of it in its place that belongs to this checkpoint, \
+         or let plug-ins begin with empty state: rm '{path}'",
+        path = path.display()
+    )]
+    UnusableState {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store is of a kind that keeps no state.
+    #[error("this store of checkpoints keeps no state of plug-ins")]
+    NoState,
 }

@@ -3,8 +3,9 @@
 //!
 //! What is held to it: what is recovered covers nothing that was not acknowledged, and lacks nothing that was brought to
 //! the disk, or, if only the process died, whose commit has returned. There always is a checkpoint that can be used. What
-//! it passes and was put in quarantine is in quarantine. And all this holds once more for a loss of power while a consumer
-//! goes on from what was recovered.
+//! it passes and was put in quarantine is in quarantine. A plug-in that keeps account of what it was given, in its state,
+//! has an account of exactly what is covered. And all this holds once more for a loss of power while a consumer goes on from
+//! what was recovered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use tailweir_core::{Mark, Point, Position};
 
 use super::*;
-use crate::checkpoint::{FileStore, journal_names, parse};
+use crate::checkpoint::{FileStore, journal_names, parse, state_class};
 use crate::files::simulated::{Content, Exchange, Simulated, State};
 use crate::quarantine::{QuarantineOptions, read_from};
 
@@ -42,7 +43,20 @@ struct Scenario {
     exchange: Exchange,
     /// How much the quarantine may hold, in bytes.
     quarantine: u64,
+    account: Account,
     steps: Vec<(Commit, Then)>,
+}
+
+/// Whether a plug-in keeps account of what is done with, in its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    None,
+    /// From the first batch on.
+    Kept,
+    /// From the second batch on.
+    Later,
+    /// From the first batch on, and the journal is written anew for each.
+    Compacted,
 }
 
 /// How many lines of each segment are dealt with; [`ALL`] if it is finished.
@@ -57,7 +71,18 @@ fn done(saved: &Saved) -> Done {
     // Any file may be a segment, as far as KumoMTA's checkpoint goes.
     let segments = saved.finished.iter().filter(|name| !name.as_str().starts_with(".c"));
     done.extend(segments.map(|name| (name.clone(), ALL)));
+    // One that is only known of is as good as none.
+    done.retain(|_, lines| *lines > 0);
     done
+}
+
+const BUCKET: &str = "account";
+
+/// What the plug-in has in its account.
+fn account(buckets: &BTreeMap<String, Arc<Contents>>) -> Done {
+    let entries = buckets.get(BUCKET).map(|bucket| bucket.iter()).into_iter().flatten();
+    let lines = |value: &[u8]| std::str::from_utf8(value).unwrap().parse().unwrap();
+    entries.map(|(name, value)| (SegmentName::new(name).unwrap(), lines(value))).collect()
 }
 
 fn covers(more: &Done, less: &Done) -> bool {
@@ -78,6 +103,8 @@ enum Fact {
 struct History {
     past: Vec<State>,
     facts: Vec<(usize, Fact)>,
+    /// What the account was at the start, and what was done with when the plug-in was first asked.
+    account: Option<(Done, Done)>,
     /// The number of changes before the last step.
     last_step: usize,
 }
@@ -97,6 +124,11 @@ struct Player {
     /// The segment that is read, and the lines of it that were.
     segment: u64,
     line: u64,
+    account: Account,
+    commits: usize,
+    /// The account as it is committed.
+    entered: Done,
+    opened: Option<(Done, Done)>,
 }
 
 impl Player {
@@ -112,6 +144,10 @@ impl Player {
             facts: Vec::new(),
             segment: 0,
             line: 0,
+            account: scenario.account,
+            commits: 0,
+            entered: Done::new(),
+            opened: None,
         };
         let saved = this.open();
         this.done = done(&saved);
@@ -140,8 +176,12 @@ impl Player {
         let events: Arc<dyn EventSink> = Arc::new(());
         let (store, loaded) = self.insist(|this| {
             let mut store = FileStore::over(this.files.clone(), checkpoint(), events.clone());
+            if this.account == Account::Compacted {
+                store.set_state_slack(0);
+            }
             store.load().map(|loaded| (store, loaded))
         });
+        self.entered = account(&store.buckets());
         let saved = match loaded {
             Loaded::Fresh => Saved::default(),
             Loaded::Saved(saved) => saved,
@@ -167,6 +207,7 @@ impl Player {
         let to = Mark { point: Point { line: self.line, offset: self.line * 10 }, ..Mark::default() };
         let span = Span { segment: segment.clone(), identity, from, to };
         let ticket = self.settlement().deliver(&[span], String::new()).unwrap();
+        let done_before = self.done.clone();
         if commit == Commit::Last {
             self.settlement().end_segment(&segment, to, identity);
             self.done.insert(segment.clone(), ALL);
@@ -180,13 +221,41 @@ impl Player {
             self.insist(|this| this.settlement().set_aside(&aside));
             self.note(Fact::Quarantined(position));
         }
+        let changes = self.enter(ticket, &done_before);
         self.note(Fact::Acknowledged(self.done.clone()));
-        self.settlement().ack(ticket).unwrap();
+        self.settlement().ack(ticket, changes).unwrap();
         self.insist(|this| this.settlement().save());
         self.note(Fact::Committed(self.done.clone()));
         if self.sync == CheckpointSync::Always {
             self.note(Fact::OnDisk(self.done.clone()));
         }
+    }
+
+    /// The plug-in enters a batch into its account. What the account lacks, as it was done with before the plug-in was
+    /// there, it enters with its first batch.
+    fn enter(&mut self, ticket: Ticket, done_before: &Done) -> Vec<(String, Changes)> {
+        self.commits += 1;
+        let asked = match self.account {
+            Account::None => false,
+            Account::Later => self.commits > 1,
+            Account::Kept | Account::Compacted => true,
+        };
+        if !asked {
+            return Vec::new();
+        }
+        let contents = self.insist(|this| this.settlement().open_bucket(ticket, BUCKET));
+        let before = account(&[(BUCKET.to_owned(), contents)].into());
+        assert_eq!(before, self.entered);
+        self.opened.get_or_insert_with(|| (before.clone(), done_before.clone()));
+        let mut changes = Changes::new();
+        for name in before.keys().filter(|name| !self.done.contains_key(*name)) {
+            changes.insert(name.to_string(), None);
+        }
+        for (name, lines) in self.done.iter().filter(|(name, lines)| before.get(*name) != Some(*lines)) {
+            changes.insert(name.to_string(), Some(lines.to_string().into_bytes().into()));
+        }
+        self.entered = self.done.clone();
+        vec![(BUCKET.to_owned(), changes)]
     }
 
     fn then(&mut self, then: Then) {
@@ -229,7 +298,7 @@ impl Scenario {
             player.then(*then);
         }
         player.die();
-        History { past: files.past(), facts: player.facts, last_step }
+        History { past: files.past(), facts: player.facts, account: player.opened, last_step }
     }
 }
 
@@ -261,8 +330,8 @@ impl History {
     }
 }
 
-/// What a consumer would start from, or why it would not.
-type Outcome = Rc<Result<Done, String>>;
+/// What a consumer would start from, and the account that a plug-in would find, or why it would not.
+type Outcome = Rc<Result<(Done, Done), String>>;
 
 /// Recovers from states of the files, and remembers what came of it.
 #[derive(Default)]
@@ -280,9 +349,10 @@ impl Recovery {
             return known.clone();
         }
         let files = Arc::new(Simulated::with(content, exchange));
-        let outcome = match FileStore::over(files, checkpoint(), Arc::new(())).load() {
-            Ok(Loaded::Fresh) => Ok(Done::new()),
-            Ok(Loaded::Saved(saved)) => Ok(done(&saved)),
+        let mut store = FileStore::over(files, checkpoint(), Arc::new(()));
+        let outcome = match store.load() {
+            Ok(Loaded::Fresh) => Ok((Done::new(), account(&store.buckets()))),
+            Ok(Loaded::Saved(saved)) => Ok((done(&saved), account(&store.buckets()))),
             Err(e) => Err(chain(&e)),
         };
         let outcome = Rc::new(outcome);
@@ -298,13 +368,17 @@ impl Recovery {
             let acknowledged = history.acknowledged(changes);
             let mut hold = |content: &Content, quarantine: &HashSet<Position>, at_least: &Done| {
                 let outcome = self.load(content, scenario.exchange);
-                let recovered = match &*outcome {
-                    Ok(recovered) => recovered,
+                let (recovered, account) = match &*outcome {
+                    Ok((recovered, account)) => (recovered, account),
                     Err(e) => panic!("{e}\n{}\n{}", context(), show(content)),
                 };
                 let text = || format!("{recovered:?}\n{}\n{}", context(), show(content));
                 assert!(covers(&acknowledged, recovered), "not acknowledged: {}", text());
                 assert!(covers(recovered, at_least), "lost, of {at_least:?}: {}", text());
+                if let Some((before, opened_at)) = &history.account {
+                    let unasked = account == before && covers(opened_at, recovered);
+                    assert!(account == recovered || unasked, "in the account: {account:?}, not {}", text());
+                }
                 assert!(
                     history.to_be_found(recovered).is_subset(quarantine),
                     "not in quarantine: {}",
@@ -341,20 +415,31 @@ impl Recovery {
     }
 }
 
-/// What may be found of the checkpoint and its journal. Files that can't be used for different reasons are not told apart.
+/// What may be found of the checkpoint, its journal, and the state. Files that can't be used for different reasons are not told apart.
 fn checkpoint_states(state: &State) -> Vec<Content> {
     let is_journal = |name: &str| name.starts_with(".c.finished");
     let generation =
         |bytes: &[u8]| parse(bytes).map_or_else(|_| String::new(), |format| format!("{format:?}"));
-    let generations =
-        state.after_power_loss(|name| !is_journal(name) && !name.starts_with(".c.quarantine"), generation);
+    let is_state = |name: &str| name.starts_with(".c.state");
+    let is_other = |name: &str| is_journal(name) || is_state(name) || name.starts_with(".c.quarantine");
+    let generations = state.after_power_loss(|name| !is_other(name), generation);
     let journals = state.after_power_loss(is_journal, |bytes| format!("{:?}", journal_names(bytes)));
-    let with = |generations: &Content, journal: &Content| {
-        let mut content = generations.clone();
-        content.extend(journal.clone());
-        content
-    };
-    generations.iter().flat_map(|g| journals.iter().map(move |journal| with(g, journal))).collect()
+    let states = state.after_power_loss(is_state, state_class);
+    let mut all = Vec::new();
+    for generation in &generations {
+        for journal in &journals {
+            for state in &states {
+                all.push(
+                    [generation, journal, state]
+                        .into_iter()
+                        .flatten()
+                        .map(|(n, b)| (n.clone(), b.clone()))
+                        .collect(),
+                );
+            }
+        }
+    }
+    all
 }
 
 fn quarantined(content: &Content) -> HashSet<Position> {
@@ -374,12 +459,25 @@ fn show(content: &Content) -> String {
 
 /// All sequences of up to `commits` commits.
 fn scenarios(sync: CheckpointSync, exchange: Exchange, commits: usize) -> Vec<Scenario> {
+    scenarios_with(Account::None, sync, exchange, commits)
+}
+
+fn scenarios_with(
+    account: Account,
+    sync: CheckpointSync,
+    exchange: Exchange,
+    commits: usize,
+) -> Vec<Scenario> {
     let thens: &[Then] = match sync {
         CheckpointSync::Always => &[Then::Nothing, Then::Kill],
         CheckpointSync::Interval(_) => &[Then::Nothing, Then::Sync, Then::Kill],
     };
     let mut step = Vec::new();
-    for commit in [Commit::Plain, Commit::Rejected, Commit::Last] {
+    for commit in [Commit::Plain, Commit::Last, Commit::Rejected] {
+        if commit == Commit::Rejected && account != Account::None {
+            // What a quarantine has to do with it is seen without.
+            continue;
+        }
         step.extend(thens.iter().map(|then| (commit, *then)));
     }
     let mut all = vec![Vec::new()];
@@ -391,12 +489,16 @@ fn scenarios(sync: CheckpointSync, exchange: Exchange, commits: usize) -> Vec<Sc
     }
     // With the one limit a quarantine is one file, with the other one it is rolled before each record.
     let quarantine = if exchange == Exchange::Possible { 1 << 20 } else { 1200 };
-    all.into_iter().skip(1).map(|steps| Scenario { sync, exchange, quarantine, steps }).collect()
+    all.into_iter().skip(1).map(|steps| Scenario { sync, exchange, quarantine, account, steps }).collect()
 }
 
 fn check_all(sync: CheckpointSync, exchange: Exchange, commits: usize) {
+    check_all_with(Account::None, sync, exchange, commits);
+}
+
+fn check_all_with(account: Account, sync: CheckpointSync, exchange: Exchange, commits: usize) {
     let mut recovery = Recovery::default();
-    for scenario in scenarios(sync, exchange, commits) {
+    for scenario in scenarios_with(account, sync, exchange, commits) {
         let history = scenario.play(&Content::new(), 1, None);
         let left = recovery.check(&scenario, &history, history.last_step);
         recovery.go_on(&scenario, left);
@@ -421,11 +523,42 @@ fn a_file_system_that_cannot_exchange_names_loses_no_more() {
 }
 
 #[test]
+fn state_is_of_exactly_what_the_checkpoint_covers_after_any_loss_of_power() {
+    for account in [Account::Kept, Account::Later, Account::Compacted] {
+        check_all_with(account, CheckpointSync::default(), Exchange::Possible, 2);
+        check_all_with(account, CheckpointSync::Always, Exchange::Possible, 2);
+        check_all_with(account, CheckpointSync::Always, Exchange::Impossible, 2);
+    }
+    check_all_with(Account::Kept, CheckpointSync::default(), Exchange::Possible, 3);
+}
+
+#[test]
+fn no_operation_that_fails_parts_state_from_its_checkpoint() {
+    let mut recovery = Recovery::default();
+    for account in [Account::Kept, Account::Later, Account::Compacted] {
+        for sync in [CheckpointSync::default(), CheckpointSync::Always] {
+            for scenario in scenarios_with(account, sync, Exchange::Possible, 2) {
+                let changes = scenario.play(&Content::new(), 1, None).past.len() - 1;
+                for fails in 0..changes {
+                    let history = scenario.play(&Content::new(), 1, Some(fails));
+                    recovery.check(&scenario, &history, fails);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_history_that_somebody_has_ended_does_not_come_back() {
     let mut recovery = Recovery::default();
     let by_hand = br#"{"file":"s0","line":2}"#;
-    for sync in [CheckpointSync::default(), CheckpointSync::Always] {
-        for scenario in scenarios(sync, Exchange::Possible, 2) {
+    for (sync, account) in [
+        (CheckpointSync::default(), Account::None),
+        (CheckpointSync::Always, Account::None),
+        (CheckpointSync::default(), Account::Kept),
+        (CheckpointSync::Always, Account::Later),
+    ] {
+        for scenario in scenarios_with(account, sync, Exchange::Possible, 2) {
             let history = scenario.play(&Content::new(), 1, None);
             let content = history.past.last().unwrap().after_kill();
             for checkpoint in [None, Some(by_hand)] {

@@ -1,5 +1,7 @@
 //! `tailweir:plugin@0.1`: the bindings, what the host offers to guests, and how answers become the core's.
 
+mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +27,11 @@ pub(crate) mod filter {
     });
 }
 
-/// Bindings of a processor.
+/// Bindings of a processor, and of what processors import besides.
 pub(crate) mod processor {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1",
-        world: "processor-plugin",
+        world: "state-processor-plugin",
         imports: { default: trappable },
         exports: { default: async },
         with: {
@@ -62,7 +64,9 @@ pub(crate) fn handle() -> Resource<CurrentBatch> {
 /// Adds what the host offers.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     records::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    // No filter that imports it is linked.
+    processor::tailweir::plugin::state::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 impl State {
@@ -276,7 +280,7 @@ macro_rules! world {
 }
 
 world!(filter::FilterPlugin, FilterPluginPre, filter);
-world!(processor::ProcessorPlugin, ProcessorPluginPre, processor);
+world!(processor::StateProcessorPlugin, StateProcessorPluginPre, processor);
 
 impl From<filter::exports::tailweir::plugin::filter::Verdict> for Verdict {
     fn from(verdict: filter::exports::tailweir::plugin::filter::Verdict) -> Self {

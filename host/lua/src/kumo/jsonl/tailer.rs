@@ -86,9 +86,9 @@ fn iterator(
 
 /// A delivery as the script sees it.
 fn give(lua: &Lua, mut delivery: Delivery) -> mlua::Result<LuaBatch> {
-    let batch = delivery.batch().clone();
+    let (batch, state) = (delivery.batch().clone(), delivery.state());
     let commit = move || -> CommitFuture { Box::pin(ready(delivery.commit().map_err(|e| raise(&e)))) };
-    LuaBatch::new(lua, batch, Some(Box::new(commit)))
+    Ok(LuaBatch::new(lua, batch, Some(Box::new(commit)))?.with_state(state))
 }
 
 /// The consumers of one tailer.
