@@ -182,7 +182,7 @@ pub(crate) mod state {
         })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the host may refuse")]
+    // The host may refuse.
     pub(crate) fn delete(key: &str) -> Result<(), Error> {
         STATE.with_borrow_mut(|state| state.remove(key));
         Ok(())
