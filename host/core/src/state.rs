@@ -166,6 +166,8 @@ struct Inner {
     /// What the call that is going on has changed.
     draft: Changes,
     size: Size,
+    /// Keys that only that call has changed.
+    fresh: u64,
 }
 
 /// How much is in a bucket.
@@ -187,6 +189,7 @@ impl Bucket {
             kept_size: size,
             draft,
             size,
+            fresh: 0,
         })))
     }
 
@@ -270,14 +273,14 @@ impl Bucket {
     pub fn keep(&self) {
         let inner = &mut *self.inner();
         inner.kept.append(&mut inner.draft);
-        inner.kept_size = inner.size;
+        (inner.kept_size, inner.fresh) = (inner.size, 0);
     }
 
     /// A call has failed: what was changed since [`keep`](Self::keep) is as it was before.
     pub fn undo(&self) {
         let inner = &mut *self.inner();
         inner.draft.clear();
-        inner.size = inner.kept_size;
+        (inner.size, inner.fresh) = (inner.kept_size, 0);
     }
 
     /// The batch is over. Returns what was changed in all, and nothing can be read or changed any more.
@@ -323,12 +326,11 @@ impl Inner {
         if size.bytes > self.limits.bytes && size.bytes > self.size.bytes {
             return Err(StateError::Bytes(self.limits.bytes));
         }
-        if !self.draft.contains_key(key) {
-            // A key that was changed before counts once more, which nobody relies on, and is found out without a search.
-            let changed = (self.draft.len() + self.kept.len()) as u64;
-            if changed >= self.limits.changes && !self.kept.contains_key(key) {
+        if !self.draft.contains_key(key) && !self.kept.contains_key(key) {
+            if self.kept.len() as u64 + self.fresh >= self.limits.changes {
                 return Err(StateError::Changes(self.limits.changes));
             }
+            self.fresh += 1;
         }
         self.draft.insert(key.to_owned(), value.map(Arc::from));
         self.size = size;

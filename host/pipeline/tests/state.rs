@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::*;
 use tailweir_core::{Bucket, StateError, StateKeeper, StateLimits};
-use tailweir_pipeline::Delivery;
+use tailweir_pipeline::{Delivery, SourceOptions, StartFrom};
 use tempfile::tempdir;
 
 fn open(delivery: &mut Delivery) -> Result<Bucket, StateError> {
@@ -67,6 +67,25 @@ async fn who_looks_on_sees_what_is_committed() {
     assert_eq!(keys(), 1);
     drop((delivery, c, keeper));
     assert!(view.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn segments_that_are_skipped_by_request_stay_skipped() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..10);
+    let mut c = open_one(dir.path(), consumer("c"));
+    let mut delivery = c.next().await.unwrap().unwrap();
+    add(&open(&mut delivery).unwrap(), 10);
+    delivery.commit().unwrap();
+    drop((delivery, c));
+    sealed(dir.path(), "b", 10..20);
+    sealed(dir.path(), "c", 20..30);
+    let newest = SourceOptions { start: StartFrom::Newest, ..once(dir.path()) };
+    let mut c = tailweir_pipeline::open(newest, vec![consumer("c")]).unwrap().pop().unwrap();
+    assert_eq!(drain(&mut c).await, (20..30).collect::<Vec<_>>());
+    drop(c);
+    let mut c = open_one(dir.path(), consumer("c"));
+    assert_eq!(drain(&mut c).await, Vec::<u64>::new());
 }
 
 #[tokio::test]

@@ -538,11 +538,13 @@ impl FileStore {
         finished: &[SegmentName],
         reach: Reach,
     ) -> Result<(), StoreError> {
-        if self.state.is_some()
-            && let Some(text) = self.text(saved, self.generation + 1)
+        let Some(state) = &mut self.state else { return Ok(()) };
+        // Also if there is nothing else to say yet, as at a start behind older segments.
+        state.finish(finished);
+        if let Some(text) = self.text(saved, self.generation + 1)
             && let Some(state) = &mut self.state
         {
-            state.append(&text, finished)?;
+            state.append(&text)?;
             if reach == Reach::Disk {
                 state.sync()?;
             }

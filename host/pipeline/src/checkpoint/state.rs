@@ -189,6 +189,8 @@ pub(super) struct StateFile {
     finished: HashSet<SegmentName>,
     /// Changes that are not in the file yet.
     queue: BTreeMap<String, Changes>,
+    /// Finished segments that are not in the file yet.
+    owed: Vec<SegmentName>,
     file: Option<Box<dyn OpenFile>>,
     /// Bytes of whole entries, the header included.
     length: u64,
@@ -230,8 +232,8 @@ impl StateFile {
     fn new(files: Arc<dyn Files>, name: CheckpointName, slack: u64, read: Read) -> Self {
         let torn = read.torn() > 0;
         let Read { id, finished, buckets, length, sum, .. } = read;
-        let (queue, file, unsynced) = (BTreeMap::new(), None, false);
-        Self { files, name, id, buckets, finished, queue, file, length, sum, torn, unsynced, slack }
+        let (queue, owed, file, unsynced) = (BTreeMap::new(), Vec::new(), None, false);
+        Self { files, name, id, buckets, finished, queue, owed, file, length, sum, torn, unsynced, slack }
     }
 
     /// What plug-ins have.
@@ -259,14 +261,23 @@ impl StateFile {
         move |source| StoreError::Io { what, path, source }
     }
 
+    /// Adds finished segments. The next entry has them.
+    pub(super) fn finish(&mut self, names: &[SegmentName]) {
+        for name in names {
+            // One that is there came again as a new file; each checkpoint in between has said so.
+            if self.finished.insert(name.clone()) {
+                self.owed.push(name.clone());
+            }
+        }
+    }
+
     /// Adds an entry with this checkpoint, and all changes since the last one.
-    pub(super) fn append(&mut self, checkpoint: &[u8], finished: &[SegmentName]) -> Result<(), StoreError> {
-        self.finished.extend(finished.iter().cloned());
+    pub(super) fn append(&mut self, checkpoint: &[u8]) -> Result<(), StoreError> {
         // On a disk that is full there may be no place for another file, but for one more entry.
         if self.length > self.slack.max(GROWTH * self.live()) && self.rewrite(Some(checkpoint)).is_ok() {
             return Ok(());
         }
-        let names = finished.iter().map(|name| name.as_str().into()).collect();
+        let names = self.owed.iter().map(|name| name.as_str().into()).collect();
         let state = self.queue.iter().map(|(name, queue)| (name.as_str().into(), changes(queue))).collect();
         let (line, sum) = line(Some(checkpoint), names, state, self.sum).map_err(self.io("write"))?;
         let write = |this: &mut Self| {
@@ -279,6 +290,7 @@ impl StateFile {
         self.torn = false;
         (self.length, self.sum) = (self.length + line.len() as u64, sum);
         self.queue.clear();
+        self.owed.clear();
         Ok(())
     }
 
@@ -309,6 +321,7 @@ impl StateFile {
         (self.file, self.torn, self.unsynced) = (None, false, false);
         (self.length, self.sum) = (text.len() as u64, sum);
         self.queue.clear();
+        self.owed.clear();
         Ok(())
     }
 
@@ -520,11 +533,11 @@ pub(crate) mod tests {
         let whole = text(&files);
         files.fail_at(files.changes());
         file.change("b", [("a".to_owned(), Some(b"2".as_slice().into()))].into());
-        assert!(file.append(&checkpoint(2), &[]).is_err());
+        assert!(file.append(&checkpoint(2)).is_err());
         // As a disk that becomes full leaves it.
         files.open(".c.state", Access::Append).unwrap().write_all(b"0123").unwrap();
         assert_eq!(Read::parse(&text(&files)).unwrap().torn(), 4);
-        file.append(&checkpoint(2), &[]).unwrap();
+        file.append(&checkpoint(2)).unwrap();
         let read = Read::parse(&text(&files)).unwrap();
         assert_eq!((shown(&read), read.torn()), ("2: b/a=2 after f1".into(), 0));
         assert!(text(&files).starts_with(&whole));
