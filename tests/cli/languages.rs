@@ -66,8 +66,9 @@ fn check_filter(name: &str) {
     }
 }
 
-/// What a processor emits.
-fn emitted(processor: &Path, segments: &Segments, config: &str) -> Ended {
+/// What a processor emits, from the beginning: there is no checkpoint yet.
+fn emitted(processor: &Path, config: &str) -> Ended {
+    let segments = segments();
     let pipeline = format!(
         "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nmax_batch_size = 100\nsink = {{ stdout = {{}} }}\n\
          processor = {{ wasm = '{}'{config} }}\n",
@@ -78,13 +79,13 @@ fn emitted(processor: &Path, segments: &Segments, config: &str) -> Ended {
 
 fn check_processor(name: &str) {
     let Some((path, _guard)) = component(name) else { return };
-    let (segments, rust) = (segments(), repository("target/guests/summary.wasm"));
+    let rust = repository("target/guests/summary.wasm");
     for config in ["", ", config = { field = '/egress_pool' }", ", config = { field = '/no/such' }"] {
-        let expected = emitted(&rust, &segments, config).quietly();
+        let expected = emitted(&rust, config).quietly();
         assert!(expected.lines().count() > 30, "{expected}");
-        assert_eq!(emitted(&path, &segments, config).quietly(), expected, "{config}");
+        assert!(emitted(&path, config).quietly() == expected, "{config}");
     }
-    let said = emitted(&path, &segments, ", config = { field = 'type' }").with_code(1);
+    let said = emitted(&path, ", config = { field = 'type' }").with_code(1);
     assert!(said.contains("field"), "{said}");
 }
 

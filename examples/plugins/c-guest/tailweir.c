@@ -19,11 +19,16 @@ static void *checked(void *memory) {
     return memory;
 }
 
-/* Has `memory`, which may be NULL, freed when the call ends. */
+/* Has `memory` freed when the call ends. */
 static void own(void *memory) {
     owned *entry = checked(malloc(sizeof *entry));
     *entry = (owned){ call_owns, memory };
     call_owns = entry;
+}
+
+/* The same with a list of the host's: an empty one is nowhere, and must not be freed. */
+static void own_list(void *memory, size_t length) {
+    if (length != 0) own(memory);
 }
 
 void *tw_alloc(size_t size) {
@@ -58,7 +63,7 @@ tw_text tw_of(const char *string) {
 
 /* A text that the host has passed. */
 static tw_text take(plugin_string_t string) {
-    own(string.ptr);
+    own_list(string.ptr, string.len);
     return (tw_text){ string.len == 0 ? "" : (const char *)string.ptr, string.len };
 }
 
@@ -131,7 +136,7 @@ tw_text tw_json(const tw_batch *batch, size_t index) {
 const tw_text *tw_texts(const tw_batch *batch) {
     tailweir_plugin_records_joined_t joined;
     tailweir_plugin_records_method_batch_text(batch->handle, &joined);
-    own(joined.bytes.ptr);
+    own_list(joined.bytes.ptr, joined.bytes.len);
     tw_text *texts = alloc_array(joined.ends.len, sizeof *texts);
     size_t start = 0;
     for (size_t i = 0; i < joined.ends.len; i++) {
@@ -139,7 +144,7 @@ const tw_text *tw_texts(const tw_batch *batch) {
         texts[i] = (tw_text){ (const char *)joined.bytes.ptr + start, end - start };
         start = end;
     }
-    free(joined.ends.ptr);
+    if (joined.ends.len != 0) free(joined.ends.ptr);
     return texts;
 }
 
@@ -153,7 +158,7 @@ const tw_text *tw_strings(const tw_batch *batch, const char *pointer) {
     plugin_string_t shown = show(tw_of(pointer));
     tailweir_plugin_records_joined_entries_t joined;
     tailweir_plugin_records_method_batch_strings_joined(batch->handle, &shown, &joined);
-    own(joined.bytes.ptr);
+    own_list(joined.bytes.ptr, joined.bytes.len);
     tw_text *texts = alloc_array(joined.lengths.len, sizeof *texts);
     const char *next = joined.bytes.len == 0 ? "" : (const char *)joined.bytes.ptr;
     for (size_t i = 0; i < joined.lengths.len; i++) {
@@ -161,7 +166,7 @@ const tw_text *tw_strings(const tw_batch *batch, const char *pointer) {
         texts[i] = length < 0 ? (tw_text){ NULL, 0 } : (tw_text){ next, (size_t)length };
         next += texts[i].length;
     }
-    free(joined.lengths.ptr);
+    if (joined.lengths.len != 0) free(joined.lengths.ptr);
     return texts;
 }
 
@@ -169,7 +174,7 @@ const tw_integer *tw_integers(const tw_batch *batch, const char *pointer) {
     plugin_string_t shown = show(tw_of(pointer));
     plugin_list_option_s64_t column;
     tailweir_plugin_records_method_batch_integers(batch->handle, &shown, &column);
-    own(column.ptr);
+    own_list(column.ptr, column.len);
     return column.ptr;
 }
 
@@ -177,7 +182,7 @@ const tw_number *tw_numbers(const tw_batch *batch, const char *pointer) {
     plugin_string_t shown = show(tw_of(pointer));
     plugin_list_option_f64_t column;
     tailweir_plugin_records_method_batch_numbers(batch->handle, &shown, &column);
-    own(column.ptr);
+    own_list(column.ptr, column.len);
     return column.ptr;
 }
 
@@ -185,7 +190,7 @@ const tw_boolean *tw_booleans(const tw_batch *batch, const char *pointer) {
     plugin_string_t shown = show(tw_of(pointer));
     plugin_list_option_bool_t column;
     tailweir_plugin_records_method_batch_booleans(batch->handle, &shown, &column);
-    own(column.ptr);
+    own_list(column.ptr, column.len);
     return column.ptr;
 }
 
@@ -197,6 +202,6 @@ const tw_text *tw_values(const tw_batch *batch, const char *pointer) {
     for (size_t i = 0; i < column.len; i++) {
         texts[i] = column.ptr[i].is_some ? take(column.ptr[i].val) : (tw_text){ NULL, 0 };
     }
-    free(column.ptr);
+    if (column.len != 0) free(column.ptr);
     return texts;
 }

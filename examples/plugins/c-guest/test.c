@@ -81,6 +81,9 @@ int main(void) {
     tw_test(tw_test_is(tw_values(batch, "/s")[1], "[1]") && tw_values(batch, "/b")[1].bytes == NULL);
     tw_test(tw_test_is(tw_texts(batch)[1], records[1]) && tw_test_is(tw_json(batch, 0), records[0]));
     tw_test(tw_position_of(batch, 1).line == 2 && tw_position_of(batch, 1).offset == strlen(records[0]) + 1);
+    tw_test(tw_strings(batch, "/none")[0].bytes == NULL && tw_values(batch, "/none")[1].bytes == NULL);
+    tw_test(tw_strings(tw_test_batch(1, (const char *[]){ "{\"s\":\"\"}" }), "/s")[0].bytes != NULL);
+    tw_call_ends();
     return 0;
 }
 

@@ -38,6 +38,11 @@ void tailweir_plugin_log_write(tailweir_plugin_log_level_t level, plugin_string_
 
 static void give(tw_text text, plugin_string_t *to) {
     plugin_string_dup_n(to, text.bytes, text.length);
+    /* As from a host: what is empty is nowhere, and cannot be freed. */
+    if (text.length == 0) {
+        free(to->ptr);
+        to->ptr = (uint8_t *)1;
+    }
 }
 
 static void *array(size_t count, size_t size) {
