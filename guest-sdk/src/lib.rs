@@ -1,5 +1,5 @@
 //! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the feature
-//! `http`, HTTP requests. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
+//! `http`, HTTP requests. With the feature `schema` the JSON schema of the configuration is that of its type. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
 //!
 //! A filter is one function and one macro line:
 //!
@@ -54,7 +54,12 @@ pub use plugin::{Failure, Outcome, Verdict};
 /// What the macros expand to. No part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, ProcessorFn};
+    #[cfg(feature = "schema")]
+    pub use crate::plugin::ConfigSchema;
+    pub use crate::plugin::{
+        Description, FilterFn, IntoFilter, IntoProcessor, NoConfigSchema, ProcessorFn, shape_of_filter,
+        shape_of_processor,
+    };
 
     #[cfg(target_family = "wasm")]
     pub use crate::backend::{export, filter_world, lifecycle_world, processor_world};

@@ -237,7 +237,7 @@ impl<'a> Workshop<'a> {
 /// What tools leave in a source folder, which is no source.
 const LEFT_BEHIND: [&str; 3] = ["node_modules", "__pycache__", "build"];
 
-/// All source files below a folder.
+/// All source files below a folder; pages of documentation are none.
 fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;
@@ -245,7 +245,7 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             if !LEFT_BEHIND.iter().any(|name| entry.file_name() == *name) {
                 list(&entry.path(), files)?;
             }
-        } else {
+        } else if entry.path().extension().is_none_or(|extension| extension != "md") {
             files.push(entry.path());
         }
     }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tailweir_guest::{Batch, Failure, Outcome};
 
-#[derive(Deserialize)]
+// The host is told the schema of this type, and holds configurations to it.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The field whose values are counted, as a JSON pointer.
     #[serde(default = "standard_field")]
+    #[schemars(regex(pattern = "^/([^~]|~[01])*$"))]
     field: String,
 }
 
@@ -36,7 +39,7 @@ fn summarize(batch: &Batch, config: &Option<Config>) -> Result<Outcome, Failure>
     Ok(Outcome::Emit(vec![record]))
 }
 
-tailweir_guest::processor!(summarize, config_schema = include_str!("../config.schema.json"));
+tailweir_guest::processor!(summarize);
 
 #[cfg(test)]
 mod tests {
