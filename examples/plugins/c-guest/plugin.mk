@@ -1,9 +1,9 @@
 # How a plug-in in C is built and tested. A plug-in's Makefile sets NAME, KIND (filter or processor) and SOURCES, and includes
 # this file. Variables that may be given to make: BUILD, the folder for what is made; ZIG, the compiler.
 #
-#   make        makes $(BUILD)/$(NAME).wasm
-#   make test   compiles test.c for this machine, without a host, and runs it
-#   make module makes the WebAssembly module that the component is made of
+#   make            makes the WebAssembly module $(BUILD)/$(NAME).wasm, of which `tailweir plugin build` makes the component
+#   make component  makes the component $(NAME).wasm of it with wasm-tools
+#   make test       compiles test.c for this machine, without a host, and runs it
 HELPER := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 BUILD = build
 # Comes with `python3 -m pip install ziglang`: clang with a C library for WebAssembly.
@@ -13,17 +13,26 @@ FLAGS = -std=c11 -Wall -Wextra -Werror -I$(HELPER) -I$(BINDINGS)
 COMMON = $(SOURCES) $(addprefix $(HELPER)/,tailweir.c json.c $(KIND).c)
 HEADERS = $(wildcard $(HELPER)/*.h) $(BINDINGS)/plugin.h
 
-$(BUILD)/$(NAME).wasm: $(BUILD)/$(NAME).module.wasm
+module: $(BUILD)/$(NAME).wasm
+
+component: $(NAME).wasm
+
+$(NAME).wasm: $(BUILD)/$(NAME).wasm
 	wasm-tools component new $< -o $@
 
-module: $(BUILD)/$(NAME).module.wasm
-
-# What the bindings do not use is generated all the same, so they are not held to the warnings.
-$(BUILD)/$(NAME).module.wasm: $(COMMON) $(HEADERS) $(BINDINGS)/plugin.c $(BINDINGS)/plugin_component_type.o
-	mkdir -p $(BUILD)
-	$(ZIG) cc -target wasm32-wasi -Os -w -c $(BINDINGS)/plugin.c -o $(BUILD)/$(NAME).bindings.o
+$(BUILD)/$(NAME).wasm: $(COMMON) $(HEADERS) $(BUILD)/$(KIND).bindings.o $(BUILD)/$(KIND).world.o
 	$(ZIG) cc -target wasm32-wasi -mexec-model=reactor -Os -s -Wl,-z,stack-size=65536 $(FLAGS) $(COMMON) \
-	  $(BUILD)/$(NAME).bindings.o $(BINDINGS)/plugin_component_type.o -o $@
+	  $(BUILD)/$(KIND).bindings.o $(BUILD)/$(KIND).world.o -o $@
+
+# It is generated, and has functions that nobody calls: it is not held to the warnings.
+$(BUILD)/$(KIND).bindings.o: $(BINDINGS)/plugin.c $(BINDINGS)/plugin.h
+	mkdir -p $(BUILD)
+	$(ZIG) cc -target wasm32-wasi -Os -w -c $< -o $@
+
+# The object that says what the module imports and exports. It is kept as text.
+$(BUILD)/$(KIND).world.o: $(BINDINGS)/plugin_component_type.b64
+	mkdir -p $(BUILD)
+	python3 -c 'import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.stdin.read()))' < $< > $@
 
 test: $(BUILD)/$(NAME).test
 	$<
@@ -35,4 +44,4 @@ $(BUILD)/$(NAME).test: test.c $(COMMON) $(HELPER)/testing.c $(HEADERS)
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: module test clean
+.PHONY: module component test clean

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use wit_bindgen_core::Files;
 use wit_bindgen_core::wit_parser::Resolve;
 
@@ -50,7 +51,16 @@ fn generate(root: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let mut files = Files::default();
         options.build().generate(&mut resolve, world, &mut files)?;
         let folder = root.join(FOLDER).join(folder);
-        all.extend(files.iter().map(|(name, content)| (folder.join(name), content.to_vec())));
+        all.extend(files.iter().map(|(name, content)| match name.strip_suffix(".o") {
+            Some(name) => (folder.join(format!("{name}.b64")), as_text(content)),
+            None => (folder.join(name), content.to_vec()),
+        }));
     }
     Ok(all)
+}
+
+/// An object file as text, in lines: what is kept in the tree and in templates is to be text.
+fn as_text(object: &[u8]) -> Vec<u8> {
+    let encoded = BASE64_STANDARD.encode(object).into_bytes();
+    encoded.chunks(100).flat_map(|line| [line, b"\n"].concat()).collect()
 }

@@ -297,7 +297,7 @@ fn make(workshop: &Workshop<'_>, folder: &str, target: &str) -> Result<()> {
 fn build_c(workshop: &Workshop<'_>, plugin: &Plugin, scratch: &Path) -> Result<Vec<u8>> {
     make(workshop, plugin.name, "test")?;
     make(workshop, plugin.name, "module")?;
-    let module = scratch.join(format!("{}.module.wasm", plugin.name));
+    let module = scratch.join(format!("{}.wasm", plugin.name));
     componentize(&fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?)
 }
 
