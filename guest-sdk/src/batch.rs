@@ -1,6 +1,7 @@
 //! Batches, their records and their columns.
 
 use std::borrow::Cow;
+use std::convert::identity;
 use std::fmt;
 use std::rc::Rc;
 
@@ -73,12 +74,12 @@ impl Batch {
     }
 
     /// One field of every record, by JSON pointer (RFC 6901): one entry per record, in order. It is `None` where the record
-    /// does not have the field, where it is `null`, and where it is of another type. `T` is one of [`String`], [`i64`],
-    /// [`f64`], [`bool`] and, for a value of any type as JSON text, [`Raw`].
+    /// does not have the field, where it is `null`, and where it is of another type. `T` is one of [`String`],
+    /// [`i64`] and the other integers, [`f64`], [`bool`] and, for a value of any type as JSON text, [`Raw`].
     ///
     /// ```
     /// let batch = tailweir_guest::Batch::from_json([r#"{"response":{"code":250}}"#, r#"{"response":null}"#]);
-    /// assert_eq!(batch.column::<i64>("/response/code"), [Some(250), None]);
+    /// assert_eq!(batch.column::<u16>("/response/code"), [Some(250), None]);
     /// assert_eq!(batch.column::<String>("/response/code"), [None, None]);
     /// ```
     ///
@@ -176,6 +177,12 @@ fn narrow(index: usize) -> u32 {
 }
 
 /// One record of a batch.
+///
+/// ```
+/// let batch = tailweir_guest::Batch::from_json([r#"{"id":1}"#, r#"{"id":2}"#]);
+/// let second = batch.record(1);
+/// assert_eq!((second.index(), &*second.json()), (1, r#"{"id":2}"#));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
     batch: &'a Batch,
@@ -186,11 +193,21 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// Its index in the batch, counted from 0.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json(["1", "2"]);
+    /// assert!(batch.records().map(|record| record.index()).eq([0, 1]));
+    /// ```
     pub fn index(&self) -> usize {
         self.index
     }
 
     /// Its JSON text, as it stands in its segment.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json(["[1, 2]"]);
+    /// assert_eq!(batch.record(0).json(), "[1, 2]");
+    /// ```
     pub fn json(&self) -> Cow<'_, str> {
         match &self.text {
             Some(text) => Cow::Borrowed(text.get(self.index)),
@@ -199,11 +216,27 @@ impl Record<'_> {
     }
 
     /// Where it is.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json(["1", "2"]);
+    /// let lines: Vec<_> = batch.records().map(|record| record.position().line).collect();
+    /// assert_eq!(lines, [1, 2]);
+    /// ```
     pub fn position(&self) -> Position {
         self.batch.position(self.index)
     }
 
     /// It as a value of your own type.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Delivery {
+    ///     id: u32,
+    /// }
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"id":7}"#, r#"{"id":"seven"}"#]);
+    /// assert_eq!(batch.record(0).parse::<Delivery>().unwrap().id, 7);
+    /// assert!(batch.record(1).parse::<Delivery>().is_err());
+    /// ```
     ///
     /// # Errors
     /// If it does not have the shape of `T`.
@@ -213,6 +246,13 @@ impl Record<'_> {
 }
 
 /// Where a record is.
+///
+/// ```
+/// let batch = tailweir_guest::Batch::from_json(["1", "2"]);
+/// let position = batch.position(1);
+/// assert_eq!(format!("{}:{}", position.segment, position.line), "segment:2");
+/// assert_eq!(position.offset, 2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// The bare file name of its segment.
@@ -224,6 +264,11 @@ pub struct Position {
 }
 
 /// The JSON texts of a batch, one directly after the other.
+///
+/// ```
+/// let text = tailweir_guest::Batch::from_json(["1", "[2]"]).text();
+/// assert_eq!(text.iter().map(str::len).sum::<usize>(), 4);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     pub(crate) text: String,
@@ -233,6 +278,11 @@ pub struct Joined {
 
 impl Joined {
     /// The texts, in order.
+    ///
+    /// ```
+    /// let text = tailweir_guest::Batch::from_json(["1", "[2]"]).text();
+    /// assert!(text.iter().eq(["1", "[2]"]));
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.ends.len()).map(|index| self.get(index))
     }
@@ -244,6 +294,11 @@ impl Joined {
 }
 
 /// One string of every record, if it has it.
+///
+/// ```
+/// let batch = tailweir_guest::Batch::from_json([r#"{"type":"Bounce"}"#, "{}"]);
+/// assert_eq!(batch.strings("/type").iter().flatten().count(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strings(pub(crate) Entries);
 
@@ -257,6 +312,11 @@ pub(crate) struct Entries {
 
 impl Strings {
     /// One entry per record, in order.
+    ///
+    /// ```
+    /// let batch = tailweir_guest::Batch::from_json([r#"{"type":"Bounce"}"#, "{}"]);
+    /// assert!(batch.strings("/type").iter().eq([Some("Bounce"), None]));
+    /// ```
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
         let mut rest = self.0.text.as_str();
         self.0.lengths.iter().map(move |&length| {
@@ -278,7 +338,23 @@ impl Strings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw(pub String);
 
-/// A type that a column can have: [`String`], [`i64`], [`f64`], [`bool`] or [`Raw`].
+/// A type that a column can have: [`String`], an integer, [`f64`], [`bool`] or [`Raw`]. An integer that does not fit in the
+/// type is `None` in its column, and so is one beyond 64 bits with a sign.
+///
+/// ```
+/// use tailweir_guest::{Batch, Column};
+/// fn present<T: Column>(batch: &Batch, pointer: &str) -> usize {
+///     batch.column::<T>(pointer).into_iter().flatten().count()
+/// }
+/// let batch = Batch::from_json([r#"{"code":250}"#, r#"{"code":"x"}"#, r#"{"code":-1}"#]);
+/// assert_eq!((present::<i64>(&batch, "/code"), present::<u16>(&batch, "/code")), (2, 1));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a column cannot hold `{Self}`",
+    label = "not a type that a column can have",
+    note = "a column holds `String`, an integer such as `i64`, `f64`, `bool`, or `Raw`, the JSON text of any value",
+    note = "for values of your own type, `batch.parse::<T>()` fetches all the fields that it names"
+)]
 pub trait Column: Sized + sealed::Sealed {
     #[doc(hidden)]
     fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>>;
@@ -289,23 +365,38 @@ mod sealed {
 }
 
 macro_rules! columns {
-    ($($type:ty => $method:ident),*) => {$(
+    ($($type:ty => $method:ident $convert:expr),*) => {$(
         impl sealed::Sealed for $type {}
 
         impl Column for $type {
             fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>> {
-                batch.$method(pointer)
+                $convert(batch.$method(pointer))
             }
         }
     )*};
 }
 
-columns!(String => owned_strings, i64 => integers, f64 => numbers, bool => booleans);
+columns!(
+    String => owned_strings identity,
+    f64 => numbers identity,
+    bool => booleans identity,
+    Raw => values raw,
+    i64 => integers identity,
+    i8 => integers narrowed,
+    i16 => integers narrowed,
+    i32 => integers narrowed,
+    isize => integers narrowed,
+    u8 => integers narrowed,
+    u16 => integers narrowed,
+    u32 => integers narrowed,
+    u64 => integers narrowed,
+    usize => integers narrowed
+);
 
-impl sealed::Sealed for Raw {}
+fn raw(values: Vec<Option<String>>) -> Vec<Option<Raw>> {
+    values.into_iter().map(|value| value.map(Raw)).collect()
+}
 
-impl Column for Raw {
-    fn fetch(batch: &Backend, pointer: &str) -> Vec<Option<Self>> {
-        batch.values(pointer).into_iter().map(|value| value.map(Raw)).collect()
-    }
+fn narrowed<T: TryFrom<i64>>(integers: Vec<Option<i64>>) -> Vec<Option<T>> {
+    integers.into_iter().map(|integer| T::try_from(integer?).ok()).collect()
 }

@@ -1,5 +1,6 @@
 //! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the features
-//! `http` and `state`, HTTP requests and what is remembered between batches. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
+//! `http` and `state`, HTTP requests and what is remembered between batches. With the feature `schema` the JSON schema of the
+//! configuration is that of its type. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
 //!
 //! A filter is one function and one macro line:
 //!
@@ -56,7 +57,12 @@ pub use plugin::{Failure, Outcome, Verdict};
 /// What the macros expand to. No part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::plugin::{Description, FilterFn, IntoFilter, IntoProcessor, NEEDS, ProcessorFn};
+    #[cfg(feature = "schema")]
+    pub use crate::plugin::ConfigSchema;
+    pub use crate::plugin::{
+        Description, FilterFn, IntoFilter, IntoProcessor, NEEDS, NoConfigSchema, ProcessorFn,
+        shape_of_filter, shape_of_processor,
+    };
 
     #[cfg(target_family = "wasm")]
     pub use crate::backend::{export, filter_world, lifecycle_world, processor_world};

@@ -6,6 +6,10 @@
 //! ```
 
 /// How much a message matters.
+///
+/// ```
+/// tailweir_guest::log!(tailweir_guest::log::Level::Warn, "{} records without a type", 3);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// What only the plug-in's author wants to know.
@@ -27,6 +31,20 @@ pub enum Level {
 /// ```
 pub fn write(level: Level, message: &str) {
     crate::backend::log(level, message);
+}
+
+/// Logs at a level that is only known when it happens.
+///
+/// ```
+/// use tailweir_guest::log::Level;
+/// let level = if 3 > 2 { Level::Warn } else { Level::Info };
+/// tailweir_guest::log!(level, "{} records", 3);
+/// ```
+#[macro_export]
+macro_rules! log {
+    ($level:expr, $($argument:tt)*) => {
+        $crate::log::write($level, &::std::format!($($argument)*))
+    };
 }
 
 macro_rules! level_macros {

@@ -90,21 +90,46 @@ pub enum Failure {
 
 impl Failure {
     /// Deliver the batch again, after the consumer's back-off.
+    ///
+    /// ```
+    /// let failure = tailweir_guest::Failure::retry("the server is busy");
+    /// assert!(matches!(failure, tailweir_guest::Failure::Retry { after: None, .. }));
+    /// ```
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { after: None, reason: reason.into() }
     }
 
     /// Deliver the batch again, not before this time has passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let failure = tailweir_guest::Failure::retry_after(Duration::from_secs(3), "the server asks for patience");
+    /// assert!(matches!(failure, tailweir_guest::Failure::Retry { after: Some(_), .. }));
+    /// ```
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
         Self::Retry { after: Some(after), reason: reason.into() }
     }
 
     /// Put the records at these indices in quarantine.
+    ///
+    /// ```
+    /// use tailweir_guest::{Batch, Failure};
+    /// let batch = Batch::from_json([r#"{"id":"a"}"#, "{}"]);
+    /// let ids = batch.strings("/id");
+    /// let without_id = ids.iter().zip(0..).filter(|(id, _)| id.is_none()).map(|(_, index)| index);
+    /// let failure = Failure::reject(without_id, "no id");
+    /// assert_eq!(failure, Failure::Reject { indices: vec![1], reason: "no id".into() });
+    /// ```
     pub fn reject(indices: impl IntoIterator<Item = u32>, reason: impl Into<String>) -> Self {
         Self::Reject { indices: indices.into_iter().collect(), reason: reason.into() }
     }
 
     /// Stop the consumer.
+    ///
+    /// ```
+    /// let failure = tailweir_guest::Failure::stop("the key was revoked");
+    /// assert_eq!(failure, tailweir_guest::Failure::Stop("the key was revoked".into()));
+    /// ```
     pub fn stop(reason: impl Into<String>) -> Self {
         Self::Stop(reason.into())
     }
@@ -117,7 +142,8 @@ pub struct Description {
     pub name: &'static str,
     pub version: &'static str,
     pub needs: &'static [&'static str],
-    pub config_schema: &'static str,
+    /// Made when it is asked for.
+    pub config_schema: fn() -> String,
 }
 
 /// What a plug-in cannot do without: the features of this crate tell.
@@ -157,12 +183,28 @@ impl<V: Into<Verdict>, E: Display> IntoVerdict for Result<V, E> {
 
 /// A function that can be a filter: with a configuration or without, which `Shape` tells.
 #[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "this function cannot be a filter",
+    label = "not the signature of a filter",
+    note = "a filter is `fn(&Batch) -> Verdict`, or `fn(&Batch, &Config) -> Verdict` where `Config` implements \
+            `serde::de::DeserializeOwned`",
+    note = "it may also return `Result<V, E>` where `V` is `Verdict` or `Vec<bool>` and `E` can be displayed; an iterator of \
+            `bool`, one per record, is collected with `.collect::<Verdict>()`",
+    note = "if the signature is right, put `#[derive(serde::Deserialize)]` on the type of the configuration"
+)]
 pub trait IntoFilter<Shape> {
     fn configure(self, config: &str) -> Result<FilterFn, String>;
 }
 
 /// A function that can be a processor.
 #[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "this function cannot be a processor",
+    label = "not the signature of a processor",
+    note = "a processor is `fn(&Batch) -> Result<Outcome, Failure>`, or `fn(&Batch, &Config) -> Result<Outcome, Failure>` \
+            where `Config` implements `serde::de::DeserializeOwned`",
+    note = "if the signature is right, put `#[derive(serde::Deserialize)]` on the type of the configuration"
+)]
 pub trait IntoProcessor<Shape> {
     fn configure(self, config: &str) -> Result<ProcessorFn, String>;
 }
@@ -219,6 +261,49 @@ where
     }
 }
 
+/// The shape of a filter function, for [`ConfigSchema`].
+#[doc(hidden)]
+pub fn shape_of_filter<S, F: IntoFilter<S>>(_: F) -> Shape<S> {
+    Shape(std::marker::PhantomData)
+}
+
+/// The shape of a processor function.
+#[doc(hidden)]
+pub fn shape_of_processor<S, F: IntoProcessor<S>>(_: F) -> Shape<S> {
+    Shape(std::marker::PhantomData)
+}
+
+/// See [`ConfigSchema`].
+#[doc(hidden)]
+pub struct Shape<S>(std::marker::PhantomData<S>);
+
+/// The JSON schema of a configuration whose type has one, as far as a macro can see: where both this trait and
+/// [`NoConfigSchema`] fit, a method call on a reference finds this one first.
+#[cfg(feature = "schema")]
+#[doc(hidden)]
+pub trait ConfigSchema {
+    fn config_schema(&self) -> String;
+}
+
+#[cfg(feature = "schema")]
+impl<C: schemars::JsonSchema> ConfigSchema for Shape<WithConfig<C>> {
+    fn config_schema(&self) -> String {
+        serde_json::to_string(&schemars::schema_for!(C)).expect("a schema is a JSON value")
+    }
+}
+
+/// No JSON schema, for all others.
+#[doc(hidden)]
+pub trait NoConfigSchema {
+    fn config_schema(&self) -> String;
+}
+
+impl<S> NoConfigSchema for &Shape<S> {
+    fn config_schema(&self) -> String {
+        String::new()
+    }
+}
+
 fn parse<C: DeserializeOwned>(config: &str) -> Result<C, String> {
     serde_json::from_str(config).map_err(|e| match config.trim() {
         "null" => format!("the plug-in needs a configuration: {e}"),
@@ -239,7 +324,10 @@ fn refuse(config: &str) -> Result<(), String> {
 /// The function takes `&Batch`, or `&Batch` and `&C` where `C` implements `serde::de::DeserializeOwned`: then the
 /// operator's configuration is parsed into it once, and an error there is the operator's to see. It returns a
 /// [`Verdict`], or a `Result` of one (or of a `Vec<bool>`) and anything that can be displayed.
-/// Name and version are those of the crate. A JSON schema of the configuration may be given.
+/// Name and version are those of the crate.
+///
+/// The host holds configurations to a JSON schema, if there is one. With the feature `schema` it is that of `C`, if `C`
+/// implements [`schemars::JsonSchema`](https://docs.rs/schemars); `config_schema = …` gives another.
 ///
 /// ```
 /// use tailweir_guest::{Batch, Verdict};
@@ -265,10 +353,40 @@ fn refuse(config: &str) -> Result<(), String> {
 ///
 /// tailweir_guest::filter!(keep, config_schema = r#"{"type":"object","required":["at_least"]}"#);
 /// ```
+///
+#[cfg_attr(feature = "schema", doc = "```")]
+#[cfg_attr(not(feature = "schema"), doc = "```ignore")]
+/// # use tailweir_guest::{Batch, Verdict};
+/// /// The host is told that there must be a number, and what it is good for.
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     /// Records of fewer bytes are dropped.
+///     at_least: i64,
+/// }
+///
+/// # fn keep(batch: &Batch, config: &Config) -> Verdict { Verdict::All }
+/// tailweir_guest::filter!(keep);
+/// ```
 #[macro_export]
 macro_rules! filter {
-    ($function:path $(, config_schema = $schema:expr)? $(,)?) => {
-        $crate::__plugin!(filter_world, IntoFilter, FilterFn, $function, [$($schema,)? ""][0]);
+    ($function:path $(,)?) => {
+        $crate::__plugin!(
+            filter_world,
+            IntoFilter,
+            FilterFn,
+            $function,
+            $crate::__schema!(shape_of_filter, $function)
+        );
+    };
+    ($function:path, config_schema = $schema:expr $(,)?) => {
+        $crate::__plugin!(
+            filter_world,
+            IntoFilter,
+            FilterFn,
+            $function,
+            ::std::string::String::from($schema)
+        );
     };
 }
 
@@ -297,9 +415,35 @@ macro_rules! filter {
 /// ```
 #[macro_export]
 macro_rules! processor {
-    ($function:path $(, config_schema = $schema:expr)? $(,)?) => {
-        $crate::__plugin!(processor_world, IntoProcessor, ProcessorFn, $function, [$($schema,)? ""][0]);
+    ($function:path $(,)?) => {
+        $crate::__plugin!(
+            processor_world,
+            IntoProcessor,
+            ProcessorFn,
+            $function,
+            $crate::__schema!(shape_of_processor, $function)
+        );
     };
+    ($function:path, config_schema = $schema:expr $(,)?) => {
+        $crate::__plugin!(
+            processor_world,
+            IntoProcessor,
+            ProcessorFn,
+            $function,
+            ::std::string::String::from($schema)
+        );
+    };
+}
+
+/// The JSON schema of a function's configuration, if its type has one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __schema {
+    ($shape:ident, $function:path) => {{
+        #[allow(unused_imports, reason = "which of them fits depends on the function")]
+        use $crate::__private::*;
+        (&$crate::__private::$shape($function)).config_schema()
+    }};
 }
 
 /// The exports of a plug-in; without a host, only the check that the function has the right shape.
@@ -319,8 +463,16 @@ macro_rules! __plugin {
                 name: ::core::env!("CARGO_PKG_NAME"),
                 version: ::core::env!("CARGO_PKG_VERSION"),
                 needs: $crate::__private::NEEDS,
-                config_schema: $schema,
+                config_schema: __config_schema,
             };
+
+            #[allow(
+                clippy::needless_borrow,
+                reason = "the reference is what tells whether there is a schema"
+            )]
+            fn __config_schema() -> ::std::string::String {
+                $schema
+            }
 
             #[cfg(not(target_family = "wasm"))]
             const _: fn(

@@ -5,6 +5,7 @@
 mod checkpoints;
 mod failure_modes;
 mod hostile;
+mod languages;
 mod plugin;
 mod plugin_cache;
 mod quarantine;

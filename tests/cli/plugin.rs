@@ -46,6 +46,14 @@ fn json_has_the_same() {
 }
 
 #[test]
+fn the_schema_of_a_configuration_can_be_that_of_its_type() {
+    let shown: Value = serde_json::from_str(&inspect("summary.wasm").arg("--json").run().quietly()).unwrap();
+    let schema = shown["config_schema"].to_string();
+    assert!(schema.contains("The field whose values are counted, as a JSON pointer."), "{shown}");
+    assert!(schema.contains("additionalProperties"), "{schema}");
+}
+
+#[test]
 fn what_is_no_plugin_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.wasm");

@@ -318,7 +318,7 @@ macro_rules! __lifecycle {
                     name: $description.name.to_owned(),
                     version: $description.version.to_owned(),
                     needs: $description.needs.iter().map(|need| (*need).to_owned()).collect(),
-                    config_schema: $description.config_schema.to_owned(),
+                    config_schema: ($description.config_schema)(),
                 }
             }
 

@@ -160,7 +160,16 @@ struct LogState {
     lines_per_second: u64,
     bytes_per_line: usize,
     lines: u64,
-    last_error: Option<String>,
+    last_error: Option<(Voice, String)>,
+}
+
+/// Who says something: what a language's runtime prints about its own end must not stand in for what the plug-in has said.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Voice {
+    /// Its stdout or stderr.
+    Output,
+    /// The interface `log`.
+    Plugin,
 }
 
 impl Log {
@@ -186,15 +195,20 @@ impl Log {
 
     /// A call has ended: returns the last error that it logged.
     pub(crate) fn end_call(&self) -> Option<String> {
-        self.with(|log| log.last_error.take())
+        self.with(|log| log.last_error.take()).map(|(_, message)| message)
     }
 
+    /// Through the interface.
     pub(crate) fn write(&self, level: Level, message: &str) {
+        self.say(Voice::Plugin, level, message);
+    }
+
+    fn say(&self, voice: Voice, level: Level, message: &str) {
         self.with(|log| {
             let message = one_line(truncate(message, log.bytes_per_line));
             // An error is remembered even when it is one line too many: it may be what the guest dies of.
-            if level == Level::Error {
-                log.last_error = Some(message.clone());
+            if level == Level::Error && log.last_error.as_ref().is_none_or(|(before, _)| *before <= voice) {
+                log.last_error = Some((voice, message.clone()));
             }
             if level.is_logged() && log.admits() {
                 level.log(log.tally.name(), &message);
@@ -290,7 +304,7 @@ impl Lines {
                 let line = String::from_utf8_lossy(&partial);
                 let line = line.trim_end();
                 if !line.is_empty() && !line.starts_with(BACKTRACE_HINT) {
-                    self.log.write(self.level, line);
+                    self.log.say(Voice::Output, self.level, line);
                 }
                 partial.clear();
             }
@@ -353,6 +367,18 @@ mod tests {
         assert_eq!(log.end_call().as_deref(), Some("äö"));
         log.begin_call();
         assert_eq!(log.end_call(), None);
+    }
+
+    #[test]
+    fn what_a_runtime_prints_does_not_hide_what_the_plugin_said() {
+        let log = log(10);
+        let stderr = Lines::new(log.clone(), Level::Error);
+        stderr.take(b"a\n");
+        log.write(Level::Error, "b");
+        stderr.take(b"c\n");
+        assert_eq!(log.end_call().as_deref(), Some("b"));
+        stderr.take(b"d\n");
+        assert_eq!(log.end_call().as_deref(), Some("d"));
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn build(root: &Path, toolchain: &Toolchain, guest: Guest) -> Result<Built> {
     Ok(Built { name, folder, component: note_compiler(component, toolchain.id()) })
 }
 
-fn componentize(module: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode()
 }
 
@@ -206,7 +206,7 @@ fn path_of(built: &Built) -> PathBuf {
 }
 
 /// What depends on the file is not to be made again for the same bytes.
-fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }

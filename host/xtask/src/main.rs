@@ -1,9 +1,11 @@
 //! Development tasks, run as `cargo xtask …`. This is the one place that builds guests.
 
 mod bench;
+mod bindings;
 mod fuzz;
 mod guests;
 mod instructions;
+mod languages;
 mod measure;
 mod soak;
 mod toolchain;
@@ -13,6 +15,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+
+use crate::languages::Tools;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Development tasks")]
@@ -55,6 +59,9 @@ struct Guests {
     /// Renew the components in the tree
     #[arg(long)]
     update: bool,
+    /// Those in C, JavaScript and Python too; fetches their tools from the package registries into `target/tools`
+    #[arg(long)]
+    languages: bool,
 }
 
 fn main() -> ExitCode {
@@ -80,18 +87,10 @@ fn run(task: Task) -> Result<()> {
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Instructions { update } => instructions::run(&root, update),
-        Task::Guests(Guests { check, update }) => {
-            let built = guests::build_all(&root)?;
-            if check {
-                guests::check(&root, &built)?;
-            }
-            if update {
-                guests::update(&root, &built)?;
-            }
-            Ok(())
-        }
+        Task::Guests(arguments) => build_guests(&root, &arguments),
         Task::Test { arguments } => {
             guests::build_all(&root)?;
+            languages::build_all(&root, Tools::AsTheyAre)?;
             let test = |arguments: &[String]| {
                 run_command(cargo().current_dir(&root).args(["test", "--release"]).args(arguments))
             };
@@ -100,6 +99,19 @@ fn run(task: Task) -> Result<()> {
             if arguments.is_empty() { test(&["--package".into(), "xtask".into()]) } else { Ok(()) }
         }
     }
+}
+
+fn build_guests(root: &Path, arguments: &Guests) -> Result<()> {
+    let built = guests::build_all(root)?;
+    if arguments.check {
+        guests::check(root, &built)?;
+        bindings::check(root)?;
+    }
+    if arguments.update {
+        guests::update(root, &built)?;
+        bindings::update(root)?;
+    }
+    if arguments.languages { languages::build_all(root, Tools::Fetch) } else { Ok(()) }
 }
 
 /// The repository.

@@ -1,0 +1,120 @@
+"""Tests of the helper itself. What the host generates for a world is made up here."""
+
+import sys
+import unittest
+from types import ModuleType, SimpleNamespace
+
+import tailweir
+from tailweir_testing import batch_of
+
+
+class Err(Exception):
+    def __init__(self, value):
+        super().__init__(value)
+        self.value = value
+
+
+def made_up(name, *classes):
+    """A module with classes that show what they were made of."""
+    module = ModuleType(name)
+    for one in classes:
+        setattr(module, one, lambda *arguments, one=one: (one, *arguments))
+    sys.modules[name] = module
+    return module
+
+
+made_up("wit_world")
+exports = made_up("wit_world.exports")
+exports.filter = made_up("wit_world.exports.filter", "Verdict_All", "Verdict_None_", "Verdict_Keep")
+exports.process = made_up(
+    "wit_world.exports.process",
+    *("Outcome_Done", "Outcome_Emit", "Retry", "Reject", "Failure_Retry", "Failure_Reject", "Failure_Stop"),
+)
+exports.lifecycle = made_up("wit_world.exports.lifecycle", "Description")
+tailweir.Err = Err
+
+HOST = SimpleNamespace(id=lambda: "x", len=lambda: 1)
+WHO = {"name": "test", "version": "0.1.0"}
+
+
+def raising(error):
+    def handle(batch, config):
+        raise error
+
+    return handle
+
+
+class Columns(unittest.TestCase):
+    def test_they_have_one_entry_per_record(self):
+        batch = batch_of('{"s":"Grüße","n":1.5,"b":true,"i":7}', '{"s":null,"n":"1","b":0,"i":7.5}', '{"v":[1]}')
+        self.assertEqual(batch.strings("/s"), ["Grüße", None, None])
+        self.assertEqual(batch.numbers("/n"), [1.5, None, None])
+        self.assertEqual(batch.booleans("/b"), [True, None, None])
+        self.assertEqual(batch.integers("/i"), [7, None, None])
+        self.assertEqual(batch.integers("/b"), [None, 0, None])
+        self.assertEqual(batch.values("/v"), [None, None, [1]])
+        self.assertEqual(batch.values("/v/0"), [None, None, 1])
+        self.assertRaisesRegex(ValueError, "no JSON pointer", lambda: batch.strings("s"))
+
+    def test_records_are_there_as_texts_and_as_values(self):
+        batch = batch_of('{"a":"ü"}', "[1, 2]")
+        self.assertEqual(len(batch), 2)
+        self.assertEqual(batch.texts(), ['{"a":"ü"}', "[1, 2]"])
+        self.assertEqual(batch.records(), [{"a": "ü"}, [1, 2]])
+        self.assertEqual(batch.record(1), [1, 2])
+        self.assertEqual(batch.position(1), tailweir.Position("segment", 2, 11))
+
+
+class Answers(unittest.TestCase):
+    def verdict(self, keep):
+        lifecycle, plugin = tailweir.filter(keep, **WHO)
+        lifecycle().init("null")
+        return plugin().evaluate(HOST)
+
+    def outcome(self, handle):
+        lifecycle, plugin = tailweir.processor(handle, **WHO)
+        lifecycle().init("null")
+        return plugin().process(HOST)
+
+    def failure(self, error):
+        with self.assertRaises(Err) as caught:
+            self.outcome(raising(error))
+        return caught.exception.value
+
+    def test_a_filter_answers_with_a_verdict_or_with_a_reason(self):
+        self.assertEqual(self.verdict(lambda batch, config: True), ("Verdict_All",))
+        self.assertEqual(self.verdict(lambda batch, config: False), ("Verdict_None_",))
+        self.assertEqual(self.verdict(lambda batch, config: (b for b in [True])), ("Verdict_Keep", [True]))
+        with self.assertRaises(Err) as caught:
+            self.verdict(raising(KeyError("pool")))
+        self.assertRegex(caught.exception.value, r"KeyError: 'pool' \(.*test_tailweir.py, line \d+\)")
+
+    def test_a_processor_answers_with_what_it_has_done(self):
+        self.assertEqual(self.outcome(lambda batch, config: None), ("Outcome_Done",))
+        emitted = self.outcome(lambda batch, config: ["{}", {"a": "ü"}])
+        self.assertEqual(emitted, ("Outcome_Emit", ["{}", '{"a":"ü"}']))
+        self.assertEqual(self.failure(tailweir.Retry("busy")), ("Failure_Retry", ("Retry", None, "busy")))
+        self.assertEqual(self.failure(tailweir.Retry("busy", after_ms=5)), ("Failure_Retry", ("Retry", 5, "busy")))
+        self.assertEqual(self.failure(tailweir.Reject([1], "bad")), ("Failure_Reject", ("Reject", [1], "bad")))
+        self.assertEqual(self.failure(tailweir.Stop("no")), ("Failure_Stop", "no"))
+        self.assertRaises(TypeError, lambda: self.outcome(raising(TypeError("a mistake"))))
+
+    def test_a_configuration_is_made_by_the_plugin_and_refused_in_words(self):
+        def configure(config):
+            if config is None:
+                raise ValueError("`pool` is missing")
+            return config["pool"].upper()
+
+        lifecycle, plugin = tailweir.filter(
+            lambda batch, config: config == "A", **WHO, config_schema={}, configure=configure
+        )
+        self.assertEqual(lifecycle().describe(), ("Description", "test", "0.1.0", [], "{}"))
+        with self.assertRaises(Err) as caught:
+            lifecycle().init("null")
+        self.assertEqual(caught.exception.value, "`pool` is missing")
+        lifecycle().init('{"pool":"a"}')
+        self.assertEqual(plugin().evaluate(HOST), ("Verdict_All",))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,103 @@
+//! What the compiler says to an author's mistakes: each message names the fix.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The library that this test is linked with: the latest that cargo has put beside it.
+fn library() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let beside = fs::read_dir(test.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("libtailweir_guest-") && name.ends_with(".rlib")
+    };
+    beside.filter(is_it).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+}
+
+/// What the compiler says to this code; `None` if it is content.
+fn said(code: &str) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("plugin.rs");
+    let prelude = "#![allow(unused)]\nuse tailweir_guest::{Batch, Failure, Outcome, Verdict};\n";
+    fs::write(&source, format!("{prelude}{code}")).unwrap();
+    let library = library();
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--color", "never"]);
+    rustc.env("CARGO_PKG_NAME", "plugin").env("CARGO_PKG_VERSION", "0.1.0");
+    rustc.arg("-L").arg(format!("dependency={}", library.parent().unwrap().display()));
+    rustc.arg("--extern").arg(format!("tailweir_guest={}", library.display()));
+    let output = rustc.arg("--out-dir").arg(folder.path()).arg(&source).output().unwrap();
+    (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
+}
+
+#[track_caller]
+fn check(code: &str, expected: &[&str]) {
+    let said = said(code).expect("the compiler is content");
+    for part in expected {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+}
+
+#[test]
+fn right_code_compiles() {
+    let code = "fn keep(batch: &Batch) -> Vec<bool> { vec![true; batch.len()] }\n\
+        fn filter(batch: &Batch) -> Result<Vec<bool>, String> { Ok(keep(batch)) }\n\
+        tailweir_guest::filter!(filter);";
+    assert_eq!(said(code), None);
+}
+
+#[test]
+fn a_filter_that_returns_something_else() {
+    check(
+        "fn keep(batch: &Batch) -> bool { true }\ntailweir_guest::filter!(keep);",
+        &[
+            "this function cannot be a filter",
+            "fn(&'a Batch) -> bool {keep}",
+            "a filter is `fn(&Batch) -> Verdict`",
+            "`Result<V, E>` where `V` is `Verdict` or `Vec<bool>`",
+        ],
+    );
+}
+
+#[test]
+fn a_function_that_takes_something_else() {
+    check(
+        "fn keep(record: &str) -> Verdict { Verdict::All }\ntailweir_guest::filter!(keep);",
+        &["a filter is `fn(&Batch) -> Verdict`, or `fn(&Batch, &Config) -> Verdict`"],
+    );
+    check(
+        "fn process(batch: Batch) -> Result<Outcome, Failure> { Ok(Outcome::Done) }\n\
+         tailweir_guest::processor!(process);",
+        &["a processor is `fn(&Batch) -> Result<Outcome, Failure>`"],
+    );
+}
+
+#[test]
+fn a_processor_with_an_error_of_its_own() {
+    check(
+        "fn process(batch: &Batch) -> Result<Outcome, String> { Ok(Outcome::Done) }\n\
+         tailweir_guest::processor!(process);",
+        &["Result<Outcome, Failure>"],
+    );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_parsed() {
+    check(
+        "struct Config;\nfn keep(batch: &Batch, config: &Config) -> Verdict { Verdict::All }\n\
+         tailweir_guest::filter!(keep);",
+        &["#[derive(serde::Deserialize)]"],
+    );
+}
+
+#[test]
+fn a_column_of_something_else() {
+    check(
+        "fn f(batch: &Batch) { batch.column::<char>(\"/type\"); }",
+        &["a column cannot hold `char`", "`String`, an integer such as `i64`, `f64`, `bool`, or `Raw`"],
+    );
+}

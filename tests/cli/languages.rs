@@ -1,0 +1,120 @@
+//! The example plug-ins in C, JavaScript and Python: each gives the same records as the one in Rust.
+//!
+//! `cargo xtask guests --languages` builds them. Those that are not built are skipped, by name, unless
+//! `TAILWEIR_TEST_LANGUAGES=all` is set: then they are missing.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tailweir_tests::{Ended, Segments, repository};
+
+use crate::tailweir;
+
+/// Compiling one of the large components takes all cores for seconds: one after the other, so that no test waits in vain.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A component and the right to run it, if it is there.
+fn component(name: &str) -> Option<(PathBuf, MutexGuard<'static, ()>)> {
+    let path = repository("target/guests").join(format!("{name}.wasm"));
+    if path.exists() {
+        return Some((path, ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+    let all = std::env::var_os("TAILWEIR_TEST_LANGUAGES").is_some_and(|value| value == "all");
+    assert!(!all, "{name} is not built: `cargo xtask guests --languages`");
+    // Not with `eprintln!`, which the test harness keeps to itself.
+    let _ = writeln!(io::stderr(), "SKIPPED: {name} is not built: `cargo xtask guests --languages`");
+    None
+}
+
+/// Records with a field that is missing, null, of another type, escaped, or not ASCII, as well as generated ones.
+fn segments() -> Segments {
+    let segments = Segments::generate(3_000, 2, 57);
+    let odd = [
+        r#"{"type":"Delivery","egress_pool":null}"#,
+        r#"{"type":null,"egress_pool":["customer-a"]}"#,
+        r#"{"type":7,"egress_pool":"customer-b"}"#,
+        r#"{"egress_pool":"customer-\u0061"}"#,
+        r#"{"type":"Grüße 📧","egress_pool":"customer-a"}"#,
+        r#"{"type":"a\"b\\c\u0001\n","egress_pool":""}"#,
+        r#"{"type":"","egress_pool":"Grüße"}"#,
+        "[]",
+        "7",
+    ];
+    segments.beside("logs/odd", &(odd.join("\n") + "\n"));
+    segments
+}
+
+/// What a filter keeps.
+fn kept(filter: &Path, segments: &Segments, config: &str) -> Ended {
+    let program = tailweir().args("tail --once").arg(segments.directory()).arg("--filter").arg(filter);
+    program.arg("--config").arg(config).run()
+}
+
+fn check_filter(name: &str) {
+    let Some((path, _guard)) = component(name) else { return };
+    let (segments, rust) = (segments(), repository("target/guests/pool-filter.wasm"));
+    for pool in ["customer-a", "Grüße", "none such"] {
+        let config = format!(r#"{{"pool":"{pool}"}}"#);
+        let expected = kept(&rust, &segments, &config).quietly();
+        assert_eq!(expected.is_empty(), pool == "none such");
+        assert!(kept(&path, &segments, &config).quietly() == expected, "{pool}");
+    }
+    for config in ["null", "{}", r#"{"pool":7}"#] {
+        let said = kept(&path, &segments, config).with_code(1);
+        assert!(said.contains("pool") && said.lines().count() < 25, "{config}: {said}");
+    }
+}
+
+/// What a processor emits, from the beginning: there is no checkpoint yet.
+fn emitted(processor: &Path, config: &str) -> Ended {
+    let segments = segments();
+    let pipeline = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nmax_batch_size = 100\nsink = {{ stdout = {{}} }}\n\
+         processor = {{ wasm = '{}'{config} }}\n",
+        processor.display()
+    );
+    tailweir().args("run --once").arg(segments.beside("pipeline.toml", &pipeline)).run()
+}
+
+fn check_processor(name: &str) {
+    let Some((path, _guard)) = component(name) else { return };
+    let rust = repository("target/guests/summary.wasm");
+    for config in ["", ", config = { field = '/egress_pool' }", ", config = { field = '/no/such' }"] {
+        let expected = emitted(&rust, config).quietly();
+        assert!(expected.lines().count() > 30, "{expected}");
+        assert!(emitted(&path, config).quietly() == expected, "{config}");
+    }
+    let said = emitted(&path, ", config = { field = 'type' }").with_code(1);
+    assert!(said.contains("field"), "{said}");
+}
+
+#[test]
+fn the_filter_in_c_keeps_what_the_one_in_rust_keeps() {
+    check_filter("c-pool-filter");
+}
+
+#[test]
+fn the_filter_in_javascript_keeps_what_the_one_in_rust_keeps() {
+    check_filter("js-pool-filter");
+}
+
+#[test]
+fn the_filter_in_python_keeps_what_the_one_in_rust_keeps() {
+    check_filter("python-pool-filter");
+}
+
+#[test]
+fn the_processor_in_c_emits_what_the_one_in_rust_emits() {
+    check_processor("c-summary");
+}
+
+#[test]
+fn the_processor_in_javascript_emits_what_the_one_in_rust_emits() {
+    check_processor("js-summary");
+}
+
+#[test]
+fn the_processor_in_python_emits_what_the_one_in_rust_emits() {
+    check_processor("python-summary");
+}
