@@ -46,6 +46,9 @@ pub(crate) struct FuzzArgs {
     /// How long each one runs
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Where libFuzzer's choices begin: the same seed tries much the same inputs. Chance decides, if there is none
+    #[arg(long, conflicts_with = "input")]
+    seed: Option<u32>,
     /// Run one target on one input, once: to see again what was found
     #[arg(long, value_name = "FILE", conflicts_with = "seconds")]
     input: Option<PathBuf>,
@@ -69,7 +72,7 @@ pub(crate) fn run(root: &Path, arguments: &FuzzArgs) -> Result<()> {
     }
     let mut failed = Vec::new();
     for target in chosen {
-        match fuzz(&place, target, arguments.seconds) {
+        match fuzz(&place, target, arguments) {
             Ok(runs) => eprintln!("{target}: {runs} inputs in {} s, nothing found", arguments.seconds),
             Err(error) => {
                 eprintln!("{target}: {error:#}");
@@ -175,12 +178,13 @@ impl Drop for Place {
 }
 
 /// Runs one target. Returns how many inputs it was given.
-fn fuzz(place: &Place, target: &str, seconds: u64) -> Result<u64> {
+fn fuzz(place: &Place, target: &str, arguments: &FuzzArgs) -> Result<u64> {
     let corpus = place.kept.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let log = place.kept.join(format!("{target}.log"));
     let mut command = place.command(target)?;
-    command.args([format!("-max_total_time={seconds}"), "-print_final_stats=1".to_owned()]);
+    command.args([format!("-max_total_time={}", arguments.seconds), "-print_final_stats=1".to_owned()]);
+    command.args(arguments.seed.map(|seed| format!("-seed={seed}")));
     // What is new goes to the first; the others are only read.
     command.arg(&corpus).arg(place.fuzz.join("seeds").join(target));
     for (_, folder) in MORE_SEEDS.iter().filter(|(of, _)| *of == target) {
