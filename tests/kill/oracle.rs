@@ -205,6 +205,10 @@ impl Subject {
     /// Looks at the whole, after everything was read to its end.
     pub(crate) fn check_end(&self, log: &Log, said: &str, counts: &mut Counts) -> Result<(), Violation> {
         for (index, segment) in log.segments.iter().enumerate() {
+            // What is only counted can't be told by file where another has taken a name.
+            if self.kind.told == Told::State && (segment.disturbed || segment.replaces.is_some()) {
+                continue;
+            }
             let unseen = self.unseen(log, index);
             let superfluous = segment.replaces.is_some_and(|old| self.unseen(log, old).is_empty());
             if let Some(first) = unseen.first()
