@@ -261,7 +261,7 @@ where
     }
 }
 
-/// The shape of a filter function, for [`ConfigSchema`].
+/// The shape of a filter function, for `ConfigSchema`.
 #[doc(hidden)]
 pub fn shape_of_filter<S, F: IntoFilter<S>>(_: F) -> Shape<S> {
     Shape(std::marker::PhantomData)
@@ -273,12 +273,12 @@ pub fn shape_of_processor<S, F: IntoProcessor<S>>(_: F) -> Shape<S> {
     Shape(std::marker::PhantomData)
 }
 
-/// See [`ConfigSchema`].
+/// See `ConfigSchema`.
 #[doc(hidden)]
 pub struct Shape<S>(std::marker::PhantomData<S>);
 
 /// The JSON schema of a configuration whose type has one, as far as a macro can see: where both this trait and
-/// [`NoConfigSchema`] fit, a method call on a reference finds this one first.
+/// `NoConfigSchema` fit, a method call on a reference finds this one first.
 #[cfg(feature = "schema")]
 #[doc(hidden)]
 pub trait ConfigSchema {
