@@ -26,8 +26,8 @@ pub struct ProcessorPlugin {
 impl ProcessorPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
         let mut template = Template::new(loaded, OnTick::Yield)?;
-        let started = wait_for(&template, template.start());
-        let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
+        let started = wait_for(&template, template.try_out());
+        let description = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description.name);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
     }

@@ -57,7 +57,7 @@ fn files_that_are_no_components() {
         "not a WebAssembly component; a plug-in is a binary file that begins with the bytes `\\0asm`";
     assert_eq!(load(b""), no_wasm);
     assert_eq!(load(b"-- a Lua script\nreturn {}"), no_wasm);
-    let module = "a WebAssembly module, not a component; make one of it with `wasm-tools component new`";
+    let module = "a WebAssembly module, not a component; make one of it with `tailweir plugin build` or `wasm-tools component new`";
     assert_eq!(load(b"\0asm\x01\0\0\0"), module);
     assert!(load(b"\0asm\xff\xff\xff\xff").starts_with("damaged, or made for a later WebAssembly runtime"));
 }
@@ -74,7 +74,7 @@ fn a_component_that_was_cut_off_anywhere_is_an_error() {
 
 #[test]
 fn components_that_are_no_plugins() {
-    let none = "a component, but no tailweir plug-in: it exports neither tailweir:plugin/filter nor tailweir:plugin/process";
+    let none = "a component, but no tailweir plug-in: it exports neither tailweir:plugin/filter nor tailweir:plugin/process; build it for one of the worlds `filter-plugin` and `processor-plugin`";
     assert_eq!(load(&component(&[])), none);
     assert_eq!(load(&with_instance(0x0b, "wasi:cli/run@0.2.0")), none);
 }
