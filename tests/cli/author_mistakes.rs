@@ -76,6 +76,39 @@ fn a_missing_grant() {
 }
 
 #[test]
+fn a_bad_configuration() {
+    let segments = segments();
+    let parts =
+        ["at `/pool`: a number is not of type \"string\"", "`tailweir plugin inspect` shows the schema"];
+    check(test(&segments, "pool-filter", r#"{"pool":5}"#), 1, &parts);
+    // Wherever it is used.
+    let tail =
+        tailweir().arg("tail").arg(segments.directory()).args("--once --filter").arg(guest("pool-filter"));
+    check(tail.args("--config").arg(r#"{"pool":5}"#), 1, &parts);
+    let plugin = guest("pool-filter");
+    let pipeline = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nprocessor = {{ stdout = {{}} }}\n\
+         filter = {{ wasm = '{}', config = {{ pool = 5 }} }}\n",
+        plugin.display()
+    );
+    check(tailweir().arg("run").arg(segments.beside("p.toml", &pipeline)).arg("--check"), 1, &parts);
+    let script = format!(
+        "local kumo = require 'kumo'\nkumo.wasm.filter {{ path = '{}', config = {{ pool = 5 }} }}\n",
+        plugin.display()
+    );
+    check(tailweir().arg("script").arg(segments.beside("s.lua", &script)), 1, &parts[..1]);
+    check(test(&segments, "pool-filter", "{pool:1}"), 2, &["--config is not JSON"]);
+    check(test(&segments, "pool-filter", ""), 1, &["it has none, and \"pool\" is a required property"]);
+}
+
+#[test]
+fn a_schema_that_is_none() {
+    let parts =
+        ["bad-schema.wasm", "which is a mistake of the plug-in's: at `/type`", "repair `config-schema`"];
+    check(test(&segments(), "bad-schema", "{}"), 1, &parts);
+}
+
+#[test]
 fn a_panic() {
     let segments = Segments::generate(1, 1, 1);
     let records: String = (1..=100)

@@ -15,6 +15,7 @@ use crate::call::{CallError, Clock, Timed};
 use crate::limits::Limits;
 use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
 use crate::meter::Meter;
+use crate::schema;
 use crate::state::{Refused, State, clip};
 use crate::tally::Tally;
 
@@ -125,9 +126,10 @@ impl<W: World> Template<W> {
         Ok((Instance { world, call }, description.clipped(&self.loaded.limits)))
     }
 
-    /// Makes the first instance, asks it who it is, and sets it up.
+    /// Makes the first instance: holds the configuration against the plug-in's schema, and sets the instance up.
     pub(crate) async fn try_out(&self) -> Result<Description, LoadErrorKind> {
         let (instance, description) = self.describe().await?;
+        schema::check(&description.config_schema, &self.loaded.config)?;
         self.set_up(instance).await?;
         Ok(description)
     }

@@ -27,6 +27,7 @@ mod load;
 mod meter;
 mod precompile;
 mod processor;
+mod schema;
 mod state;
 mod tally;
 mod ticks;

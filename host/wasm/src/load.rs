@@ -99,6 +99,17 @@ pub enum LoadErrorKind {
     /// No instance of it can be made.
     #[error("cannot start it: {0}")]
     Start(String),
+    /// What it gives as the JSON schema of its configuration is none that can be used.
+    #[error(
+        "the schema that it gives for its configuration cannot be used, which is a mistake of the plug-in's: {0}; repair \
+         `config-schema` in its description, or leave it empty"
+    )]
+    Schema(String),
+    /// The configuration does not fit the schema that it gives: where, as JSON pointers, and what was expected there.
+    #[error(
+        "its configuration is not as its schema wants it: {0}; `tailweir plugin inspect` shows the schema"
+    )]
+    ConfigSchema(String),
     /// It refuses its configuration.
     #[error("it does not accept its configuration: {0}")]
     Config(String),

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tailweir_guest::{Batch, Verdict};
 
-/// What the operator says. `config.schema.json` describes it.
+/// What the operator says. `config.schema.json` describes it, and is checked before this is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tailweir_guest::{Batch, Failure, Outcome};
 
-/// What the operator says. `config.schema.json` describes it.
+/// What the operator says. `config.schema.json` describes it, and is checked before this is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
