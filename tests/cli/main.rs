@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod author_mistakes;
 mod checkpoints;
 mod failure_modes;
 mod hostile;
 mod languages;
 mod plugin;
 mod plugin_cache;
+mod plugin_tools;
 mod quarantine;
 mod readme;
 mod reload;

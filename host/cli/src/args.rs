@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::plugin::args::PluginCommandArgs;
+
 /// Tail a directory of compressed JSONL log segments through Lua scripts and WebAssembly plug-ins, with progress kept
 /// in checkpoints.
 #[derive(Debug, Parser)]
@@ -139,7 +141,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Look into the quarantine of a checkpoint, send records again, or drop them
     Quarantine(QuarantineArgs),
-    /// Look into a WebAssembly plug-in
+    /// Begin, build, test, measure and compare plug-ins
     Plugin(PluginCommandArgs),
     /// Watch it work: segments are written, tailed, interrupted and resumed, in a directory of the demo's own
     Demo(DemoArgs),
@@ -324,35 +326,13 @@ pub(crate) struct QuarantineReplay {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PluginCommandArgs {
-    #[command(subcommand)]
-    pub(crate) command: PluginCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PluginCommand {
-    /// Show what a component is, what it imports and wants, how it is configured, and the limits it runs within
-    Inspect(InspectArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InspectArgs {
-    /// The component
-    #[arg(value_name = "FILE.wasm")]
-    pub(crate) file: PathBuf,
-    /// Print a JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Keep the demo's directory, and say where it is
     #[arg(long)]
     pub(crate) keep: bool,
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(n) => Ok(n),
@@ -360,7 +340,7 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.is_zero() => Err("must be more than zero".to_owned()),
         Ok(duration) => Ok(duration),

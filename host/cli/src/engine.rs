@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow};
 use rustix::process::geteuid;
-use tailweir_wasm::{Host, HostOptions, PluginCounts};
+use tailweir_wasm::{Host, HostOptions, Meter, PluginCounts};
 use tracing::warn;
 
 use crate::logging::LogEvents;
@@ -41,6 +41,16 @@ impl WasmEngine {
         if let Some(host) = self.host.get() {
             return Ok(host);
         }
+        let host = Host::new(self.options()).map_err(cannot_start)?;
+        Ok(self.host.get_or_init(|| host))
+    }
+
+    /// An engine of its own, with the same cache, whose calls are measured.
+    pub(crate) fn measured(&self, meter: Arc<Meter>) -> Result<Arc<Host>> {
+        Host::measured(self.options(), meter).map_err(cannot_start)
+    }
+
+    fn options(&self) -> HostOptions {
         let said = self.option.clone().or_else(|| variable(VARIABLE));
         let said = said.or_else(|| self.pipeline.clone().map(PathBuf::into_os_string));
         let cache = match said {
@@ -48,9 +58,7 @@ impl WasmEngine {
             Some(path) => Some(path.into()),
             None => usual_place(variable, is_ours),
         };
-        let host = Host::new(HostOptions { cache, events: Arc::new(LogEvents) })
-            .map_err(|e| anyhow!("cannot start the WebAssembly engine: {e:#}"))?;
-        Ok(self.host.get_or_init(|| host))
+        HostOptions { cache, events: Arc::new(LogEvents) }
     }
 
     /// Says at the end how often plug-ins were in trouble, if any was.
@@ -62,6 +70,10 @@ impl WasmEngine {
             }
         }
     }
+}
+
+fn cannot_start(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("cannot start the WebAssembly engine: {error:#}")
 }
 
 /// A variable that is set, and not to nothing.

@@ -38,7 +38,7 @@ impl Engines {
         path: &Path,
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
-        if path.extension().is_some_and(|extension| extension == "lua") && !is_binary(path) {
+        if is_lua(path) {
             return self.lua_filter(path, config);
         }
         Ok(self.reloads.filter(self.wasm.host()?.filter(path, &config, Limits::default())?))
@@ -85,6 +85,11 @@ impl Engines {
         file.filter()?;
         Ok(Arc::new(file))
     }
+}
+
+/// Whether a plug-in's file is in Lua: its name says so, and it does not begin as WebAssembly does.
+pub(crate) fn is_lua(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "lua") && !is_binary(path)
 }
 
 /// Whether a file begins as all WebAssembly does. One that cannot be read is left to whoever reads it in earnest.

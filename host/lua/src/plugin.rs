@@ -27,6 +27,8 @@
 //!
 //! An error is what the consumer's error policy says.
 
+mod look;
+
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +46,8 @@ use crate::error::lua_text;
 use crate::globals;
 use crate::record::Records;
 use crate::serde::to_lua;
+
+pub use look::{Gives, Look, LookFunction, check_syntax, look};
 
 /// Why a file gives no filter or processor.
 #[derive(Debug, Error)]
@@ -95,6 +99,11 @@ impl LuaFilter {
     pub fn new(lua: &Lua, function: Function) -> mlua::Result<Self> {
         Ok(Self { lua: lua.clone(), records: Records::install(lua)?, function })
     }
+
+    /// Bytes of memory that its Lua state has at present.
+    pub fn memory(&self) -> usize {
+        self.lua.used_memory()
+    }
 }
 
 impl Filter for LuaFilter {
@@ -126,6 +135,11 @@ impl LuaProcessor {
     /// If Lua is out of memory.
     pub fn new(lua: &Lua, function: Function) -> mlua::Result<Self> {
         Ok(Self { lua: lua.clone(), records: Records::install(lua)?, function })
+    }
+
+    /// Bytes of memory that its Lua state has at present.
+    pub fn memory(&self) -> usize {
+        self.lua.used_memory()
     }
 
     async fn run(
@@ -343,16 +357,13 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
 }
 
-/// Runs a file in a new Lua state and takes the function that it gives.
-fn load(
+/// Runs a file in a new Lua state: the state, the configuration in it, and what the file returns.
+fn run(
     path: &Path,
     text: &[u8],
     config: &serde_json::Value,
     install: Install<'_>,
-    entry: &'static str,
-) -> Result<(Lua, Function), LoadError> {
-    let failed = |source| LoadError::Run { path: path.to_owned(), source };
-    let shape = |problem: String| LoadError::Shape { path: path.to_owned(), entry, problem };
+) -> Result<(Lua, Value, Value), LoadError> {
     let lua = Lua::new();
     let run = || {
         Records::install(&lua)?;
@@ -364,7 +375,21 @@ fn load(
         let answer: Value = lua.load(text).set_name(name).call(config.clone())?;
         Ok((config, answer))
     };
-    let (config, answer) = run().map_err(failed)?;
+    let (config, answer) = run().map_err(|source| LoadError::Run { path: path.to_owned(), source })?;
+    Ok((lua, config, answer))
+}
+
+/// Runs a file in a new Lua state and takes the function that it gives.
+fn load(
+    path: &Path,
+    text: &[u8],
+    config: &serde_json::Value,
+    install: Install<'_>,
+    entry: &'static str,
+) -> Result<(Lua, Function), LoadError> {
+    let failed = |source| LoadError::Run { path: path.to_owned(), source };
+    let shape = |problem: String| LoadError::Shape { path: path.to_owned(), entry, problem };
+    let (lua, config, answer) = run(path, text, config, install)?;
     let table = match answer {
         Value::Function(function) => return Ok((lua, function)),
         Value::Table(table) => table,

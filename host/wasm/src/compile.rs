@@ -95,6 +95,11 @@ impl Compiler {
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// The directory that code is kept in, for those who want to know what is wrong with it; `None` if there is none.
+    pub(crate) fn open_cache(&self) -> Result<Option<Directory>, CacheError> {
+        self.cache.as_ref().map(|cache| Directory::open(cache)).transpose()
+    }
+
     fn directory(&self) -> Option<&Directory> {
         let open = || Directory::open(self.cache.as_ref()?).inspect_err(report).ok();
         self.directory.get_or_init(open).as_ref()

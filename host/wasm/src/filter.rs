@@ -21,9 +21,9 @@ pub struct FilterPlugin {
 impl FilterPlugin {
     pub(crate) fn new(loaded: Loaded) -> Result<Self, LoadError> {
         let mut template = Template::new(loaded, OnTick::Continue)?;
-        let started =
-            run_now(template.start()).unwrap_or_else(|waits| Err(LoadErrorKind::Start(waits.to_string())));
-        let (_, description) = started.map_err(|kind| template.loaded().error(kind))?;
+        let started = run_now(template.try_out(|_| None))
+            .unwrap_or_else(|waits| Err(LoadErrorKind::Start(waits.to_string())));
+        let description = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description);
         Ok(Self { template: Arc::new(template), description: Arc::new(description) })
     }
@@ -102,9 +102,10 @@ impl WasmFilter {
 /// A verdict of another length says nothing about any record.
 fn check_length(verdict: Verdict, len: usize) -> Result<Verdict, String> {
     match &verdict {
-        Verdict::Keep(keep) if keep.len() != len => {
-            Err(format!("its verdict has {} entries for {len} records", keep.len()))
-        }
+        Verdict::Keep(keep) if keep.len() != len => Err(format!(
+            "its verdict has {} entries for {len} records; it must have one for each, in order",
+            keep.len()
+        )),
         _ => Ok(verdict),
     }
 }

@@ -13,6 +13,8 @@ use crate::grants::Grants;
 use crate::inspect::{Inspection, inspect};
 use crate::limits::Limits;
 use crate::load::{Kind, LoadError, Loaded, Setup};
+use crate::meter::Meter;
+use crate::precompile::{Compiled, PrecompileError, precompile};
 use crate::processor::ProcessorPlugin;
 use crate::state::State;
 use crate::tally::{PluginCounts, Tallies, Tally};
@@ -47,6 +49,7 @@ pub struct Host {
     compiler: Compiler,
     ticks: Arc<Ticks>,
     tallies: Tallies,
+    meter: Option<Arc<Meter>>,
     /// For guests that send no requests.
     plain: OnceLock<Linker<State>>,
     /// For guests that do.
@@ -59,12 +62,26 @@ impl Host {
     /// # Errors
     /// If WebAssembly cannot be compiled or run on this machine.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, wasmtime::Error> {
-        let engine = Engine::new(&config())?;
+        Self::build(options, None)
+    }
+
+    /// Makes a host whose calls are measured; see [`new`](Self::new).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn measured(options: HostOptions, meter: Arc<Meter>) -> Result<Arc<Self>, wasmtime::Error> {
+        Self::build(options, Some(meter))
+    }
+
+    fn build(options: HostOptions, meter: Option<Arc<Meter>>) -> Result<Arc<Self>, wasmtime::Error> {
+        let mut config = config();
+        config.consume_fuel(meter.as_ref().is_some_and(|meter| meter.measures_fuel()));
+        let engine = Engine::new(&config)?;
         let ticks = Arc::new(Ticks::start(engine.clone())?);
         let compiler = Compiler::new(options.cache);
         let tallies = Tallies::new(options.events);
         let (plain, http) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { engine, compiler, ticks, tallies, plain, http }))
+        Ok(Arc::new(Self { engine, compiler, ticks, tallies, meter, plain, http }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -104,6 +121,15 @@ impl Host {
         inspect(self, path, limits)
     }
 
+    /// Compiles a plug-in, after looking into it as [`inspect`](Self::inspect) does, and keeps its machine code where this
+    /// host, and any other with the same cache, finds it.
+    ///
+    /// # Errors
+    /// If there is no plug-in at `path`, the host has no cache, or the code cannot be kept there.
+    pub fn precompile(self: &Arc<Self>, path: &Path, limits: Limits) -> Result<Compiled, PrecompileError> {
+        precompile(self, path, limits)
+    }
+
     /// What was counted of each plug-in that was loaded, by its name.
     pub fn counts(&self) -> Vec<(String, PluginCounts)> {
         self.tallies.counts()
@@ -111,6 +137,14 @@ impl Host {
 
     pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {
         self.tallies.of(name)
+    }
+
+    pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.as_ref()
+    }
+
+    pub(crate) fn compiler(&self) -> &Compiler {
+        &self.compiler
     }
 
     pub(crate) fn engine(&self) -> &Engine {

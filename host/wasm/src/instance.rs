@@ -14,6 +14,8 @@ use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 use crate::call::{CallError, Clock, Timed};
 use crate::limits::Limits;
 use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
+use crate::meter::Meter;
+use crate::schema;
 use crate::state::{Refused, State, clip};
 use crate::tally::Tally;
 
@@ -99,7 +101,8 @@ impl<W: World> Template<W> {
     async fn instantiate(&self) -> Result<Instance<W>, LoadErrorKind> {
         let limits = &self.loaded.limits;
         let clock = Clock::new(limits.deadline, self.loaded.host.ticks().clone());
-        let state = State::new(&self.tally, limits, &self.loaded.grants);
+        let mut state = State::new(&self.tally, limits, &self.loaded.grants);
+        state.meter = self.loaded.host.meter().cloned();
         let mut store = Store::new(self.loaded.host.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(usize::try_from(limits.handles).unwrap_or(usize::MAX));
@@ -128,36 +131,47 @@ impl<W: World> Template<W> {
         Ok((Instance { world, call }, description.clipped(&self.loaded.limits)))
     }
 
-    /// Makes an instance and sets it up.
-    pub(crate) async fn start(&self) -> Result<(Instance<W>, Description), LoadErrorKind> {
-        self.start_with(|_| None).await
-    }
-
-    /// Makes an instance and sets it up, with the state that it can read meanwhile.
-    pub(crate) async fn start_with(
+    /// Makes the first instance: holds the configuration against the plug-in's schema, and sets the instance up, with the state
+    /// that it can read meanwhile.
+    pub(crate) async fn try_out(
         &self,
         state: impl FnOnce(&Description) -> Option<Bucket>,
-    ) -> Result<(Instance<W>, Description), LoadErrorKind> {
-        let (Instance { world, mut call }, description) = self.describe().await?;
+    ) -> Result<Description, LoadErrorKind> {
+        let (instance, description) = self.describe().await?;
+        schema::check(&description.config_schema, &self.loaded.config)?;
+        self.set_up(instance, state(&description)).await?;
+        Ok(description)
+    }
+
+    async fn set_up(
+        &self,
+        instance: Instance<W>,
+        state: Option<Bucket>,
+    ) -> Result<Instance<W>, LoadErrorKind> {
+        let Instance { world, mut call } = instance;
         call.begin(None);
-        call.store.data_mut().bucket = state(&description);
+        call.store.data_mut().bucket = state;
         let init = Timed::new(world.init(&mut call.store, &self.loaded.config), call.clock.clone()).await;
         let refused = |why: String| LoadErrorKind::Config(clip(&why, &self.loaded.limits));
         call.end(init).map_err(LoadErrorKind::Call)?.map_err(refused)?;
-        Ok((Instance { world, call }, description))
+        Ok(Instance { world, call })
+    }
+
+    async fn start(&self, state: Option<Bucket>) -> Result<Instance<W>, LoadErrorKind> {
+        let (instance, _) = self.describe().await?;
+        self.set_up(instance, state).await
     }
 
     /// Makes an instance for a call, which may have state.
     pub(crate) async fn restart(&self, state: Option<&Bucket>) -> Result<Instance<W>, CallError> {
-        let (instance, _) = self.start_with(|_| state.cloned()).await.map_err(|kind| match kind {
+        self.start(state.cloned()).await.map_err(|kind| match kind {
             LoadErrorKind::Call(e) => e,
             other => CallError::Crashed {
                 plugin: self.name().to_owned(),
                 cause: format!("no fresh instance: {other}"),
                 said: None,
             },
-        })?;
-        Ok(instance)
+        })
     }
 }
 
@@ -179,6 +193,9 @@ impl<W> Instance<W> {
     }
 }
 
+/// What a call may consume where fuel is counted: the deadline is what bounds it.
+const FUEL: u64 = u64::MAX;
+
 /// What a call into an instance needs besides the instance.
 pub(crate) struct Call {
     pub(crate) store: Store<State>,
@@ -190,6 +207,9 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn begin(&mut self, batch: Option<&Arc<Batch>>) {
         self.store.set_epoch_deadline(1);
+        if self.store.data().meter.as_ref().is_some_and(|meter| meter.measures_fuel()) {
+            self.store.set_fuel(FUEL).expect("the engine of a host that measures fuel counts it");
+        }
         let state = self.store.data_mut();
         state.batch = batch.cloned();
         state.memory.refused = None;
@@ -199,9 +219,19 @@ impl Call {
     /// Ends a call: the batch is out of the guest's reach, whatever has happened. After an error the instance is dead.
     pub(crate) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
         let state = self.store.data_mut();
-        (state.batch, state.bucket) = (None, None);
+        state.bucket = None;
+        if state.batch.take().is_some()
+            && let Some(meter) = state.meter.clone()
+        {
+            self.measure(&meter);
+        }
         let said = self.store.data().log.end_call();
         result.map_err(|e| CallError::Crashed { plugin: self.plugin.clone(), cause: self.explain(&e), said })
+    }
+
+    fn measure(&self, meter: &Meter) {
+        let fuel = if meter.measures_fuel() { FUEL - self.store.get_fuel().unwrap_or(FUEL) } else { 0 };
+        meter.called(fuel, self.store.data().memory.used);
     }
 
     fn explain(&self, error: &wasmtime::Error) -> String {

@@ -40,7 +40,9 @@ pub enum LoadErrorKind {
     #[error("not a WebAssembly component; a plug-in is a binary file that begins with the bytes `\\0asm`")]
     NotWasm,
     /// It is WebAssembly, but a module.
-    #[error("a WebAssembly module, not a component; make one of it with `wasm-tools component new`")]
+    #[error(
+        "a WebAssembly module, not a component; make one of it with `tailweir plugin build` or `wasm-tools component new`"
+    )]
     Module,
     /// It is a component that cannot be compiled: damaged, cut off, or of a later kind.
     #[error("damaged, or made for a later WebAssembly runtime; build it or copy it again ({0})")]
@@ -55,7 +57,8 @@ pub enum LoadErrorKind {
     },
     /// It is a component that is no plug-in.
     #[error(
-        "a component, but no tailweir plug-in: it exports neither {PACKAGE}/filter nor {PACKAGE}/process"
+        "a component, but no tailweir plug-in: it exports neither {PACKAGE}/filter nor {PACKAGE}/process; build it for one \
+         of the worlds `filter-plugin` and `processor-plugin`"
     )]
     NoPlugin,
     /// It is a plug-in of the other kind.
@@ -104,6 +107,17 @@ pub enum LoadErrorKind {
     /// No instance of it can be made.
     #[error("cannot start it: {0}")]
     Start(String),
+    /// What it gives as the JSON schema of its configuration is none that can be used.
+    #[error(
+        "the schema that it gives for its configuration cannot be used, which is a mistake of the plug-in's: {0}; repair \
+         `config-schema` in its description, or leave it empty"
+    )]
+    Schema(String),
+    /// The configuration does not fit the schema that it gives: where, as JSON pointers, and what was expected there.
+    #[error(
+        "its configuration is not as its schema wants it: {0}; `tailweir plugin inspect` shows the schema"
+    )]
+    ConfigSchema(String),
     /// It refuses its configuration.
     #[error("it does not accept its configuration: {0}")]
     Config(String),

@@ -59,8 +59,8 @@ impl ProcessorPlugin {
 
     fn with_state(loaded: Loaded, live: Arc<Live>) -> Result<Self, LoadError> {
         let mut template = Template::new(loaded, OnTick::Yield)?;
-        let start = template.start_with(|description| live.copy(&template, description));
-        let (_, description) = wait_for(&template, start).map_err(|kind| template.loaded().error(kind))?;
+        let started = wait_for(&template, template.try_out(|description| live.copy(&template, description)));
+        let description = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description);
         Ok(Self { template: Arc::new(template), description: Arc::new(description), live })
     }

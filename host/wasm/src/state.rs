@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::grants::Grants;
 use crate::http::Gate;
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::tally::Tally;
 
 /// The data of an instance's store.
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) bucket: Option<Bucket>,
     pub(crate) memory: Memory,
     pub(crate) log: Log,
+    /// Who measures the calls, if anybody does.
+    pub(crate) meter: Option<Arc<Meter>>,
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -44,6 +47,7 @@ impl State {
             bucket: None,
             memory: Memory::new(limits),
             log,
+            meter: None,
             table,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),

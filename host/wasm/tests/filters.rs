@@ -141,8 +141,14 @@ fn a_verdict_of_the_wrong_length_is_the_plugins_fault() {
         assert_eq!(evaluate(&mut *filter, &batch(&["1", "2"])), expected);
     };
     check(0, "++");
-    check(1, "plug-in hostile-filter is at fault: its verdict has 3 entries for 2 records");
-    check(-2, "plug-in hostile-filter is at fault: its verdict has 0 entries for 2 records");
+    check(
+        1,
+        "plug-in hostile-filter is at fault: its verdict has 3 entries for 2 records; it must have one for each, in order",
+    );
+    check(
+        -2,
+        "plug-in hostile-filter is at fault: its verdict has 0 entries for 2 records; it must have one for each, in order",
+    );
 }
 
 #[test]

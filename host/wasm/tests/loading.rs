@@ -61,7 +61,7 @@ fn files_that_are_no_components() {
         "not a WebAssembly component; a plug-in is a binary file that begins with the bytes `\\0asm`";
     assert_eq!(load(b""), no_wasm);
     assert_eq!(load(b"-- a Lua script\nreturn {}"), no_wasm);
-    let module = "a WebAssembly module, not a component; make one of it with `wasm-tools component new`";
+    let module = "a WebAssembly module, not a component; make one of it with `tailweir plugin build` or `wasm-tools component new`";
     assert_eq!(load(b"\0asm\x01\0\0\0"), module);
     assert!(load(b"\0asm\xff\xff\xff\xff").starts_with("damaged, or made for a later WebAssembly runtime"));
 }
@@ -87,7 +87,7 @@ fn seeds_and_found_inputs_are_refused_or_can_be_called() {
 
 #[test]
 fn components_that_are_no_plugins() {
-    let none = "a component, but no tailweir plug-in: it exports neither tailweir:plugin/filter nor tailweir:plugin/process";
+    let none = "a component, but no tailweir plug-in: it exports neither tailweir:plugin/filter nor tailweir:plugin/process; build it for one of the worlds `filter-plugin` and `processor-plugin`";
     assert_eq!(load(&component(&[])), none);
     assert_eq!(load(&with_instance(0x0b, "wasi:cli/run@0.2.0")), none);
 }
@@ -153,18 +153,29 @@ fn imports_that_nobody_offers() {
 
 #[test]
 fn configurations() {
-    let said = load_filter("pool-filter", json!(null)).unwrap_err().kind.to_string();
-    assert!(
-        said.starts_with("it does not accept its configuration: the plug-in needs a configuration"),
-        "{said}"
-    );
-    let said = load_filter("pool-filter", json!({"pol": "a"})).unwrap_err().kind.to_string();
-    let expected = "it does not accept its configuration: the configuration is not as the plug-in expects: unknown field `pol`";
-    assert!(said.starts_with(expected), "{said}");
+    let said = |name: &str, config| load_filter(name, config).unwrap_err().kind.to_string();
+    let unfit = "its configuration is not as its schema wants it: ";
+    let none = said("pool-filter", json!(null));
+    assert!(none.starts_with(&format!("{unfit}it has none, and \"pool\" is a required property")), "{none}");
+    let wrong = said("pool-filter", json!({"pool": 7}));
+    assert!(wrong.starts_with(&format!("{unfit}at `/pool`: a number is not of type \"string\"")), "{wrong}");
     assert!(load_processor("redact", json!(null), &[]).is_ok());
-    let said =
-        host().processor(&guest("redact"), &json!({"fields": 1}), Grants::default(), limits()).unwrap_err();
-    assert!(matches!(said.kind, LoadErrorKind::Config(_)), "{said}");
+    let deep = host().processor(&guest("redact"), &json!({"fields": ["a", 1]}), Grants::default(), limits());
+    let deep = deep.unwrap_err();
+    assert!(matches!(deep.kind, LoadErrorKind::ConfigSchema(_)), "{deep}");
+    assert!(deep.to_string().contains("at `/fields/1`"), "{deep}");
+    // A plug-in that gives no schema has to look for itself.
+    let own = said("hostile-filter", json!({"do": "nothing-that-it-knows"}));
+    assert!(own.starts_with("it does not accept its configuration: "), "{own}");
+}
+
+#[test]
+fn a_schema_that_is_none_is_an_error_whatever_the_configuration() {
+    for config in [json!(null), json!({}), json!("x")] {
+        let error = load_filter("bad-schema", config).unwrap_err();
+        assert!(matches!(error.kind, LoadErrorKind::Schema(_)), "{error}");
+        assert!(error.to_string().contains("which is a mistake of the plug-in's: at `/type`"), "{error}");
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub(crate) fn build_all(root: &Path) -> Result<Vec<Built>> {
     let toolchain = Toolchain::find()?;
     let folder = root.join("target/guests");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // For tests that build plug-ins themselves.
+    write_if_changed(&folder.join("toolchain.env"), toolchain.variables().as_bytes())?;
     let mut all = Vec::new();
     for workspace in WORKSPACES {
         for guest in find(&root.join(workspace))? {

@@ -77,6 +77,14 @@ impl Toolchain {
         &self.id
     }
 
+    /// What must be in the environment for plain cargo to use it: a variable in each line.
+    pub(crate) fn variables(&self) -> String {
+        self.private.as_ref().map_or_else(String::new, |Private { rustc, linker }| {
+            let (rustc, linker) = (rustc.display(), linker.display());
+            format!("RUSTC={rustc}\nCARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER={linker}\n")
+        })
+    }
+
     /// Makes a cargo command use it, and keep this machine's paths out of what it makes: the same source then gives the
     /// same bytes in any folder.
     pub(crate) fn configure(&self, command: &mut Command, root: &Path) -> Result<()> {

@@ -13,6 +13,7 @@ use wasmtime::{Error, Store, bail, format_err};
 use crate::instance::World;
 use crate::limits::Limits;
 use crate::load::Description;
+use crate::meter::{HostWorks, Meter};
 use crate::state::{Level, State, clip};
 
 /// Bindings of a filter, and of what all guests import.
@@ -70,6 +71,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 }
 
 impl State {
+    /// Measures, if anybody wants to know, how long the host takes until the value that is returned is dropped.
+    fn measure(&self) -> Option<HostWorks> {
+        self.meter.as_ref().map(Meter::host_works)
+    }
+
     fn batch(&self) -> wasmtime::Result<&Arc<Batch>> {
         self.batch
             .as_ref()
@@ -84,6 +90,7 @@ impl State {
     }
 
     fn column<T>(&self, pointer: &str, of: impl Fn(&str) -> Option<T>) -> wasmtime::Result<Vec<Option<T>>> {
+        let _measured = self.measure();
         let pointer = Pointer::parse(pointer)?;
         Ok(self.batch()?.column(&pointer).map(|value| of(value?)).collect())
     }
@@ -145,6 +152,7 @@ impl records::HostBatch for State {
     }
 
     fn text(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<records::Joined> {
+        let _measured = self.measure();
         let batch = self.batch()?;
         let mut joined = records::Joined {
             bytes: Vec::with_capacity(batch.bytes()),
@@ -173,6 +181,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointer: String,
     ) -> wasmtime::Result<records::JoinedEntries> {
+        let _measured = self.measure();
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
         let mut joiner = Joiner::new(batch.len(), self.memory.room())?;
         for value in batch.column(&pointer) {
@@ -210,6 +219,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointers: Vec<String>,
     ) -> wasmtime::Result<records::JoinedEntries> {
+        let _measured = self.measure();
         let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
         let batch = self.batch()?;
         let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self.memory.room())?;

@@ -1,34 +1,81 @@
-//! `tailweir plugin`.
+//! `tailweir plugin inspect`.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write as _};
+use std::fs;
 
 use anyhow::{Context, Result};
 use indicatif::BinaryBytes;
 use serde_json::{Map, Value, json};
+use tailweir_lua::plugin::{Gives, Look, LookFunction};
 use tailweir_wasm::{Inspection, Limits};
 
-use crate::args::{InspectArgs, PluginCommand, PluginCommandArgs};
+use super::args::InspectArgs;
+use super::subject::{config, look};
+use super::{plain, print};
 use crate::engine::WasmEngine;
+use crate::plugins::is_lua;
 
-/// Looks into a plug-in.
-pub(crate) fn run(args: &PluginCommandArgs, engine: &WasmEngine) -> Result<()> {
-    match &args.command {
-        PluginCommand::Inspect(args) => inspect(args, engine),
+/// Shows what a plug-in is.
+pub(super) fn run(args: &InspectArgs, engine: &WasmEngine) -> Result<()> {
+    if is_lua(&args.file) {
+        return lua(args, engine);
+    }
+    let limits = Limits::default();
+    let found = engine.host()?.inspect(&args.file, limits.clone())?;
+    match args.json {
+        true => print_json(&as_json(&found, &limits)),
+        false => print(&as_text(&found, &limits)),
     }
 }
 
-fn inspect(args: &InspectArgs, engine: &WasmEngine) -> Result<()> {
-    let limits = Limits::default();
-    let found = engine.host()?.inspect(&args.file, limits.clone())?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&as_json(&found, &limits)).context("cannot print")? + "\n",
-        false => as_text(&found, &limits),
+fn print_json(value: &Value) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value).context("cannot print")? + "\n"))
+}
+
+/// A Lua file has no description: what can be told is what it returns.
+fn lua(args: &InspectArgs, engine: &WasmEngine) -> Result<()> {
+    let file = &args.file;
+    let Look { gives, functions } =
+        look(file, &config(args.config.as_deref())?, engine).with_context(|| {
+            format!(
+                "cannot look into {}, which is run for that; `--config` gives it a configuration",
+                file.display()
+            )
+        })?;
+    let bytes = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
+    let kind = match gives {
+        Gives::Filter => "filter",
+        Gives::Processor => "processor",
+        Gives::Function => "filter or processor",
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to stdout"),
+    if args.json {
+        let functions: Vec<_> = functions
+            .iter()
+            .map(|LookFunction { name, parameters, line }| {
+                json!({ "name": name, "parameters": parameters, "line": line })
+            })
+            .collect();
+        return print_json(&json!({
+            "path": file, "bytes": bytes, "language": "lua", "kind": kind, "functions": functions,
+        }));
     }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| _ = writeln!(text, "{name:<10} {value}");
+    row("plug-in", &plain(&stem));
+    row("kind", kind);
+    row("file", &format!("{}, {}", file.display(), BinaryBytes(bytes)));
+    for (index, LookFunction { name, parameters, line }) in functions.iter().enumerate() {
+        let name = name
+            .as_deref()
+            .map_or("a function without a name".to_owned(), |name| format!("`{}`", plain(name)));
+        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let parameters = super::render::count(u64::from(*parameters), "parameter", "parameters");
+        row(if index == 0 { "functions" } else { "" }, &format!("{name}, {parameters}{line}"));
+    }
+    row("grants", "none: it may do what a script may");
+    row("config", "not described");
+    print(&text)
 }
 
 /// The names are kept.
@@ -53,11 +100,6 @@ fn as_json(found: &Inspection, limits: &Limits) -> Value {
             .unwrap_or_else(|_| Value::from(description.config_schema.as_str())),
         "limits": limits,
     })
-}
-
-/// Words of the plug-in's, which shall not move the cursor.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn as_text(found: &Inspection, limits: &Limits) -> String {

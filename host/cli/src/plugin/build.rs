@@ -1,0 +1,210 @@
+//! `tailweir plugin build`: runs the tools of the plug-in's language, and makes a component of what they give.
+
+mod rust;
+
+use std::env;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::BinaryBytes;
+use tailweir_wasm::Limits;
+use wit_component::ComponentEncoder;
+
+use super::args::BuildArgs;
+use super::{plain, print};
+use crate::engine::WasmEngine;
+
+/// How the plug-ins of a language are built.
+struct Project {
+    /// What tells that a folder holds one: a file of this name.
+    marker: &'static str,
+    /// Builds the one in the folder: its name, and the component or module that came out.
+    build: fn(&Path) -> Result<Built>,
+}
+
+/// What the tools gave.
+struct Built {
+    /// The plug-in's name, which the component's file gets.
+    name: String,
+    /// A component, or a module that holds the description of its world.
+    code: Vec<u8>,
+}
+
+const PROJECTS: &[Project] = &[
+    Project { marker: "Cargo.toml", build: rust::build },
+    Project { marker: "package.json", build: javascript },
+    Project { marker: "pyproject.toml", build: python },
+    Project { marker: "Makefile", build: c },
+];
+
+/// Builds a plug-in, and tries to load it.
+pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
+    let directory = &args.directory;
+    ensure!(directory.is_dir(), "{} is not a folder", directory.display());
+    let project = PROJECTS.iter().find(|project| directory.join(project.marker).is_file());
+    let Some(project) = project else {
+        bail!(
+            "{} holds no plug-in that I can build: there is neither Cargo.toml (Rust), package.json (JavaScript), \
+             pyproject.toml (Python) nor a Makefile (C); `tailweir plugin new` begins one",
+            directory.display()
+        );
+    };
+    let Built { name, code } = (project.build)(directory)?;
+    let component = match code.starts_with(b"\0asm\x01\0\0\0") {
+        true => componentize(&code).with_context(|| {
+            format!("cannot make a component of {name}: is it a plug-in, with one filter or processor?")
+        })?,
+        false => code,
+    };
+    let path = directory.join(format!("{name}.wasm"));
+    write(&path, &component)?;
+    let found = engine.host()?.inspect(&path, Limits::default())?;
+    let grants = if found.grants.is_empty() { "" } else { "; it needs a grant for HTTP" };
+    print(&format!(
+        "{}, {}: {} {}, a {}{grants}\n",
+        path.display(),
+        BinaryBytes(found.bytes),
+        plain(&found.description.name),
+        plain(&found.description.version),
+        found.kind.name()
+    ))
+}
+
+/// What `wasm-tools component new` does.
+fn componentize(module: &[u8]) -> Result<Vec<u8>> {
+    ComponentEncoder::default().validate(true).module(module)?.encode()
+}
+
+/// In one step: whoever has the old component open keeps it.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let unfinished = path.with_extension("wasm.part");
+    let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// `npm run build`, which leaves `NAME.wasm`.
+fn javascript(directory: &Path) -> Result<Built> {
+    let manifest = directory.join("package.json");
+    let package: serde_json::Value = serde_json::from_slice(&read(&manifest)?)
+        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    let name = package["name"].as_str();
+    let name = plain_name(name.with_context(|| format!("{} has no `name`", manifest.display()))?)?;
+    ensure!(
+        package["scripts"]["build"].is_string(),
+        "{} has no script `build`, which makes {name}.wasm",
+        manifest.display()
+    );
+    let npm = |arguments: &[&str]| {
+        execute(
+            directory,
+            "npm",
+            arguments,
+            "install Node.js: https://nodejs.org, or your system's package `npm`",
+        )
+    };
+    if !directory.join("node_modules").exists() {
+        npm(&["install"])?;
+    }
+    made(directory, &name, || npm(&["run", "build"]))
+}
+
+/// The command in `pyproject.toml`, which leaves `NAME.wasm`.
+fn python(directory: &Path) -> Result<Built> {
+    let manifest = directory.join("pyproject.toml");
+    let text = String::from_utf8(read(&manifest)?)
+        .with_context(|| format!("{} is not UTF-8", manifest.display()))?;
+    let project: toml::Table =
+        toml::from_str(&text).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let name = project.get("project").and_then(|project| project.get("name")).and_then(toml::Value::as_str);
+    let name = plain_name(name.with_context(|| format!("{} has no `project.name`", manifest.display()))?)?;
+    let command =
+        project.get("tool").and_then(|tool| tool.get("tailweir")).and_then(|tool| tool.get("build"));
+    let words: Option<Vec<&str>> = command
+        .and_then(toml::Value::as_array)
+        .and_then(|words| words.iter().map(toml::Value::as_str).collect());
+    let Some([program, arguments @ ..]) = words.as_deref() else {
+        bail!(
+            "{} does not say how it is built: it needs the command as a list of words, as in\n  [tool.tailweir]\n  \
+             build = [\"componentize-py\", \"-d\", \"wit\", \"-w\", \"filter-plugin\", \"componentize\", \"app\", \
+             \"--stub-wasi\", \"-o\", \"{name}.wasm\"]",
+            manifest.display()
+        );
+    };
+    made(directory, &name, || {
+        execute(directory, program, arguments, "install it: pip install componentize-py")
+    })
+}
+
+/// `make`, which leaves `NAME.wasm`; the name is that of the folder.
+fn c(directory: &Path) -> Result<Built> {
+    let folder = directory.canonicalize().with_context(|| format!("cannot find {}", directory.display()))?;
+    let name = plain_name(&folder.file_name().unwrap_or_default().to_string_lossy())?;
+    made(directory, &name, || execute(directory, "make", &[], "install your system's package `make`"))
+}
+
+/// What a command has put in `NAME.wasm`, in the folder or in its `build` or `dist`.
+fn made(directory: &Path, name: &str, command: impl FnOnce() -> Result<()>) -> Result<Built> {
+    let begun = SystemTime::now();
+    let places = ["", "build", "dist"].map(|folder| directory.join(folder).join(format!("{name}.wasm")));
+    let before = places.clone().map(|place| modified(&place));
+    command()?;
+    let fresh = places.iter().zip(before).find(|(place, before)| {
+        let now = modified(place);
+        now.is_some() && (now != *before || now >= Some(begun))
+    });
+    // A tool that has nothing to do leaves what is there.
+    let there = || places.iter().find(|place| place.is_file());
+    let Some(path) = fresh.map(|(place, _)| place).or_else(there) else {
+        bail!(
+            "what was run has made no {name}.wasm in {}, nor in its `build` or `dist`",
+            directory.display()
+        );
+    };
+    Ok(Built { name: name.to_owned(), code: read(path)? })
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+/// A name out of a manifest, which becomes a file name.
+fn plain_name(name: &str) -> Result<String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name = name.rsplit('/').next().unwrap_or(name);
+    ensure!(
+        !name.is_empty() && name.chars().all(fine) && !name.starts_with('.'),
+        "`{}` is no name for a file: use letters, digits and `-`",
+        plain(name)
+    );
+    Ok(name.to_owned())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Runs a tool in the plug-in's folder, after saying so on stderr, where its own words go too.
+fn execute(directory: &Path, program: &str, arguments: &[&str], remedy: &str) -> Result<()> {
+    eprintln!("+ {program} {}", arguments.join(" "));
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).stdout(std::io::stderr());
+    let status = command.status().map_err(|e| missing(program, &e, remedy))?;
+    ensure!(status.success(), "`{program} {}` failed ({status}); what it said is above", arguments.join(" "));
+    Ok(())
+}
+
+fn missing(program: &str, error: &std::io::Error, remedy: &str) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound => anyhow!("`{program}` is missing; {remedy}"),
+        _ => anyhow!("cannot run `{program}`: {error}"),
+    }
+}
+
+/// A variable that names a tool, or the tool's usual name.
+fn tool(variable: &str, usual: &str) -> PathBuf {
+    env::var_os(variable).filter(|value| !value.is_empty()).map_or_else(|| usual.into(), PathBuf::from)
+}

@@ -1,0 +1,157 @@
+//! `tailweir plugin diff`.
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow, ensure};
+use tailweir_core::{Batch, Failure, Filter, Outcome, Processor};
+
+use super::args::{DiffArgs, SetupArgs};
+use super::compare::compare;
+use super::print;
+use super::records::Records;
+use super::render::{count, evaluate, name_of, of_batch, process, runtime};
+use super::subject::{Role, Subject};
+use crate::engine::WasmEngine;
+use crate::exit::UsageError;
+
+/// Shows on which records two plug-ins do not agree.
+pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
+    let mut old = Subject::load(&args.old, &args.setup, engine)?;
+    let setup = SetupArgs {
+        config: args.new_config.clone().or_else(|| args.setup.config.clone()),
+        grant_http: args.setup.grant_http.clone(),
+        kind: args.setup.kind,
+    };
+    let mut new = Subject::load(&args.new, &setup, engine)?;
+    let (kind, other) = (old.kind().name(), new.kind().name());
+    if kind != other {
+        let (old, new) = (args.old.display(), args.new.display());
+        return Err(UsageError(format!(
+            "{old} is a {kind} and {new} a {other}: they have nothing to compare"
+        ))
+        .into());
+    }
+    let records = Records::open(&args.records)?;
+    let show = Show { left: args.show };
+    let found = match (old.role(), new.role()) {
+        (Role::Filter(old), Role::Filter(new)) => filters(old, new, records, show)?,
+        (Role::Processor(old), Role::Processor(new)) => processors(old, new, records, show)?,
+        _ => unreachable!("both are of one kind"),
+    };
+    let Found { records, summary, differ } = found;
+    ensure!(!differ, anyhow!("{summary}"));
+    print(&format!("no difference on {}\n", count(records, "record", "records")))
+}
+
+/// Prints the first so many differences.
+struct Show {
+    left: usize,
+}
+
+impl Show {
+    fn show(&mut self, text: impl FnOnce() -> String) -> Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                print(&text())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+struct Found {
+    records: u64,
+    differ: bool,
+    summary: String,
+}
+
+fn filters(
+    old: &mut dyn Filter,
+    new: &mut dyn Filter,
+    mut records: Records,
+    mut show: Show,
+) -> Result<Found> {
+    let (mut gained, mut lost) = (0_u64, 0_u64);
+    while let Some(batch) = records.next()? {
+        let (old, new) = (evaluate(old, &batch)?, evaluate(new, &batch)?);
+        for (index, record) in batch.iter().enumerate() {
+            let change = match (old.keeps(index), new.keeps(index)) {
+                (true, false) => {
+                    lost += 1;
+                    "keep -> drop"
+                }
+                (false, true) => {
+                    gained += 1;
+                    "drop -> keep"
+                }
+                _ => continue,
+            };
+            show.show(|| format!("{change} {}\n", name_of(&record)))?;
+        }
+    }
+    let total = records.count;
+    let summary = format!(
+        "the verdicts on {} of {} differ: {gained} newly kept, {lost} newly dropped",
+        gained + lost,
+        count(total, "record", "records")
+    );
+    Ok(Found { records: total, differ: gained + lost > 0, summary })
+}
+
+fn processors(
+    old: &mut dyn Processor,
+    new: &mut dyn Processor,
+    mut records: Records,
+    mut show: Show,
+) -> Result<Found> {
+    let runtime = runtime()?;
+    let (mut batches, mut differ, mut on_records) = (0_u64, 0_u64, 0_u64);
+    while let Some(batch) = records.next()? {
+        let (old, new) = (process(old, &batch, &runtime)?, process(new, &batch, &runtime)?);
+        batches += 1;
+        if old == new {
+            continue;
+        }
+        differ += 1;
+        match one_to_one(&batch, &old, &new) {
+            Some(changed) => {
+                on_records += changed.len() as u64;
+                for (index, old, new) in changed {
+                    let name = batch.get(index).map(|record| name_of(&record)).unwrap_or_default();
+                    show.show(|| format!("{name}\n- {old}\n+ {new}\n"))?;
+                }
+            }
+            None => {
+                let (old, new) = (of_batch(&batch, &old), of_batch(&batch, &new));
+                show.show(|| compare(("OLD", &old), ("NEW", &new)).unwrap_or_default())?;
+            }
+        }
+    }
+    let mut summary = format!("the answers to {differ} of {} differ", count(batches, "batch", "batches"));
+    if on_records > 0 {
+        summary += &format!(", in what comes of {}", count(on_records, "record", "records"));
+    }
+    Ok(Found { records: records.count, differ: differ > 0, summary })
+}
+
+type Answer = Result<Outcome, Failure>;
+
+/// The records whose output differs, by index with both outputs, if both plug-ins emit one record for each of the batch.
+fn one_to_one<'a>(
+    batch: &Arc<Batch>,
+    old: &'a Answer,
+    new: &'a Answer,
+) -> Option<Vec<(usize, &'a str, &'a str)>> {
+    let (Ok(Outcome::Emit(old)), Ok(Outcome::Emit(new))) = (old, new) else { return None };
+    if old.len() != batch.len() || new.len() != batch.len() {
+        return None;
+    }
+    let pairs = old.iter().zip(new).enumerate();
+    Some(
+        pairs
+            .filter(|(_, (old, new))| old != new)
+            .map(|(index, (old, new))| (index, &**old, &**new))
+            .collect(),
+    )
+}

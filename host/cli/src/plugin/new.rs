@@ -1,0 +1,262 @@
+//! `tailweir plugin new`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::args::{KindArg, Language, NewArgs};
+use super::print;
+use crate::exit::UsageError;
+
+/// What a plug-in of one kind in one language begins as.
+struct Template {
+    language: Language,
+    kind: KindArg,
+    /// The configuration that its golden file was made with, as an option of `plugin test`.
+    config: &'static str,
+    /// What runs its own tests.
+    test: &'static str,
+    /// The files: where each belongs in the folder, and its content, in which `{{name}}` and the like stand for what is known
+    /// only when it is written.
+    files: &'static [(&'static str, &'static str)],
+}
+
+/// The content of a file of a template.
+macro_rules! text {
+    ($folder:literal, $path:literal) => {
+        ($path, include_str!(concat!("../../templates/", $folder, "/", $path)))
+    };
+    // Under its own name cargo would take it for something of its own, or git would.
+    ($folder:literal, $path:literal as $kept:literal) => {
+        ($path, include_str!(concat!("../../templates/", $folder, "/", $kept)))
+    };
+}
+
+/// The files of a Rust plug-in.
+macro_rules! rust {
+    ($folder:literal) => {
+        &[
+            text!($folder, "Cargo.toml" as "Cargo.toml.tmpl"),
+            text!($folder, ".gitignore" as "gitignore"),
+            text!($folder, "README.md"),
+            text!($folder, "config.schema.json"),
+            text!($folder, "src/lib.rs"),
+            text!($folder, "tests/records.jsonl"),
+            text!($folder, "tests/expected.txt"),
+        ]
+    };
+}
+
+/// One row for each language and kind. Those of languages without a crate of ours have [`WIT`] beside them.
+const TEMPLATES: &[Template] = &[
+    Template {
+        language: Language::Rust,
+        kind: KindArg::Filter,
+        config: r#" --config '{"pool":"pool-1"}'"#,
+        test: "cargo test",
+        files: rust!("rust-filter"),
+    },
+    Template {
+        language: Language::Rust,
+        kind: KindArg::Processor,
+        config: "",
+        test: "cargo test",
+        files: rust!("rust-processor"),
+    },
+];
+
+macro_rules! wit {
+    ($($path:literal),*) => {
+        &[$((concat!("wit/", $path), include_str!(concat!("../../../../wit/v0.1/", $path))),)*]
+    };
+}
+
+/// The interface, for languages whose tools make bindings of it.
+const WIT: &[(&str, &str)] = wit![
+    "worlds.wit",
+    "lifecycle.wit",
+    "filter.wit",
+    "process.wit",
+    "records.wit",
+    "log.wit",
+    "deps/cli.wit",
+    "deps/clocks.wit",
+    "deps/filesystem.wit",
+    "deps/http.wit",
+    "deps/io.wit",
+    "deps/random.wit",
+    "deps/sockets.wit"
+];
+
+/// Begins a plug-in.
+pub(super) fn run(args: &NewArgs) -> Result<()> {
+    let NewArgs { name, lang, kind, sdk } = args;
+    check_name(name).map_err(|why| UsageError(format!("`{name}` cannot be the name of a plug-in: {why}")))?;
+    let template = TEMPLATES.iter().find(|template| (template.language, template.kind) == (*lang, *kind));
+    let template = template.with_context(|| {
+        format!("there is no template for a {} in {} yet", kind_name(*kind), language_name(*lang))
+    })?;
+    let sdk = match (sdk, lang) {
+        (Some(folder), Language::Rust) => {
+            let folder = sdk_folder(folder)?;
+            format!("{{ path = {} }}", toml::Value::from(folder.to_string_lossy().into_owned()))
+        }
+        (Some(_), _) => {
+            return Err(UsageError("`--sdk` is for Rust: other languages get the WIT files".into()).into());
+        }
+        (None, _) => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
+    };
+    let folder = Path::new(name);
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            bail!("{name} is there already; choose another name, or remove it first")
+        }
+        made => made.with_context(|| format!("cannot make the folder {name}"))?,
+    }
+    if let Err(e) = write(folder, template, name, &sdk) {
+        // Half a plug-in would be in the way of the next attempt.
+        let _ = fs::remove_dir_all(folder);
+        return Err(e);
+    }
+    print(&format!(
+        "{name}: a {} in {}\n\n  cd {name}\n  {}\n  tailweir plugin build\n  \
+         tailweir plugin test {name}.wasm{} --segment tests/records.jsonl --expect tests/expected.txt\n",
+        kind_name(*kind),
+        language_name(*lang),
+        template.test,
+        template.config
+    ))
+}
+
+fn write(folder: &Path, template: &Template, name: &str, sdk: &str) -> Result<()> {
+    let wit: &[(&str, &str)] = if template.language == Language::Rust { &[] } else { WIT };
+    for (path, content) in template.files.iter().chain(wit) {
+        let path = folder.join(path);
+        let folder = path.parent().unwrap_or(folder);
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::write(&path, fill_in(content, name, sdk))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// `{{name}}` is the plug-in's name, `{{snake}}` the same with `_` for `-`, `{{sdk}}` what Cargo is told about the crate
+/// `tailweir-guest`, and `{{version}}` that of this program.
+fn fill_in(content: &str, name: &str, sdk: &str) -> String {
+    content
+        .replace("{{name}}", name)
+        .replace("{{snake}}", &name.replace('-', "_"))
+        .replace("{{sdk}}", sdk)
+        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A name that is good in all languages, on the command line, and in file names.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    // Cargo, npm or Python have a use of their own for these.
+    const TAKEN: [&str; 10] =
+        ["test", "core", "std", "alloc", "proc-macro", "crate", "self", "super", "wit", "node-modules"];
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Err("it must begin with a small letter");
+    }
+    if let Some(bad) = name.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        return Err(match bad {
+            'A'..='Z' => "it must have no capital letters",
+            '_' => "write `-` instead of `_`",
+            '/' => "it is a name, not a path; the folder is made where you are",
+            _ => "it may have small letters, digits and `-`",
+        });
+    }
+    if name.ends_with('-') || name.contains("--") {
+        return Err("a `-` stands between letters or digits");
+    }
+    if name.len() > 50 {
+        return Err("it has more than 50 characters");
+    }
+    if TAKEN.contains(&name) || KEYWORDS.contains(&name) {
+        return Err("it means something else to the tools that build it");
+    }
+    Ok(())
+}
+
+/// Words that Rust does not take as the name of a crate.
+const KEYWORDS: [&str; 37] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else",
+    "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
+    "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait", "true", "type",
+];
+
+/// The folder of the crate `tailweir-guest`, as a whole path.
+fn sdk_folder(folder: &Path) -> Result<PathBuf> {
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)
+        .with_context(|| format!("--sdk {}: cannot read its Cargo.toml", folder.display()))?;
+    if !text.contains("name = \"tailweir-guest\"") {
+        let why =
+            "its Cargo.toml is not that of tailweir-guest; name the folder `guest-sdk` of tailweir's source";
+        return Err(UsageError(format!("--sdk {}: {why}", folder.display())).into());
+    }
+    folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))
+}
+
+fn kind_name(kind: KindArg) -> &'static str {
+    tailweir_wasm::Kind::from(kind).name()
+}
+
+fn language_name(language: Language) -> &'static str {
+    match language {
+        Language::Rust => "Rust",
+        Language::Js => "JavaScript",
+        Language::Python => "Python",
+        Language::C => "C",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_to_fill_in() {
+        for template in TEMPLATES {
+            for (path, content) in template.files.iter().chain(WIT) {
+                let filled = fill_in(content, "my-filter", "\"0.1.0\"");
+                assert!(!filled.contains("{{"), "{:?} {:?} {path}", template.language, template.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn templates_test_themselves() {
+        for template in TEMPLATES {
+            for wanted in ["README.md", "tests/records.jsonl", "tests/expected.txt"] {
+                assert!(template.files.iter().any(|(path, _)| *path == wanted), "{wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn names() {
+        for good in ["a", "pool-filter", "x2", "by-type-2"] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("", "begin with a small letter"),
+            ("2x", "begin with a small letter"),
+            ("-x", "begin with a small letter"),
+            ("Pool", "begin with a small letter"),
+            ("pOol", "no capital letters"),
+            ("pool_filter", "instead of `_`"),
+            ("a/b", "not a path"),
+            ("a..", "small letters, digits"),
+            ("a-", "between"),
+            ("a--b", "between"),
+            ("fn", "something else"),
+            ("test", "something else"),
+        ] {
+            assert!(check_name(bad).unwrap_err().contains(why), "{bad}");
+        }
+        assert!(check_name(&"a".repeat(51)).is_err());
+    }
+}

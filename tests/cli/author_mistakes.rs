@@ -1,0 +1,144 @@
+//! The mistakes that a plug-in's author makes. Each gives an error of one screen that says where it is and what to do.
+
+use std::path::PathBuf;
+
+use tailweir_tests::{Program, Segments, repository};
+
+use crate::tailweir;
+
+fn guest(name: &str) -> PathBuf {
+    repository("target/guests").join(format!("{name}.wasm"))
+}
+
+/// Runs a plug-in over records, as its author does.
+fn test(segments: &Segments, plugin: &str, config: &str) -> Program {
+    let program =
+        tailweir().args("plugin test").arg(guest(plugin)).arg("--segment").arg(segments.directory());
+    if config.is_empty() { program } else { program.arg("--config").arg(config) }
+}
+
+/// What it says is on one screen, and has these parts.
+fn check(program: Program, code: i32, parts: &[&str]) {
+    let said = program.run().with_code(code);
+    for part in parts {
+        assert!(said.contains(part), "`{part}` in\n{said}");
+    }
+    assert!(said.lines().count() <= 24 && said.len() <= 24 * 120, "one screen:\n{said}");
+    assert!(!said.contains("backtrace"), "{said}");
+}
+
+fn segments() -> Segments {
+    Segments::generate(20, 1, 5)
+}
+
+#[test]
+fn another_world() {
+    let segments = segments();
+    let filter =
+        tailweir().arg("tail").arg(segments.directory()).arg("--once").arg("--filter").arg(guest("redact"));
+    check(filter, 1, &["redact.wasm: a processor, not a filter", "use it where a processor is expected"]);
+    // An empty component, as other worlds' look to us.
+    let other = segments.beside("other.wasm", "\0asm\x0d\0\x01\0");
+    let test = tailweir().args("plugin test").arg(other).arg("--segment").arg(segments.directory());
+    check(test, 1, &["other.wasm: a component, but no tailweir plug-in", "build it for one of the worlds"]);
+    let module = segments.beside("module.wasm", "\0asm\x01\0\0\0");
+    let test = tailweir().args("plugin test").arg(module).arg("--segment").arg(segments.directory());
+    check(test, 1, &["a WebAssembly module, not a component", "`tailweir plugin build`"]);
+}
+
+#[test]
+fn too_many_verdicts() {
+    let segments = segments();
+    let (first, _) = segments.lines().pop_first().unwrap();
+    check(
+        test(&segments, "hostile-filter", r#"{"do":"misalign","more":1}"#),
+        1,
+        &[
+            &format!("the filter failed on {first}:1 "),
+            "plug-in hostile-filter is at fault: its verdict has 21 entries for 20 records",
+            "it must have one for each, in order",
+        ],
+    );
+}
+
+#[test]
+fn a_missing_grant() {
+    let config = r#"{"url":"https://hooks.example.com/log"}"#;
+    let parts = ["webhook.wasm: it sends HTTP requests, so it needs a grant", "`--grant-http ORIGIN`"];
+    check(test(&segments(), "webhook", config), 2, &parts);
+    let segments = segments();
+    let pipeline = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nprocessor = {{ wasm = '{}', config = {{ url = 'https://a.example' }} }}\n",
+        guest("webhook").display()
+    );
+    let run = tailweir().arg("run").arg(segments.beside("p.toml", &pipeline)).arg("--check");
+    check(run, 1, &["needs a grant", "grants.http = [\"https://hooks.example.com\"]"]);
+}
+
+#[test]
+fn a_bad_configuration() {
+    let segments = segments();
+    let parts =
+        ["at `/pool`: a number is not of type \"string\"", "`tailweir plugin inspect` shows the schema"];
+    check(test(&segments, "pool-filter", r#"{"pool":5}"#), 1, &parts);
+    // Wherever it is used.
+    let tail =
+        tailweir().arg("tail").arg(segments.directory()).args("--once --filter").arg(guest("pool-filter"));
+    check(tail.args("--config").arg(r#"{"pool":5}"#), 1, &parts);
+    let plugin = guest("pool-filter");
+    let pipeline = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nprocessor = {{ stdout = {{}} }}\n\
+         filter = {{ wasm = '{}', config = {{ pool = 5 }} }}\n",
+        plugin.display()
+    );
+    check(tailweir().arg("run").arg(segments.beside("p.toml", &pipeline)).arg("--check"), 1, &parts);
+    let script = format!(
+        "local kumo = require 'kumo'\nkumo.wasm.filter {{ path = '{}', config = {{ pool = 5 }} }}\n",
+        plugin.display()
+    );
+    check(tailweir().arg("script").arg(segments.beside("s.lua", &script)), 1, &parts[..1]);
+    check(test(&segments, "pool-filter", "{pool:1}"), 2, &["--config is not JSON"]);
+    check(test(&segments, "pool-filter", ""), 1, &["it has none, and \"pool\" is a required property"]);
+}
+
+#[test]
+fn a_schema_that_is_none() {
+    let parts =
+        ["bad-schema.wasm", "which is a mistake of the plug-in's: at `/type`", "repair `config-schema`"];
+    check(test(&segments(), "bad-schema", "{}"), 1, &parts);
+}
+
+#[test]
+fn a_panic() {
+    let segments = Segments::generate(1, 1, 1);
+    let records: String = (1..=100)
+        .map(|n| format!("{{\"n\":{n}{}}}\n", if n == 63 { ",\"poison\":true" } else { "" }))
+        .collect();
+    let records = segments.beside("records.jsonl", &records);
+    for (plugin, parts) in [
+        (
+            "hostile-filter",
+            [
+                "the filter failed on records.jsonl:63 (a file with that line alone",
+                "{\"n\":63,\"poison\":true}",
+            ],
+        ),
+        (
+            "hostile-processor",
+            ["the processor failed on the batch of 100 records from records.jsonl:1", "record 62 is poison"],
+        ),
+    ] {
+        let program = tailweir().args("plugin test").arg(guest(plugin)).arg("--segment").arg(&records);
+        let parts = [parts[0], parts[1], "crashed: ", "it said: panicked at ", ".rs:"];
+        check(program.arg("--config").arg(r#"{"do":"panic-on-poison"}"#), 1, &parts);
+    }
+}
+
+#[test]
+fn an_error_in_lua() {
+    let segments = segments();
+    let file = segments.beside("f.lua", "return { filter = function(r)\n  return r.nothing.there\nend }\n");
+    let (first, _) = segments.lines().pop_first().unwrap();
+    let test = tailweir().args("plugin test").arg(file).arg("--segment").arg(segments.directory());
+    check(test, 1, &[&format!("the filter failed on {first}:1 "), "f.lua:2: attempt to index"]);
+}

@@ -1,0 +1,439 @@
+//! `tailweir plugin`: the tools of a plug-in's author.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tailweir_tests::{Program, Segments, of_pool, repository};
+
+use crate::tailweir;
+
+const POOL: &str = r#"{"pool":"customer-a"}"#;
+
+fn guest(name: &str) -> PathBuf {
+    repository("target/guests").join(format!("{name}.wasm"))
+}
+
+/// A tool with its plug-in, on these segments.
+fn tool(tool: &str, file: impl AsRef<Path>, segments: &Segments) -> Program {
+    let program = tailweir().args("plugin").arg(tool).arg(file.as_ref());
+    program.arg("--segment").arg(segments.directory())
+}
+
+/// Commands in a shell, in a folder, with `tailweir` on its path and the compiler that builds the tests' own guests.
+fn shell(folder: &Path, commands: &str) -> Output {
+    let program = Path::new(env!("CARGO_BIN_EXE_tailweir"));
+    let path = std::env::var("PATH").unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-e", "-c", commands]).current_dir(folder);
+    command.env("PATH", format!("{}:{path}", program.parent().unwrap().display()));
+    command.env("TAILWEIR_PLUGIN_CACHE", program.with_file_name("plugin-cache")).env_remove("TAILWEIR_LOG");
+    // What the guests were built of is there; the network may not be.
+    command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", repository("target/scaffolds"));
+    for line in fs::read_to_string(repository("target/guests/toolchain.env")).unwrap().lines() {
+        let (name, value) = line.split_once('=').unwrap();
+        command.env(name, value);
+    }
+    command.output().unwrap()
+}
+
+/// What they print on stdout, if all went well.
+fn shell_quietly(folder: &Path, commands: &str) -> String {
+    let Output { status, stdout, stderr } = shell(folder, commands);
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{commands}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}
+
+#[test]
+fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
+    for kind in ["filter", "processor"] {
+        let folder = tempfile::tempdir().unwrap();
+        let begun =
+            tailweir().folder(folder.path()).args("plugin new my-plugin --lang rust --kind").arg(kind);
+        let said = begun.arg("--sdk").arg(repository("guest-sdk")).run().quietly();
+        let steps: String =
+            said.lines().filter_map(|line| line.strip_prefix("  ")).map(|l| format!("{l}\n")).collect();
+        assert_eq!(steps.lines().count(), 4, "{said}");
+        let shown = shell_quietly(folder.path(), &steps);
+        assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
+        assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");
+        // What the README tells to run is the same.
+        let readme = fs::read_to_string(folder.path().join("my-plugin/README.md")).unwrap();
+        for step in steps.lines().skip(1) {
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let told = readme.lines().any(|line| {
+                let command = line.split(" #").next().unwrap();
+                let mut both = [words(command), words(step)]
+                    .map(|c| c.split(' ').map(str::to_owned).collect::<Vec<_>>());
+                both.iter_mut().for_each(|words| words.sort());
+                both[0] == both[1]
+            });
+            assert!(told, "{step} in {readme}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_in_the_way_and_a_bad_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = |name: &str| {
+        tailweir().folder(folder.path()).args("plugin new --lang rust --kind filter").arg(name).run()
+    };
+    assert_eq!(new("mine").code, Some(0));
+    let manifest = folder.path().join("mine/Cargo.toml");
+    assert!(fs::read_to_string(&manifest).unwrap().contains("tailweir-guest = \"0."), "the one on crates.io");
+    fs::write(&manifest, "changed").unwrap();
+    let said = new("mine").with_code(1);
+    assert!(said.contains("mine is there already; choose another name"), "{said}");
+    assert_eq!(fs::read_to_string(&manifest).unwrap(), "changed");
+    let said = new("My_Filter").with_code(2);
+    assert!(
+        said.contains("`My_Filter` cannot be the name of a plug-in: it must begin with a small letter"),
+        "{said}"
+    );
+    let said = tailweir()
+        .folder(folder.path())
+        .args("plugin new other --lang rust --kind filter --sdk")
+        .arg(folder.path().join("mine"))
+        .run()
+        .with_code(2);
+    assert!(said.contains("name the folder `guest-sdk`"), "{said}");
+    assert!(!folder.path().join("other").exists());
+}
+
+#[test]
+fn what_cannot_be_built_says_what_is_missing() {
+    let room = tempfile::tempdir().unwrap();
+    let folder = room.path().join("p");
+    fs::create_dir(&folder).unwrap();
+    let build =
+        |path: &str| tailweir().args("plugin build").arg(&folder).env("PATH", path).run().with_code(1);
+    let path = std::env::var("PATH").unwrap();
+    let said = build(&path);
+    assert!(said.contains("holds no plug-in that I can build") && said.contains("plugin new"), "{said}");
+    fs::write(folder.join("Makefile"), "all:\n\ttouch other.wasm\n").unwrap();
+    let said = build("/nowhere");
+    assert!(said.contains("`make` is missing; install your system's package `make`"), "{said}");
+    fs::remove_file(folder.join("Makefile")).unwrap();
+    fs::write(folder.join("pyproject.toml"), "[project]\nname = 'p'\n").unwrap();
+    assert!(build(&path).contains("[tool.tailweir]\n  build = ["));
+    fs::remove_file(folder.join("pyproject.toml")).unwrap();
+    fs::create_dir(folder.join("src")).unwrap();
+    fs::write(folder.join("src/lib.rs"), "").unwrap();
+    let manifest = "[package]\nname = 'p'\nversion = '0.1.0'\nedition = '2024'\n[workspace]\n";
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    let said = build(&path);
+    assert!(said.contains("[lib]\n  crate-type = [\"cdylib\"]"), "{said}");
+    assert!(build("/nowhere").contains("`cargo` is missing; install Rust: https://rustup.rs"));
+}
+
+#[test]
+fn any_tool_that_leaves_a_component_is_a_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = guest("pool-filter");
+    let copy = format!("cp {} p.wasm", plugin.display());
+    let project = format!("[project]\nname = 'p'\n[tool.tailweir]\nbuild = ['sh', '-c', \"{copy}\"]\n");
+    fs::write(folder.path().join("pyproject.toml"), project).unwrap();
+    let ended = tailweir().args("plugin build").arg(folder.path()).run();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.ends_with(": pool-filter 0.1.0, a filter\n"), "{ended:?}");
+    assert!(ended.stderr.contains(&format!("+ sh -c {copy}")), "{ended:?}");
+}
+
+#[test]
+fn verdicts_are_shown_and_held_against_a_golden_file() {
+    let segments = Segments::generate(300, 2, 7);
+    let run = |config: &str| tool("test", guest("pool-filter"), &segments).arg("--config").arg(config);
+    let shown = run(POOL).run().quietly();
+    let kept = segments.ids(of_pool("customer-a"));
+    let said: Vec<_> = shown.lines().filter(|line| line.starts_with("keep ")).collect();
+    assert!(!kept.is_empty() && kept.len() < 300);
+    assert_eq!(said.len(), kept.len());
+    assert!(said.iter().zip(&kept).all(|(line, id)| line.ends_with(id.as_str())), "{shown}");
+    assert_eq!(shown.lines().next(), Some("filter"));
+    let summary = format!("= 300 records: {} kept, {} dropped", kept.len(), 300 - kept.len());
+    assert_eq!(shown.lines().last(), Some(&*summary));
+    assert_eq!(shown.lines().count(), 302);
+
+    let golden = segments.beside("golden.txt", "");
+    fs::remove_file(&golden).unwrap();
+    let expect = |config: &str| run(config).arg("--expect").arg(&golden);
+    let said = expect(POOL).run().with_code(1);
+    assert!(said.contains("`--update` writes it"), "{said}");
+    expect(POOL).arg("--update").run().quietly();
+    assert_eq!(fs::read_to_string(&golden).unwrap(), shown);
+    assert!(expect(POOL).run().quietly().contains("golden.txt says"));
+    // How the records are cut into batches makes no difference.
+    expect(POOL).args("--max-batch-size 7").run().quietly();
+    let ended = expect(r#"{"pool":"customer-b"}"#).run();
+    assert!(ended.stdout.contains("\n-keep ") && ended.stdout.contains("\n+drop "), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with("--- ") && ended.stdout.lines().count() <= 201);
+    let said = ended.with_code(1);
+    assert!(said.contains("does not answer as") && said.contains("add `--update`"), "{said}");
+}
+
+#[test]
+fn a_lua_file_is_tried_like_a_component() {
+    let segments = Segments::generate(300, 2, 7);
+    let component = tool("test", guest("pool-filter"), &segments).arg("--config").arg(POOL).run().quietly();
+    let bare = "local config = ...\nreturn function(r) return r.egress_pool == config.pool end\n";
+    let table = "local pool\nreturn { init = function(config) pool = config.pool end,\n  filter = function(r) return r.egress_pool == pool end }\n";
+    let (bare, table) = (segments.beside("bare.lua", bare), segments.beside("table.lua", table));
+    let test = |file: &Path| tool("test", file, &segments).arg("--config").arg(POOL);
+    assert_eq!(test(&bare).args("--kind filter").run().quietly(), component);
+    assert_eq!(test(&table).run().quietly(), component);
+    let said = test(&bare).run().with_code(2);
+    assert!(said.contains("say which with `--kind`"), "{said}");
+    let processor = "return { process = function(batch) return { { count = #batch } } end }\n";
+    let processor = segments.beside("count.lua", processor);
+    let shown = tool("test", &processor, &segments).run();
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.stdout.contains(" 100 records: emit 1\n  {\"count\":100}\n"), "{shown:?}");
+    assert!(shown.stdout.ends_with("= 300 records in 3 batches: 3 emitted, 0 rejected\n"), "{shown:?}");
+    // It agrees with the component, and not with another pool.
+    let diff = |new: &Path, config: &str| {
+        let program = tailweir().args("plugin diff").arg(guest("pool-filter")).arg(new);
+        program
+            .arg("--config")
+            .arg(POOL)
+            .arg("--new-config")
+            .arg(config)
+            .arg("--segment")
+            .arg(segments.directory())
+    };
+    assert_eq!(diff(&table, POOL).run().quietly(), "no difference on 300 records\n");
+    let (one, two) = (segments.ids(of_pool("customer-a")), segments.ids(of_pool("customer-b")));
+    let ended = diff(&table, r#"{"pool":"customer-b"}"#).run();
+    assert_eq!(ended.stdout.lines().count(), 20, "{ended:?}");
+    assert!(ended.stdout.contains("keep -> drop ") && ended.stdout.contains("drop -> keep "), "{ended:?}");
+    let expected = format!(
+        "the verdicts on {} of 300 records differ: {} newly kept, {} newly dropped",
+        one.len() + two.len(),
+        two.len(),
+        one.len()
+    );
+    let said = ended.with_code(1);
+    assert!(said.contains(&expected), "{expected}: {said}");
+    let said = diff(&processor, POOL).run().with_code(2);
+    assert!(said.contains("is a filter and") && said.contains("a processor"), "{said}");
+}
+
+#[test]
+fn the_answers_of_processors_are_shown_and_compared() {
+    let segments = Segments::generate(50, 1, 3);
+    let redact = |fields: &str| format!(r#"{{"fields":["{fields}"]}}"#);
+    let shown = tool("test", guest("redact"), &segments).args("--max-batch-size 20").run().quietly();
+    let batches: Vec<_> = shown.lines().filter(|line| line.starts_with("batch ")).collect();
+    assert!(
+        batches[0].ends_with(":1 20 records: emit 20") && batches[2].ends_with(":41 10 records: emit 10")
+    );
+    assert!(shown.ends_with("= 50 records in 3 batches: 50 emitted, 0 rejected\n"), "{shown}");
+    let diff = |new: &str| {
+        let program = tailweir().args("plugin diff").arg(guest("redact")).arg(guest("redact"));
+        program
+            .arg("--config")
+            .arg(redact("recipient"))
+            .arg("--new-config")
+            .arg(redact(new))
+            .arg("--segment")
+            .arg(segments.directory())
+    };
+    diff("recipient").run().quietly();
+    let ended = diff("sender").args("--show 1").run();
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{ended:?}");
+    assert!(
+        lines[0].contains(":1 ") && lines[1].starts_with("- {") && lines[2].starts_with("+ {"),
+        "{ended:?}"
+    );
+    assert!(ended.with_code(1).contains("the answers to 1 of 1 batch differ, in what comes of 50 records"));
+}
+
+#[test]
+fn lines_that_are_no_records_are_told_and_so_is_what_is_no_segment() {
+    let segments = Segments::generate(1, 1, 1);
+    let file = segments.beside("some.jsonl", "{\"type\":\"a\",\"id\":\"1\"}\n{oops\n{\"type\":\"b\"}\n");
+    let test = |file: &Path| {
+        tailweir()
+            .args("plugin test")
+            .arg(guest("pool-filter"))
+            .arg("--config")
+            .arg(POOL)
+            .arg("--segment")
+            .arg(file)
+    };
+    let shown = test(&file).run().quietly();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(&lines[1..3], ["drop some.jsonl:1 a 1", "drop some.jsonl:3 b"]);
+    assert!(lines[3].starts_with("skip some.jsonl:2 malformed JSON"), "{shown}");
+    assert!(lines[4].ends_with("; 1 line that is no record"), "{shown}");
+    let said = test(&segments.beside("x.bin", "\u{1}\u{2}no")).run().with_code(1);
+    assert!(said.contains("x.bin is no segment: "), "{said}");
+    let said = test(Path::new("/nowhere/at.all")).run().with_code(1);
+    assert!(said.contains("cannot read the segment /nowhere/at.all"), "{said}");
+    let said = test(&segments.beside("empty", "")).run().with_code(1);
+    assert!(said.contains("there is no record"), "{said}");
+}
+
+#[test]
+fn a_benchmark_has_figures_and_fuel_is_the_same_each_time() {
+    let segments = Segments::generate(2000, 1, 9);
+    let bench = |name: &str| tool("bench", guest(name), &segments).args("--time 50ms");
+    let json = || -> Value {
+        serde_json::from_str(&bench("pool-filter").arg("--config").arg(POOL).arg("--json").run().quietly())
+            .unwrap()
+    };
+    let (one, two) = (json(), json());
+    assert_eq!(one["fuel_per_record"], two["fuel_per_record"]);
+    assert!(one["fuel_per_record"].as_f64().unwrap() > 1.0, "{one}");
+    assert_eq!(
+        (&one["records"], &one["batches"], &one["all_records"]),
+        (&2000.into(), &20.into(), &true.into())
+    );
+    let nanos = |row: &str| one[row]["ns_per_record"].as_f64().unwrap();
+    assert!(nanos("plugin") > nanos("native_no_op") && nanos("native_no_op") > 0.0, "{one}");
+    let share = one["host_share"].as_f64().unwrap();
+    assert!(share > 0.0 && share < 1.0, "{one}");
+    assert!(one["peak_memory_bytes"].as_u64().unwrap() >= 65536, "{one}");
+    assert!(one["rounds"].as_u64().unwrap() >= 3);
+    let table = bench("redact").run().quietly();
+    for row in ["plug-in ", "native no-op ", "reading ", "fuel ", "host ", "peak memory "] {
+        assert!(table.lines().any(|line| line.starts_with(row)), "{row} in {table}");
+    }
+    let lua = segments.beside("f.lua", "return { filter = function(r) return r.type == 'Bounce' end }");
+    let lua = tool("bench", lua, &segments).args("--time 50ms").run().quietly();
+    assert!(lua.contains("plug-in ") && !lua.contains("fuel "), "{lua}");
+}
+
+#[test]
+fn compiled_ahead_is_not_compiled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let compile =
+        || tailweir().args("--plugin-cache").arg(&cache).args("plugin compile").arg(guest("pool-filter"));
+    let first = compile().run().quietly();
+    assert!(first.contains("pool-filter 0.1.0, compiled in "), "{first}");
+    let place = first.split(": ").nth(2).unwrap().split(" (").next().unwrap();
+    assert!(Path::new(place).starts_with(&cache) && Path::new(place).is_file(), "{first}");
+    assert!(compile().run().quietly().contains(", compiled before: "));
+    // `tail` takes it from there.
+    let segments = Segments::generate(5, 1, 1);
+    let tail = tailweir()
+        .args("--log tailweir::wasm=debug --plugin-cache")
+        .arg(&cache)
+        .arg("tail")
+        .arg(segments.directory());
+    let said = tail.arg("--once").arg("--filter").arg(guest("pool-filter")).arg("--config").arg(POOL).run();
+    assert!(said.stderr.contains("compiled before, as") && said.stderr.contains(place), "{}", said.stderr);
+    let off =
+        tailweir().args("--plugin-cache off plugin compile").arg(guest("pool-filter")).run().with_code(1);
+    assert!(off.contains("the cache is off; name a directory with `--plugin-cache DIR`"), "{off}");
+    let file = segments.beside("a-file", "");
+    let said = tailweir()
+        .arg("--plugin-cache")
+        .arg(file)
+        .args("plugin compile")
+        .arg(guest("pool-filter"))
+        .run()
+        .with_code(1);
+    assert!(said.contains("the plug-in cache: cannot make"), "{said}");
+    let good = segments.beside("good.lua", "return function(r) return true end");
+    let bad = segments.beside("bad.lua", "return function(r) return true");
+    assert!(tailweir().args("plugin compile").arg(good).run().quietly().contains("its syntax is right"));
+    let said = tailweir().args("plugin compile").arg(bad).run().with_code(1);
+    assert!(said.contains("bad.lua:1:") && said.contains("'end' expected"), "{said}");
+}
+
+#[test]
+fn a_lua_file_is_inspected_for_its_functions() {
+    let segments = Segments::generate(1, 1, 1);
+    let file = "return {\n  init = function(config) end,\n  process = function(batch) end,\n}\n";
+    let file = segments.beside("p.lua", file);
+    let shown = tailweir().args("plugin inspect").arg(&file).run().quietly();
+    for part in [
+        "plug-in    p\n",
+        "kind       processor\n",
+        "functions  `init`, 1 parameter, line 2\n",
+        "`process`, 1 parameter, line 3\n",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let json = tailweir().args("plugin inspect --json").arg(&file).run().quietly();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["kind"], &json["functions"][1]["name"]), (&"processor".into(), &"process".into()));
+    let needy =
+        segments.beside("needy.lua", "local config = ...\nlocal pool = config.pool\nreturn function(r) end");
+    let said = tailweir().args("plugin inspect").arg(&needy).run().with_code(1);
+    assert!(said.contains("needy.lua, which is run for that") && said.contains("--config"), "{said}");
+    let shown = tailweir().args("plugin inspect").arg(&needy).arg("--config").arg(POOL).run().quietly();
+    assert!(shown.contains("kind       filter or processor\n"), "{shown}");
+    let script = segments.beside("script.lua", "print('hello')");
+    let said = tailweir().args("plugin inspect").arg(&script).run().with_code(1);
+    assert!(
+        said.contains("must return a function, or a table with a function `filter` or `process`"),
+        "{said}"
+    );
+}
+
+/// A line without what differs from run to run: numbers, and how wide columns are.
+fn shape(line: &str) -> String {
+    let mut shape = String::new();
+    for word in line.split_whitespace() {
+        let word = if word.ends_with(".code") { "PLACE" } else { word.trim_start_matches('(') };
+        let digits = word.trim_end_matches(|c: char| c.is_ascii_punctuation()).chars();
+        let number = word.starts_with(|c: char| c.is_ascii_digit())
+            && digits.clone().all(|c| c.is_ascii_digit() || c == '.' || c == ',');
+        shape.push_str(if number { "N" } else { word });
+        shape.push(' ');
+    }
+    shape.replace("MiB", "KiB").replace(|c: char| c.is_ascii_hexdigit(), "x")
+}
+
+#[test]
+fn the_tutorial_works_and_shows_what_is_printed() {
+    let page = fs::read_to_string(repository("docs/plugins.md")).unwrap();
+    let tutorial = page.split("\n## ").find(|part| part.starts_with("From nothing to production")).unwrap();
+    let blocks = |language: &str| -> Vec<&str> {
+        let fence = format!("```{language}\n");
+        let blocks = tutorial.split(&*fence).skip(1);
+        blocks.map(|rest| rest.split("\n```").next().unwrap()).collect()
+    };
+    let segments = Segments::generate(3000, 2, 11);
+    let real = |text: &str| {
+        text.replace("~/tailweir", repository("").to_str().unwrap())
+            .replace("/var/log/kumomta", segments.directory().to_str().unwrap())
+    };
+    let room = tempfile::tempdir().unwrap();
+    let mut folder = room.path().to_owned();
+    let mut commands = 0;
+    for block in blocks("console") {
+        for step in block.strip_prefix("$ ").unwrap().split("\n$ ") {
+            let (command, told) = step.split_once('\n').unwrap_or((step, ""));
+            commands += 1;
+            if let Some(into) = command.strip_prefix("cd ") {
+                folder.push(into);
+                let pipeline =
+                    blocks("toml").into_iter().find(|block| block.starts_with("# pipeline.toml")).unwrap();
+                fs::write(folder.join("pipeline.toml"), real(pipeline)).unwrap();
+                continue;
+            }
+            let Output { status, stdout, stderr } = shell(&folder, &real(command));
+            let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            assert_eq!(status.success(), !told.contains("Error: "), "{command}\n{said}");
+            let mut shapes = said.lines().map(shape);
+            for line in told.lines().filter(|line| *line != "…") {
+                let wanted = shape(&real(line));
+                assert!(
+                    shapes.any(|shape| shape == wanted),
+                    "`{line}` is not in what `{command}` says, or not there:\n{said}"
+                );
+            }
+        }
+    }
+    assert!(commands >= 12, "{commands}");
+    // The function that the page shows is the one in the template.
+    let code = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+    assert!(code.contains(blocks("rust")[0]), "{code}");
+}
