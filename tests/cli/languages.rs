@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tailweir_tests::{Ended, Segments, repository};
 
+use crate::plugin_tools::{shell_quietly, steps};
 use crate::tailweir;
 
 /// Compiling one of the large components takes all cores for seconds: one after the other, so that no test waits in vain.
@@ -117,4 +118,40 @@ fn the_processor_in_javascript_emits_what_the_one_in_rust_emits() {
 #[test]
 fn the_processor_in_python_emits_what_the_one_in_rust_emits() {
     check_processor("python-summary");
+}
+
+/// A new plug-in, with the tools that the examples were built with in the place of those that its README has one install.
+fn check_new(language: &str, kind: &str, example: &str) {
+    let Some((_, _guard)) = component(example) else { return };
+    let tools = repository("target/tools").join(format!("{language}-guest"));
+    let folder = tempfile::tempdir().unwrap();
+    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang").arg(language);
+    let said = begun.arg("--kind").arg(kind).run().quietly();
+    let there = format!(
+        "tools='{}'\nexport PYTHONPATH=\"$tools\" PATH=\"$tools/bin:$PATH\"\n\
+         export ZIG_GLOBAL_CACHE_DIR=\"$tools/cache\" ZIG_LOCAL_CACHE_DIR=\"$tools/cache\"\n\
+         if [ -d \"$tools/node_modules\" ]; then ln -s \"$tools/node_modules\" my-plugin/node_modules; fi\n",
+        tools.display()
+    );
+    let shown = shell_quietly(folder.path(), &(there + &steps(&said)));
+    assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
+    assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");
+}
+
+#[test]
+fn new_plugins_in_c_build_and_pass_their_own_tests() {
+    check_new("c", "filter", "c-pool-filter");
+    check_new("c", "processor", "c-summary");
+}
+
+#[test]
+fn new_plugins_in_javascript_build_and_pass_their_own_tests() {
+    check_new("js", "filter", "js-pool-filter");
+    check_new("js", "processor", "js-summary");
+}
+
+#[test]
+fn new_plugins_in_python_build_and_pass_their_own_tests() {
+    check_new("python", "filter", "python-pool-filter");
+    check_new("python", "processor", "python-summary");
 }

@@ -39,11 +39,19 @@ fn shell(folder: &Path, commands: &str) -> Output {
 }
 
 /// What they print on stdout, if all went well.
-fn shell_quietly(folder: &Path, commands: &str) -> String {
+pub(crate) fn shell_quietly(folder: &Path, commands: &str) -> String {
     let Output { status, stdout, stderr } = shell(folder, commands);
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{commands}\n{stdout}\n{stderr}");
     stdout.into_owned()
+}
+
+/// The commands that `plugin new` prints.
+pub(crate) fn steps(said: &str) -> String {
+    let steps: String =
+        said.lines().filter_map(|line| line.strip_prefix("  ")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(steps.lines().count(), 4, "{said}");
+    steps
 }
 
 #[test]
@@ -53,9 +61,7 @@ fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
         let begun =
             tailweir().folder(folder.path()).args("plugin new my-plugin --lang rust --kind").arg(kind);
         let said = begun.arg("--sdk").arg(repository("guest-sdk")).run().quietly();
-        let steps: String =
-            said.lines().filter_map(|line| line.strip_prefix("  ")).map(|l| format!("{l}\n")).collect();
-        assert_eq!(steps.lines().count(), 4, "{said}");
+        let steps = steps(&said);
         let shown = shell_quietly(folder.path(), &steps);
         assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
         assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");

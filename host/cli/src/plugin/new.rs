@@ -49,6 +49,78 @@ macro_rules! rust {
     };
 }
 
+/// A file that plug-ins of a language share: part of the helper layer in `examples/plugins`.
+macro_rules! guest {
+    ($helper:literal, $path:literal) => {
+        (
+            concat!("guest/", $path),
+            include_str!(concat!("../../../../examples/plugins/", $helper, "/", $path)),
+        )
+    };
+}
+
+/// The files of a plug-in in C. The kind's own export and bindings come with it.
+macro_rules! c {
+    ($folder:literal, $export:literal, $bindings:literal, $header:literal, $world:literal) => {
+        &[
+            text!($folder, "Makefile"),
+            text!($folder, ".gitignore" as "gitignore"),
+            text!($folder, "README.md"),
+            text!($folder, "plugin.c"),
+            text!($folder, "test.c"),
+            text!($folder, "tests/records.jsonl"),
+            text!($folder, "tests/expected.txt"),
+            guest!("c-guest", "plugin.mk"),
+            guest!("c-guest", "requirements.txt"),
+            guest!("c-guest", "tailweir.h"),
+            guest!("c-guest", "tailweir.c"),
+            guest!("c-guest", "json.c"),
+            guest!("c-guest", "testing.h"),
+            guest!("c-guest", "testing.c"),
+            guest!("c-guest", $export),
+            guest!("c-guest", $bindings),
+            guest!("c-guest", $header),
+            guest!("c-guest", $world),
+        ]
+    };
+}
+
+/// The files of a plug-in in JavaScript.
+macro_rules! javascript {
+    ($folder:literal) => {
+        &[
+            text!($folder, "package.json"),
+            text!($folder, ".gitignore" as "gitignore"),
+            text!($folder, "README.md"),
+            text!($folder, "plugin.js"),
+            text!($folder, "plugin.test.js"),
+            text!($folder, "tests/records.jsonl"),
+            text!($folder, "tests/expected.txt"),
+            guest!("js-guest", "tailweir.js"),
+            guest!("js-guest", "testing.js"),
+            guest!("js-guest", "build.js"),
+        ]
+    };
+}
+
+/// The files of a plug-in in Python.
+macro_rules! python {
+    ($folder:literal) => {
+        &[
+            text!($folder, "pyproject.toml"),
+            text!($folder, ".gitignore" as "gitignore"),
+            text!($folder, "README.md"),
+            text!($folder, "app.py"),
+            text!($folder, "test_app.py"),
+            text!($folder, "tests/records.jsonl"),
+            text!($folder, "tests/expected.txt"),
+            guest!("python-guest", "tailweir.py"),
+            guest!("python-guest", "tailweir_testing.py"),
+            guest!("python-guest", "requirements.txt"),
+        ]
+    };
+}
+
 /// One row for each language and kind. Those of languages without a crate of ours have [`WIT`] beside them.
 const TEMPLATES: &[Template] = &[
     Template {
@@ -64,6 +136,60 @@ const TEMPLATES: &[Template] = &[
         config: "",
         test: "cargo test",
         files: rust!("rust-processor"),
+    },
+    Template {
+        language: Language::C,
+        kind: KindArg::Filter,
+        config: r#" --config '{"pool":"pool-1"}'"#,
+        test: "make test",
+        files: c!(
+            "c-filter",
+            "filter.c",
+            "bindings/filter/plugin.c",
+            "bindings/filter/plugin.h",
+            "bindings/filter/plugin_component_type.b64"
+        ),
+    },
+    Template {
+        language: Language::C,
+        kind: KindArg::Processor,
+        config: "",
+        test: "make test",
+        files: c!(
+            "c-processor",
+            "processor.c",
+            "bindings/processor/plugin.c",
+            "bindings/processor/plugin.h",
+            "bindings/processor/plugin_component_type.b64"
+        ),
+    },
+    Template {
+        language: Language::Js,
+        kind: KindArg::Filter,
+        config: r#" --config '{"pool":"pool-1"}'"#,
+        test: "npm test",
+        files: javascript!("js-filter"),
+    },
+    Template {
+        language: Language::Js,
+        kind: KindArg::Processor,
+        config: "",
+        test: "npm test",
+        files: javascript!("js-processor"),
+    },
+    Template {
+        language: Language::Python,
+        kind: KindArg::Filter,
+        config: r#" --config '{"pool":"pool-1"}'"#,
+        test: "PYTHONPATH=guest python3 -m unittest",
+        files: python!("python-filter"),
+    },
+    Template {
+        language: Language::Python,
+        kind: KindArg::Processor,
+        config: "",
+        test: "PYTHONPATH=guest python3 -m unittest",
+        files: python!("python-processor"),
     },
 ];
 
@@ -81,6 +207,7 @@ const WIT: &[(&str, &str)] = wit![
     "process.wit",
     "records.wit",
     "log.wit",
+    "state.wit",
     "deps/cli.wit",
     "deps/clocks.wit",
     "deps/filesystem.wit",
@@ -95,9 +222,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
     let NewArgs { name, lang, kind, sdk } = args;
     check_name(name).map_err(|why| UsageError(format!("`{name}` cannot be the name of a plug-in: {why}")))?;
     let template = TEMPLATES.iter().find(|template| (template.language, template.kind) == (*lang, *kind));
-    let template = template.with_context(|| {
-        format!("there is no template for a {} in {} yet", kind_name(*kind), language_name(*lang))
-    })?;
+    let template = template.expect("there is one for each language and kind, says a test");
     let sdk = match (sdk, lang) {
         (Some(folder), Language::Rust) => {
             let folder = sdk_folder(folder)?;
@@ -223,6 +348,16 @@ mod tests {
             for (path, content) in template.files.iter().chain(WIT) {
                 let filled = fill_in(content, "my-filter", "\"0.1.0\"");
                 assert!(!filled.contains("{{"), "{:?} {:?} {path}", template.language, template.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_one_for_each_language_and_kind() {
+        for language in [Language::Rust, Language::Js, Language::Python, Language::C] {
+            for kind in [KindArg::Filter, KindArg::Processor] {
+                let of_this = |template: &&Template| (template.language, template.kind) == (language, kind);
+                assert_eq!(TEMPLATES.iter().filter(of_this).count(), 1, "{language:?} {kind:?}");
             }
         }
     }
