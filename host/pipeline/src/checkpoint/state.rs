@@ -440,8 +440,8 @@ pub(crate) mod tests {
 
     fn set(file: &mut StateFile, generation: u64, key: &str, value: &[u8]) {
         file.change("b", [(key.to_owned(), Some(value.into()))].into());
-        file.append(&checkpoint(generation), &[SegmentName::new(&format!("f{generation}")).unwrap()])
-            .unwrap();
+        file.finish(&[SegmentName::new(&format!("f{generation}")).unwrap()]);
+        file.append(&checkpoint(generation)).unwrap();
     }
 
     fn text(files: &Simulated) -> Vec<u8> {
