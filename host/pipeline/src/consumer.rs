@@ -428,7 +428,9 @@ impl Consumer {
     fn is_contradicted_by(&self, item: &Item) -> bool {
         match item {
             Item::Block(block) => self.place.is_of_another(block.segment(), &block.identity()),
-            Item::Finished { segment, identity, .. } => self.place.is_of_another(segment, identity),
+            Item::Finished { segment, identity, end } => {
+                self.place.is_of_another(segment, identity) || self.place.line(segment) > end.point.line
+            }
             Item::Short { segment, lines } => self.place.line(segment) > *lines,
             _ => false,
         }

@@ -103,6 +103,32 @@ async fn f03_each_consumer_gets_exactly_its_own_remainder() {
 }
 
 #[tokio::test]
+async fn f11_who_was_further_in_a_segment_that_is_cut_off_notices_in_a_shared_pass_too() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), "a", 0..40);
+    for (name, batches) in [("behind", 1), ("ahead", 3)] {
+        let mut c = open_one(dir.path(), consumer(name));
+        for _ in 0..batches {
+            next(&mut c).await.commit().unwrap();
+        }
+    }
+    let path = dir.path().join("a");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut: usize = text.split_inclusive('\n').take(20).map(str::len).sum();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
+    seal(dir.path(), "a");
+
+    let events = Arc::new(Events::default());
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut both = open(source, vec![consumer("behind"), consumer("ahead")]).unwrap();
+    assert_eq!(drain(&mut both[0]).await, (10..20).collect::<Vec<_>>());
+    assert_eq!(drain(&mut both[1]).await, (0..20).collect::<Vec<_>>(), "from its start");
+    let named = |event: &Event| matches!(event, Event::SegmentGap { segment, .. } if segment.as_str() == "a");
+    assert!(events.0.lock().unwrap().iter().any(named));
+}
+
+#[tokio::test]
 async fn f12_a_pass_that_begins_after_the_directory_was_renamed_reads_it() {
     let dir = tempdir().unwrap();
     let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));

@@ -138,17 +138,15 @@ fn imports_that_nobody_offers() {
     let unknown = |import: &str| {
         format!("it imports `{import}`, which this program does not offer to a filter; build it without")
     };
-    for import in [
-        "acme:billing/meter@1.0.0",
-        "wasi:nn/graph@0.2.0",
-        "wasi:cli/environment@0.3.0",
-        "tailweir:plugin/state@0.1.0",
-    ] {
+    for import in ["acme:billing/meter@1.0.0", "wasi:nn/graph@0.2.0", "wasi:cli/environment@0.3.0"] {
         assert_eq!(plugin(import), unknown(import));
     }
     let http = "a filter cannot send HTTP requests, and this one imports `wasi:http/outgoing-handler@0.2.0`; \
                 build it without, or make it a processor";
     assert_eq!(plugin("wasi:http/outgoing-handler@0.2.0"), http);
+    let state = "a filter cannot keep state, and this one imports `tailweir:plugin/state@0.1.0`; build it without, or make it \
+                 a processor";
+    assert_eq!(plugin("tailweir:plugin/state@0.1.0"), state);
 }
 
 #[test]
