@@ -112,7 +112,7 @@ fn check_loaded(folder: &Path, loaded: Loaded) {
     let Some((name, progress)) = saved.frontier.segments.first_key_value() else { return };
     let hidden = saved.finished.iter().find(|name| name.as_str().starts_with('.'));
     assert_eq!(hidden, None, "no file of ours is a segment");
-    let (name, mut progress) = (name.clone(), progress.clone());
+    let (name, mut progress) = (name.clone(), *progress);
     progress.mark.point.line = progress.mark.point.line.wrapping_add(1);
     saved.frontier.segments.insert(name, progress);
     let done = SegmentName::new("done").expect("a bare name");

@@ -201,7 +201,7 @@ impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "ProcessorFields")]
 pub(crate) enum ProcessorTable {
-    Plugin(Plugin<ForProcessor>),
+    Plugin(Box<Plugin<ForProcessor>>),
     BuiltIn(SinkTable),
 }
 
@@ -233,7 +233,8 @@ impl TryFrom<ProcessorFields> for ProcessorTable {
             return Err("give one of `wasm`, `lua`, `stdout`, `file` and `http`".to_owned());
         }
         if wasm.is_some() || lua.is_some() {
-            return Ok(Self::Plugin(PluginTable { wasm, lua, config, secrets, grants, limits }.try_into()?));
+            let plugin = PluginTable { wasm, lua, config, secrets, grants, limits }.try_into()?;
+            return Ok(Self::Plugin(Box::new(plugin)));
         }
         if config.is_some() || secrets.is_some() || grants.is_some() || limits.is_some() {
             return Err("`config`, `secrets`, `grants` and `limits` are for `wasm` and `lua`".to_owned());
