@@ -9,6 +9,7 @@ mod throughput;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -171,6 +172,11 @@ impl Bench {
         let hidden = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         let paths = fs::read_dir(directory)?.map(|entry| entry.map(|e| e.path()));
         let paths = paths.collect::<Result<Vec<_>, _>>()?.into_iter().filter(hidden);
-        paths.map(|path| fs::read(&path).map(|bytes| (path, bytes)).map_err(Into::into)).collect()
+        // One that is renamed away meanwhile is there under another name.
+        let read = |path: PathBuf| match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            read => Some(read.map(|bytes| (path, bytes)).map_err(Into::into)),
+        };
+        paths.filter_map(read).collect()
     }
 }
