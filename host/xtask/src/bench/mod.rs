@@ -9,8 +9,7 @@ mod throughput;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::ErrorKind;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
