@@ -527,13 +527,19 @@ async fn a_checkpoint_that_another_program_writes_meanwhile_is_noticed() {
     let events = Arc::new(Events::default());
     let mut source = once(dir.path());
     source.reader.events = events.clone();
-    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut c = open(source, vec![consumer("c"), consumer("fresh")]).unwrap();
+    let (mut fresh, mut c) = (c.pop().unwrap(), c.pop().unwrap());
     next(&mut c).await.commit().unwrap();
     std::fs::write(dir.path().join(".c"), "{\"file\":\"a\",\"line\":1}").unwrap();
     next(&mut c).await.commit().unwrap();
     next(&mut c).await.commit().unwrap();
     let said = |e: &&Event| matches!(e, Event::Warning { message } if message.contains("was changed by another program"));
     assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 1);
+    // One that has not committed anything yet.
+    let mut delivery = next(&mut fresh).await;
+    std::fs::write(dir.path().join(".fresh"), "{\"file\":\"a\",\"line\":6}").unwrap();
+    delivery.commit().unwrap();
+    assert_eq!(events.0.lock().unwrap().iter().filter(said).count(), 2);
 }
 
 #[tokio::test]

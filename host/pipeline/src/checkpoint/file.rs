@@ -35,6 +35,8 @@ pub struct FileStore {
     generation: u64,
     /// What the checkpoint looked like when we last read or wrote it.
     seen: Option<Stamp>,
+    /// Whether it was read: before that, nobody knows what it was.
+    is_loaded: bool,
     safe: Safe,
     /// Whether another program wrote the checkpoint that the next one replaces.
     foreign: bool,
@@ -96,6 +98,7 @@ impl FileStore {
             journal: None,
             generation: 0,
             seen: None,
+            is_loaded: false,
             safe: Safe::Nowhere,
             foreign: false,
             names_are_synced: false,
@@ -304,7 +307,7 @@ impl FileStore {
     /// kumod takes no lock, so all that can be done about it is to notice.
     fn notice_foreign_writer(&mut self) {
         let now = self.stamp();
-        if self.seen.is_some() && now != self.seen {
+        if self.is_loaded && now != self.seen {
             let path = self.files.path().join(self.name.file(""));
             let what = if now.is_some() { "was changed" } else { "was removed" };
             let message = format!(
@@ -589,7 +592,7 @@ impl CheckpointStore for FileStore {
     /// What is gone on from is on the disk when this returns.
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let newest = self.newest()?;
-        self.seen = self.stamp();
+        (self.seen, self.is_loaded) = (self.stamp(), true);
         let Some(newest) = newest else {
             self.remove_generations(&[".prev", ".tmp"], |_| true)?;
             self.forget_state()?;
