@@ -326,13 +326,7 @@ impl Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(PointerError::NoSlash(text.to_owned()));
         };
-        let token = |t: &str| {
-            let plain = t.replace("~1", "").replace("~0", "");
-            if plain.contains('~') {
-                return Err(PointerError::Tilde(text.to_owned()));
-            }
-            Ok(t.replace("~1", "/").replace("~0", "~"))
-        };
+        let token = |t| plain_token(t).ok_or_else(|| PointerError::Tilde(text.to_owned()));
         Ok(Self { tokens: rest.split('/').map(token).collect::<Result<_, _>>()? })
     }
 
@@ -346,6 +340,22 @@ impl Pointer {
         let (first, rest) = self.tokens.split_first()?;
         Some(field(first).and_then(|value| follow(rest, value)))
     }
+}
+
+/// RFC 6901, section 3: `~0` is `~` and `~1` is `/`. `None` if a `~` stands before anything else.
+fn plain_token(token: &str) -> Option<String> {
+    let mut parts = token.split('~');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        let (stands_for, rest) = match part.as_bytes().first()? {
+            b'0' => ('~', &part[1..]),
+            b'1' => ('/', &part[1..]),
+            _ => return None,
+        };
+        plain.push(stands_for);
+        plain.push_str(rest);
+    }
+    Some(plain)
 }
 
 fn follow<'a>(tokens: &[String], json: &'a str) -> Option<&'a str> {

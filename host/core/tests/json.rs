@@ -358,6 +358,9 @@ fn bad_pointers_are_refused() {
     assert!(error("response/code").contains("`/response/code`"));
     assert!(error("/a~2").contains("~1"));
     assert!(error("/a~").contains("~"));
+    // What is left once the escapes are taken out is an escape again.
+    assert!(error("/a~~10").contains("~1"));
+    assert!(error("/a~~00").contains("~1"));
     assert_eq!(Pointer::parse("").unwrap().find("[1]"), Some("[1]"));
     for pointer in ["/01", "/+1", "/-", "/1a", "/2", "/"] {
         assert_eq!(Pointer::parse(pointer).unwrap().find("[1,2]"), None, "{pointer}");
