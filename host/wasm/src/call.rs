@@ -74,10 +74,6 @@ impl Clock {
         self.resume();
     }
 
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
-    }
-
     fn now(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -91,12 +87,21 @@ impl Clock {
         self.spent.fetch_add(ran, Ordering::Relaxed);
     }
 
-    /// Whether the running call has computed for longer than it may.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Looks at the clock.
+    ///
+    /// # Errors
+    /// If the running call has computed for longer than it may.
+    pub(crate) fn check(&self) -> Result<(), Overrun> {
         let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
-        Duration::from_nanos(self.spent.load(Ordering::Relaxed) + ran) > self.limit
+        let computed = Duration::from_nanos(self.spent.load(Ordering::Relaxed) + ran);
+        if computed > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
     }
 }
+
+/// A call has computed for longer than it may.
+#[derive(Debug, Error)]
+#[error("it ran for longer than its deadline, {}", humantime::format_duration(*.0))]
+pub(crate) struct Overrun(Duration);
 
 /// A call whose clock runs while it computes.
 pub(crate) struct Timed<F> {

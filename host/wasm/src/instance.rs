@@ -101,17 +101,19 @@ impl<W: World> Template<W> {
     async fn instantiate(&self) -> Result<Instance<W>, LoadErrorKind> {
         let limits = &self.loaded.limits;
         let clock = Clock::new(limits.deadline, self.loaded.host.ticks().clone());
-        let mut state = State::new(&self.tally, limits, &self.loaded.grants);
+        let mut state = State::new(&self.tally, limits, &self.loaded.grants, clock.clone());
         state.meter = self.loaded.host.meter().cloned();
         let mut store = Store::new(self.loaded.host.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         store.set_hostcall_fuel(usize::try_from(limits.emitted_bytes).unwrap_or(usize::MAX));
         let (watched, on_tick) = (clock.clone(), self.on_tick);
-        store.epoch_deadline_callback(move |_| match on_tick {
-            _ if watched.is_over() => Err(Overrun(watched.limit()).into()),
-            OnTick::Continue => Ok(UpdateDeadline::Continue(1)),
-            OnTick::Yield => Ok(UpdateDeadline::Yield(1)),
+        store.epoch_deadline_callback(move |_| {
+            watched.check()?;
+            Ok(match on_tick {
+                OnTick::Continue => UpdateDeadline::Continue(1),
+                OnTick::Yield => UpdateDeadline::Yield(1),
+            })
         });
         let mut call = Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone() };
         call.begin(None);
@@ -279,11 +281,6 @@ fn size(bytes: u64) -> String {
         format!("{bytes} bytes")
     }
 }
-
-/// A call that computed for too long.
-#[derive(Debug, Error)]
-#[error("it ran for longer than its deadline, {}", humantime::format_duration(*.0))]
-struct Overrun(Duration);
 
 /// A call that is not there yet when it first returns to the host. A filter has nothing to wait for.
 #[derive(Debug, Error)]

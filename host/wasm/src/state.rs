@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::call::Clock;
 use crate::grants::Grants;
 use crate::http::Gate;
 use crate::limits::Limits;
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub(crate) log: Log,
     /// Who measures the calls, if anybody does.
     pub(crate) meter: Option<Arc<Meter>>,
+    /// Of the call that is going on.
+    pub(crate) clock: Arc<Clock>,
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -35,7 +38,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(tally: &Arc<Tally>, limits: &Limits, grants: &Arc<Grants>) -> Self {
+    pub(crate) fn new(tally: &Arc<Tally>, limits: &Limits, grants: &Arc<Grants>, clock: Arc<Clock>) -> Self {
         let log = Log::new(tally.clone(), limits);
         let mut wasi = WasiCtx::builder();
         wasi.allow_tcp(false).allow_udp(false);
@@ -48,6 +51,7 @@ impl State {
             memory: Memory::new(limits),
             log,
             meter: None,
+            clock,
             table,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),

@@ -213,6 +213,15 @@ fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
 }
 
 #[test]
+fn f14_the_deadline_holds_in_what_the_host_does_for_a_guest() {
+    let limits = Limits { deadline: Duration::from_millis(50), ..limits() };
+    let mut filter = limited("raw-filter", json!("pester"), limits);
+    // Ten million look-ups.
+    let said = evaluate(&mut *filter, &batch(&["{}"; 10]));
+    assert_eq!(said, "plug-in raw-filter crashed: it ran for longer than its deadline, 50ms");
+}
+
+#[test]
 fn f15_a_poisonous_record_is_found_by_halving() {
     let mut filter = filter(json!({"do": "panic-on-poison"}));
     let mut records = vec!["{}"; 64];

@@ -10,6 +10,7 @@ use tailweir_core::{Batch, Failure, Outcome, Pointer, Record, Verdict};
 use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
 use wasmtime::{Error, Store, bail, format_err};
 
+use crate::call::Clock;
 use crate::instance::World;
 use crate::limits::Limits;
 use crate::load::Description;
@@ -92,33 +93,49 @@ impl State {
     fn column<T>(&self, pointer: &str, of: impl Fn(&str) -> Option<T>) -> wasmtime::Result<Vec<Option<T>>> {
         let _measured = self.measure();
         let pointer = Pointer::parse(pointer)?;
-        Ok(self.batch()?.column(&pointer).map(|value| of(value?)).collect())
+        let batch = self.batch()?;
+        let mut column = Vec::with_capacity(batch.len());
+        for value in batch.column(&pointer) {
+            if column.len().is_multiple_of(ENTRIES_PER_LOOK) {
+                self.clock.check()?;
+            }
+            column.push(value.and_then(&of));
+        }
+        Ok(column)
     }
 }
 
 impl records::Host for State {}
 
+/// After how many entries the host looks at the clock of the call: the deadline holds in what the guest has the host do, too.
+const ENTRIES_PER_LOOK: usize = 4096;
+
 /// Makes entries one piece.
-struct Joiner {
+struct Joiner<'a> {
+    clock: &'a Clock,
     joined: records::JoinedEntries,
     /// How many bytes the guest could take, lengths included.
     room: usize,
 }
 
-impl Joiner {
-    /// For so many entries.
-    fn new(entries: usize, room: usize) -> wasmtime::Result<Self> {
+impl<'a> Joiner<'a> {
+    /// For so many entries, on behalf of a guest that has `state`.
+    fn new(entries: usize, state: &'a State) -> wasmtime::Result<Self> {
+        let room = state.memory.room();
         let Some(room) = entries.checked_mul(size_of::<i32>()).and_then(|lengths| room.checked_sub(lengths))
         else {
             bail!(LARGER_THAN_MEMORY)
         };
         let joined = records::JoinedEntries { bytes: Vec::new(), lengths: Vec::with_capacity(entries) };
-        Ok(Self { joined, room: room.min(i32::MAX as usize) })
+        Ok(Self { clock: &state.clock, joined, room: room.min(i32::MAX as usize) })
     }
 
     /// Adds an entry: what `write` adds, if it says that there is one.
     fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> wasmtime::Result<()> {
         let joined = &mut self.joined;
+        if joined.lengths.len().is_multiple_of(ENTRIES_PER_LOOK) {
+            self.clock.check()?;
+        }
         let before = joined.bytes.len();
         let is_some = write(&mut joined.bytes);
         joined.lengths.push(if is_some { (joined.bytes.len() - before) as i32 } else { -1 });
@@ -183,7 +200,7 @@ impl records::HostBatch for State {
     ) -> wasmtime::Result<records::JoinedEntries> {
         let _measured = self.measure();
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
-        let mut joiner = Joiner::new(batch.len(), self.memory.room())?;
+        let mut joiner = Joiner::new(batch.len(), self)?;
         for value in batch.column(&pointer) {
             joiner.add(|bytes| value.is_some_and(|value| column::add_string(value, bytes)))?;
         }
@@ -222,7 +239,7 @@ impl records::HostBatch for State {
         let _measured = self.measure();
         let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
         let batch = self.batch()?;
-        let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self.memory.room())?;
+        let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self)?;
         for record in batch.iter() {
             for pointer in &pointers {
                 let value = record.find(pointer);
@@ -323,5 +340,32 @@ pub(crate) fn answer(
             Err(Failure::Reject { indices, reason: clip(reason) })
         }
         Err(theirs::Failure::Stop(reason)) => Err(Failure::Stop { reason: clip(reason) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use wasmtime::Engine;
+
+    use super::*;
+    use crate::ticks::Ticks;
+
+    #[test]
+    fn f14_the_clock_is_looked_at_while_entries_are_joined() {
+        let limit = Duration::from_millis(20);
+        let clock = Clock::new(limit, Arc::new(Ticks::start(Engine::default()).expect("a thread")));
+        let joined = records::JoinedEntries { bytes: Vec::new(), lengths: Vec::new() };
+        let mut joiner = Joiner { clock: &clock, joined, room: usize::MAX };
+        clock.reset();
+        let begun = Instant::now();
+        let error = loop {
+            if let Err(e) = joiner.add(|_| false) {
+                break e;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "it goes on for ever");
+        };
+        assert_eq!(error.to_string(), "it ran for longer than its deadline, 20ms");
     }
 }

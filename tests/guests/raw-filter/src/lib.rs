@@ -82,6 +82,13 @@ mod guest {
                     let mut joined = [0; 4];
                     batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
                 }
+                // Asks for a field that no record has, ever so many times: the answer is small, the work is not.
+                "pester" => {
+                    let field = "/not-there";
+                    let pointers = vec![[field.as_ptr() as usize, field.len()]; 1_000_000];
+                    let mut joined = [0; 4];
+                    batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
+                }
                 // Answers with an error whose text is nowhere in its memory.
                 "nowhere" => {
                     drop_batch(handle);
