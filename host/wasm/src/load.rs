@@ -49,7 +49,7 @@ pub enum LoadErrorKind {
     Damaged(String),
     /// It speaks a version of the interface that this host does not know.
     #[error(
-        "built for {PACKAGE}@{found}, and this program speaks {PACKAGE}@{VERSION}; use a plug-in or a tailweir of the other version"
+        "built for {PACKAGE}@{found}, and this program serves {PACKAGE}@{VERSION}; use a plug-in or a tailweir of the other version"
     )]
     Version {
         /// The version that it was built for.

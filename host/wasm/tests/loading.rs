@@ -94,7 +94,7 @@ fn components_that_are_no_plugins() {
 
 #[test]
 fn other_versions_of_the_interface() {
-    let expected = "built for tailweir:plugin@0.9.0, and this program speaks tailweir:plugin@0.1.0; \
+    let expected = "built for tailweir:plugin@0.9.0, and this program serves tailweir:plugin@0.1.0; \
                     use a plug-in or a tailweir of the other version";
     assert_eq!(load(&with_instance(0x0b, "tailweir:plugin/filter@0.9.0")), expected);
     assert_eq!(load(&with_instance(0x0a, "tailweir:plugin/records@0.9.0")), expected);

@@ -1,10 +1,10 @@
 //! Development tasks, run as `cargo xtask …`. This is the one place that builds guests.
 
 mod bench;
-mod bindings;
 mod fuzz;
 mod guests;
 mod instructions;
+mod interface;
 mod languages;
 mod measure;
 mod soak;
@@ -53,10 +53,10 @@ enum Task {
 
 #[derive(Args)]
 struct Guests {
-    /// Fail if a component in the tree is not what its source compiles to
+    /// Fail if a component in the tree is not what its source compiles to, or C bindings or docs/wit.md not what the interface gives
     #[arg(long, conflicts_with = "update")]
     check: bool,
-    /// Renew the components in the tree
+    /// Renew all that in the tree
     #[arg(long)]
     update: bool,
     /// Those in C, JavaScript and Python too; fetches their tools from the package registries into `target/tools`
@@ -105,11 +105,11 @@ fn build_guests(root: &Path, arguments: &Guests) -> Result<()> {
     let built = guests::build_all(root)?;
     if arguments.check {
         guests::check(root, &built)?;
-        bindings::check(root)?;
+        interface::check(root)?;
     }
     if arguments.update {
         guests::update(root, &built)?;
-        bindings::update(root)?;
+        interface::update(root)?;
     }
     if arguments.languages { languages::build_all(root, Tools::Fetch) } else { Ok(()) }
 }
