@@ -14,6 +14,16 @@ use crate::parse;
 ///
 /// From cheap to expensive: one [`column`](Self::column), the whole [`text`](Self::text), single
 /// [`records`](Self::records). A batch that the host passes is never empty.
+///
+/// ```
+/// use tailweir_guest::Batch;
+///
+/// fn bounces(batch: &Batch) -> usize {
+///     batch.strings("/type").iter().filter(|kind| *kind == Some("Bounce")).count()
+/// }
+/// let batch = Batch::from_json([r#"{"type":"Bounce"}"#, r#"{"type":"Delivery"}"#]);
+/// assert_eq!((bounces(&batch), batch.len()), (1, 2));
+/// ```
 #[repr(transparent)]
 pub struct Batch(pub(crate) Backend);
 

@@ -36,22 +36,51 @@ pub struct Request {
 
 impl Request {
     /// A request with this method, such as `PUT`, to a whole URL, such as `https://hooks.example.com/log?source=mta`.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::new("PUT", "https://hooks.example.com/log?source=mta");
+    /// assert_eq!(request.method(), "PUT");
+    /// ```
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let timeout = Duration::from_secs(30);
         Self { method: method.into(), url: url.into(), headers: Vec::new(), body: Vec::new(), timeout }
     }
 
     /// A GET request.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// assert_eq!(Request::get("https://hooks.example.com/").method(), "GET");
+    /// ```
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
     /// A POST request.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::post("https://hooks.example.com/log").with_body("[]");
+    /// assert_eq!((request.method(), request.body()), ("POST", &b"[]"[..]));
+    /// ```
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
     /// Adds a header. `Content-Length` and `Host` are set already.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::post("https://hooks.example.com/log")
+    ///     .with_header("Content-Type", "application/json")
+    ///     .with_header("Idempotency-Key", "6b1f");
+    /// assert_eq!(request.header("content-type"), Some("application/json"));
+    /// ```
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
@@ -59,6 +88,13 @@ impl Request {
     }
 
     /// Sets the body.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::post("https://hooks.example.com/log").with_body(r#"{"records":2}"#);
+    /// assert_eq!(request.body(), br#"{"records":2}"#);
+    /// ```
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -66,6 +102,15 @@ impl Request {
     }
 
     /// Sets how long connecting, the first byte of the response, and each pause in it may take: 30 seconds unless set.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tailweir_guest::http::{Request, Response, answer_with};
+    ///
+    /// answer_with(|_| Ok(Response { status: 204, headers: vec![], body: vec![] }));
+    /// let request = Request::post("https://hooks.example.com/log").with_timeout(Duration::from_secs(5));
+    /// assert_eq!(request.send().unwrap().status, 204);
+    /// ```
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -73,21 +118,48 @@ impl Request {
     }
 
     /// The value of the first header of that name, whatever its case.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::get("https://hooks.example.com/").with_header("Accept", "text/plain");
+    /// assert_eq!(request.header("ACCEPT"), Some("text/plain"));
+    /// assert_eq!(request.header("Cookie"), None);
+    /// ```
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 
     /// Its method.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// assert_eq!(Request::new("PATCH", "https://hooks.example.com/").method(), "PATCH");
+    /// ```
     pub fn method(&self) -> &str {
         &self.method
     }
 
     /// Its URL.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// let request = Request::get("https://hooks.example.com/log");
+    /// assert_eq!(request.url(), "https://hooks.example.com/log");
+    /// ```
     pub fn url(&self) -> &str {
         &self.url
     }
 
     /// Its body.
+    ///
+    /// ```
+    /// use tailweir_guest::http::Request;
+    ///
+    /// assert_eq!(Request::get("https://hooks.example.com/").body(), b"");
+    /// ```
     pub fn body(&self) -> &[u8] {
         &self.body
     }
@@ -96,6 +168,19 @@ impl Request {
     ///
     /// # Errors
     /// If the request cannot be sent, or its response not be received whole.
+    ///
+    /// ```
+    /// use tailweir_guest::http::{Error, Request, Response, answer_with};
+    ///
+    /// answer_with(|request| match request.url() {
+    ///     "https://hooks.example.com/log" => Ok(Response { status: 503, headers: vec![], body: vec![] }),
+    ///     other => Err(Error::Denied(other.to_owned())),
+    /// });
+    /// // That the server does not want it is a response like any other.
+    /// assert_eq!(Request::post("https://hooks.example.com/log").send().unwrap().status, 503);
+    /// let denied = Request::post("https://elsewhere.example").send().unwrap_err();
+    /// assert!(denied.to_string().contains("`grants.http`"));
+    /// ```
     pub fn send(&self) -> Result<Response, Error> {
         let url = Url::parse(&self.url)?;
         transport::send(self, &url)
@@ -103,6 +188,13 @@ impl Request {
 }
 
 /// A response.
+///
+/// ```
+/// use tailweir_guest::http::Response;
+///
+/// let response = Response { status: 404, headers: vec![], body: b"no such hook".to_vec() };
+/// assert_eq!((response.status, response.excerpt(7).as_str()), (404, "no such"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// Its status code.
@@ -143,7 +235,20 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Why there is no response.
+/// Why there is no response. What to do about it is up to the processor; as a rule:
+///
+/// ```
+/// use tailweir_guest::Failure;
+/// use tailweir_guest::http::Error;
+///
+/// fn failure(error: Error) -> Failure {
+///     match error {
+///         Error::Transport(_) => Failure::retry(error.to_string()),
+///         _ => Failure::stop(error.to_string()),
+///     }
+/// }
+/// assert!(matches!(failure(Error::Denied("https://a.example".into())), Failure::Stop(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The URL is not one that a request can go to.
@@ -231,6 +336,14 @@ mod transport {
 
     /// Stands in for the server in unit tests: requests of the current thread get what `server` answers, until it is
     /// replaced. Without one they fail. It is not there on WebAssembly targets.
+    ///
+    /// ```
+    /// use tailweir_guest::http::{Request, Response, answer_with};
+    ///
+    /// answer_with(|_| Ok(Response { status: 429, headers: vec![("Retry-After".into(), "3".into())], body: vec![] }));
+    /// let response = Request::get("https://hooks.example.com/").send().unwrap();
+    /// assert_eq!(response.header("retry-after"), Some("3"));
+    /// ```
     pub fn answer_with(server: impl FnMut(&Request) -> Result<Response, Error> + 'static) {
         SERVER.set(Some(Box::new(server)));
     }
