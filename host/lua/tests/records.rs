@@ -222,6 +222,15 @@ fn a_changed_record_keeps_order_nulls_and_empty_arrays() {
 }
 
 #[test]
+fn a_number_of_another_type_is_written() {
+    assert_eq!(
+        encoded(r#"{"a":1.0,"b":1e0,"c":2}"#, "r.a = 1; r.b = 1.0; r.c = 2"),
+        r#"{"a":1,"b":1e0,"c":2}"#
+    );
+    assert_eq!(encoded(r#"{"a":0.0,"b":-0}"#, "r.a = -0.0; r.x = nil"), r#"{"a":-0.0,"b":-0}"#);
+}
+
+#[test]
 fn an_empty_object_that_becomes_an_array_is_one() {
     let json = r#"{"m":{},"a":[]}"#;
     assert_eq!(encoded(json, "table.insert(r.m, 'x') r.m[2] = {}"), r#"{"m":["x",{}],"a":[]}"#);

@@ -266,9 +266,9 @@ impl<'a> Encoder<'a> {
         unsafe {
             if !text().is_empty() && !lazy::is_container(text()) {
                 lazy::push_scalar(state, origin.shared(), text());
-                let same = ffi::lua_rawequal(state, -1, -2) != 0;
+                let same = is_same(state);
                 ffi::lua_pop(state, 1);
-                if same && !text().is_empty() {
+                if same {
                     self.out.extend_from_slice(text().as_bytes());
                     return Ok(());
                 }
@@ -518,5 +518,21 @@ pub(super) unsafe fn run(encoder: &mut Encoder<'_>, state: *mut lua_State, share
     let done = catch_unwind(AssertUnwindSafe(|| unsafe { encoder.value(state, shared, at) }));
     if done.is_err() {
         encoder.problem = Some("internal error while encoding".to_owned());
+    }
+}
+
+/// Whether the two values on the top of the stack are one value, and of one type: to Lua, 1 and 1.0 are equal, and so are the
+/// two zeros.
+///
+/// # Safety
+/// `state` is a Lua state with two values on its stack.
+unsafe fn is_same(state: *mut lua_State) -> bool {
+    // SAFETY: as the caller guarantees.
+    unsafe {
+        ffi::lua_rawequal(state, -1, -2) != 0
+            && ffi::lua_isinteger(state, -1) == ffi::lua_isinteger(state, -2)
+            && (ffi::lua_type(state, -1) != ffi::LUA_TNUMBER
+                || ffi::lua_tonumber(state, -1).is_sign_negative()
+                    == ffi::lua_tonumber(state, -2).is_sign_negative())
     }
 }
