@@ -301,6 +301,48 @@ async fn f22_commit_twice_raises_and_commit_after_close_works() {
 }
 
 #[tokio::test]
+async fn f22_who_has_lost_its_lock_commits_nothing_more_and_can_be_opened_anew() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..40);
+    let mut c = open_one(dir.path(), consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    let (saved, lock) = (checkpoint(dir.path(), "c"), dir.path().join(".c.lock"));
+    let mut second = next(&mut c).await;
+    let mut third = next(&mut c).await;
+    std::fs::rename(&lock, dir.path().join("away")).unwrap();
+    assert!(matches!(second.commit(), Err(CommitError::LostLock(_))));
+    // Nobody knows what happened meanwhile.
+    std::fs::rename(dir.path().join("away"), &lock).unwrap();
+    for error in [second.commit(), third.commit(), third.quarantine(&[0], "why")] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("lost its lock") || error == "failed to commit", "{error}");
+    }
+    let Err(NextError::Commit(CommitError::LostLock(lost))) = c.next().await else { panic!("it goes on") };
+    assert!(lost.to_string().contains("/.c.lock was removed"), "{lost}");
+    drop(c);
+    assert_eq!(checkpoint(dir.path(), "c"), saved);
+    assert!(quarantined(dir.path(), "c").is_empty());
+    std::fs::remove_file(&lock).unwrap();
+    let mut c = open_one(dir.path(), consumer("c"));
+    assert!(matches!(third.commit(), Err(CommitError::Superseded)));
+    assert_eq!(drain(&mut c).await, (10..40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn f22_a_filter_that_keeps_nothing_notices_that_the_lock_is_lost() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..40);
+    let mut options = consumer("c");
+    options.filter = Some(Box::new(Keep(|_| false)));
+    let mut c = open_one(dir.path(), options);
+    std::fs::write(dir.path().join("another"), "123").unwrap();
+    std::fs::rename(dir.path().join("another"), dir.path().join(".c.lock")).unwrap();
+    let error = c.next().await.err().unwrap().to_string();
+    assert!(error.contains("replaced, and process 123 has the checkpoint now"), "{error}");
+    assert!(!dir.path().join(".c").exists());
+}
+
+#[tokio::test]
 async fn uncommitted_batches_are_bounded() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..100);
