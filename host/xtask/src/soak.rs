@@ -98,6 +98,8 @@ mod tests {
     fn the_table_has_its_sum_and_takes_the_place_of_the_old_one() {
         let table = section("| b | 2 | 3 |\n| a | 1 | 5 |\n", 7, 10);
         assert!(table.contains("| a | 1 | 5 |\n| b | 2 | 3 |\n| all | 3 | 8 |\n"), "{table}");
+        let gap = section("| b | 2 | 3 |\n| a | **not tried**: why | |\n", 7, 10);
+        assert!(gap.contains("| a | **not tried**: why | |\n| b | 2 | 3 |\n| all | 2 | 3 |\n"), "{gap}");
         let document = with_section("# Head\n\nText.\n", &table);
         assert_eq!(with_section(&document, &table), document);
         let around = with_section(&format!("{document}\nTail.\n"), &section("", 1, 1));
