@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Batch, Event, Filter, FilterError, Located, Verdict};
+use tailweir_core::{Batch, Event, Filter, FilterError, Located, SegmentName, Verdict};
 use tailweir_pipeline::{
     CheckpointStatus, CheckpointSync, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError,
     Source, StartFrom, open, status,
@@ -473,18 +473,24 @@ async fn f02_malformed_lines_are_kept_skipped_or_raised() {
 #[tokio::test]
 async fn tail_starts_at_the_newest_segment_whatever_the_checkpoint_says() {
     let dir = tempdir().unwrap();
-    for (segment, first) in [("a", 0), ("b", 10), ("c", 20)] {
-        sealed(dir.path(), segment, first..first + 10);
+    for (segment, first) in [("a", 0), ("b", 20), ("c", 40)] {
+        sealed(dir.path(), segment, first..first + 20);
     }
+    // Half of the first segment is dealt with, and the other half is passed over as well.
     let mut c = open_one(dir.path(), consumer("c"));
     next(&mut c).await.commit().unwrap();
     drop(c);
     // It sorts last, but it is no segment.
     std::fs::write(dir.path().join("zzz"), [0u8, 1, 2]).unwrap();
+    let events = Arc::new(Events::default());
     let mut source = once(dir.path());
+    source.reader.events = events.clone();
     source.start = StartFrom::Newest;
     let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
-    assert_eq!(drain(&mut c).await, (20..30).collect::<Vec<_>>());
+    assert_eq!(drain(&mut c).await, (40..60).collect::<Vec<_>>());
+    let first = SegmentName::new("c").unwrap();
+    let skipped = Event::SkippedByRequest { first, segments: 2 };
+    assert_eq!(events.0.lock().unwrap().iter().filter(|event| **event == skipped).count(), 1);
     drop(c);
     assert_eq!(
         drain(&mut open_one(dir.path(), consumer("c"))).await,
