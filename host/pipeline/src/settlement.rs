@@ -326,9 +326,17 @@ impl Settlement {
         inner.ledger.begin_segment(segment);
     }
 
-    /// Says that a segment's file was replaced.
+    /// Says that a segment's file was replaced, or cut off. That is saved at once: whoever starts from the old place once the
+    /// file is as long again would take the one for the other, and pass over what is new.
     pub(crate) fn restart_segment(&self, segment: &SegmentName) {
-        self.inner().ledger.restart_segment(segment);
+        let mut inner = self.inner();
+        inner.ledger.restart_segment(segment);
+        inner.ledger.begin_segment(segment);
+        inner.dirty = true;
+        if !inner.superseded {
+            // What can't be written now is tried again, and told of, with the next commit or when it is stale.
+            let _ = inner.save_as(self.sync);
+        }
     }
 
     /// Says that a segment is gone.
@@ -386,10 +394,7 @@ impl Settlement {
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
-        match self.sync {
-            Some(CheckpointSync::Always) => inner.save_synced(),
-            _ => inner.save_if_dirty(),
-        }
+        inner.save_as(self.sync)
     }
 
     /// Whether the lock was not found to be lost.
@@ -411,10 +416,7 @@ impl Settlement {
         if !inner.dirty || inner.superseded || inner.saved_at.elapsed() < Duration::from_secs(1) {
             return Ok(());
         }
-        let saved = match self.sync {
-            Some(CheckpointSync::Always) => inner.save_synced(),
-            _ => inner.save_if_dirty(),
-        };
+        let saved = inner.save_as(self.sync);
         if let Err(e) = saved {
             inner.still_held()?;
             inner.saved_at = Instant::now();
@@ -481,6 +483,13 @@ impl Settlement {
 }
 
 impl Inner {
+    fn save_as(&mut self, sync: Option<CheckpointSync>) -> Result<(), CommitError> {
+        match sync {
+            Some(CheckpointSync::Always) => self.save_synced(),
+            _ => self.save_if_dirty(),
+        }
+    }
+
     fn save_if_dirty(&mut self) -> Result<(), CommitError> {
         if self.dirty {
             self.save_by(|store, saved, finished| store.save(saved, finished))?;

@@ -128,6 +128,25 @@ async fn f11_who_was_further_in_a_segment_that_is_cut_off_notices_in_a_shared_pa
     assert!(events.0.lock().unwrap().iter().any(named));
 }
 
+/// A consumer that had noticed it, and ended before it committed anything, went on from its old place once the file was as long
+/// again: what was written in between was never delivered.
+#[tokio::test]
+async fn f11_a_file_that_was_cut_off_and_has_grown_again_over_a_restart_is_read_from_its_start() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), "a", 0..30);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.len(), 30);
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("a")).unwrap();
+    let rest: String = (0..21).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    file.set_len(rest.len() as u64).unwrap();
+    let mut c = open_one(dir.path(), consumer("c"));
+    assert_eq!(numbers(next(&mut c).await.batch()), (0..10).collect::<Vec<_>>());
+    drop(c);
+    append(dir.path(), "a", 100..117);
+    let expected: Vec<u64> = (0..21).chain(100..117).collect();
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, expected);
+    assert!(drain(&mut open_one(dir.path(), consumer("c"))).await.is_empty());
+}
+
 #[tokio::test]
 async fn f12_a_pass_that_begins_after_the_directory_was_renamed_reads_it() {
     let dir = tempdir().unwrap();
