@@ -440,6 +440,47 @@ fn f22_a_second_commit_raises_and_one_after_close_works() {
     assert_eq!(world.lua("follow = false").run().quietly(), "");
 }
 
+/// The first process used to go on, and to move the checkpoint back behind what the second one had committed.
+#[test]
+fn f22_a_process_that_has_lost_its_lock_stops_and_commits_nothing_more() {
+    let world = World::new();
+    world.sealed("1", record(1));
+    let checkpoint = |name: &str| fs::read(world.logs().join(format!(".{name}"))).unwrap_or_default();
+    let stops = |running: [Running; 2], why: [String; 2]| {
+        for (running, why) in running.into_iter().zip(why) {
+            // Reading its output to the end would wait for one that goes on.
+            let state = || fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap();
+            wait_for("it to end", || state().contains(") Z "));
+            let said = running.end().with_code(1);
+            assert!(said.contains("lost its lock") && said.contains(&why), "{why}: {said}");
+        }
+    };
+    let mut first = follow(&world);
+    assert_eq!(next(&mut first), [1, 1]);
+    wait_for("the commits", || ["l", "w"].iter().all(|name| !checkpoint(name).is_empty()));
+    let lock = |name: &str| world.logs().join(format!(".{name}.lock"));
+    let remove = || ["l", "w"].iter().for_each(|name| fs::remove_file(lock(name)).unwrap());
+    remove();
+    let mut second = follow(&world);
+    let pids = [&second[0], &second[1]].map(|running| running.pid().to_string());
+    for (name, pid) in ["l", "w"].iter().zip(&pids) {
+        wait_for("the second lock", || fs::read_to_string(lock(name)).is_ok_and(|text| text.trim() == *pid));
+    }
+    world.sealed("2", record(2));
+    stops(first, pids.map(|pid| format!("replaced, and process {pid} has the checkpoint now")));
+    assert_eq!(next(&mut second), [2, 2]);
+    wait_for("the commits", || {
+        ["l", "w"].iter().all(|name| String::from_utf8_lossy(&checkpoint(name)).contains("/2\""))
+    });
+    // Without another process nobody can tell whether there was one.
+    remove();
+    let before = ["l", "w"].map(checkpoint);
+    world.sealed("3", record(3));
+    stops(second, ["removed", "removed"].map(str::to_owned));
+    assert_eq!(["l", "w"].map(checkpoint), before);
+    world.expect(&[3]);
+}
+
 #[test]
 fn f24_a_sink_that_is_down_keeps_no_other_consumer_waiting() {
     let world = World::new();

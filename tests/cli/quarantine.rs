@@ -1,6 +1,7 @@
 //! `tailweir quarantine`, and what fills it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -167,6 +168,59 @@ fn malformed_lines_stay_with_their_bytes_and_go_to_stdout_once_mended() {
     let ended = quarantine(&segments, "replay").arg("--stdout").run();
     assert_eq!(ended.stdout, "{\"a\":1}\n");
     ended.with_code(0);
+}
+
+/// What a file is called, and what is in it, used to reach terminals and logs as it was.
+#[test]
+fn nothing_of_a_name_or_a_record_is_obeyed_by_a_terminal() {
+    let segments = Segments::generate(1, 1, 1);
+    let (name, shown) = ("1\n\u{1b}[2J\u{9b}x", "1\\n\\u{1b}[2J\\u{9b}x");
+    let bad = b"{\"a\":\"\x1b]0;owned\x07\xc2\x9b\xff\r\"".as_slice();
+    let path = segments.directory().join(name);
+    fs::write(&path, [bad, b"\n"].concat()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::write(segments.directory().join("x\n\u{1b}[2J"), b"\x7fELF").unwrap();
+    let harmless = |text: &str| assert!(!text.replace('\n', "").contains(char::is_control), "{text:?}");
+    let run = || tailweir().arg("tail").arg(segments.directory()).args("--checkpoint q --once").run();
+    let said = run().with_code(0);
+    harmless(&said);
+    assert!(said.contains(&format!("{shown}:1")) && said.contains("x\\n\\u{1b}[2J"), "{said}");
+    // It is read back.
+    assert_eq!(run().stdout, "");
+    assert!(fs::read_to_string(segments.directory().join(".q.finished")).unwrap().contains("\\u001b[2J"));
+
+    let listed = quarantine(&segments, "list").run().quietly();
+    harmless(&listed);
+    assert!(listed.contains(&format!("{shown}:1")), "{listed}");
+    let listed = quarantine(&segments, "list").arg("--json").run().quietly();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["first"], format!("{name}:1"));
+    let status = tailweir().arg("status").arg(segments.directory()).run().quietly();
+    harmless(&status);
+
+    let show = |options: &str| {
+        let (binary, directory) = (env!("CARGO_BIN_EXE_tailweir"), segments.directory());
+        let command = format!("'{binary}' quarantine show '{}' q {options}", directory.display());
+        Program::new("script").arg("-qec").arg(command).arg("/dev/null").run().quietly().replace("\r\n", "\n")
+    };
+    let text = show("");
+    harmless(&text);
+    assert!(text.contains(r#"{"a":"\u{1b}]0;owned\u{7}\u{9b}\xff\r""#), "{text}");
+    let json = show("--json");
+    harmless(&json);
+    let piped = quarantine(&segments, "show").arg("--json").run().quietly();
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(parse(&json), parse(&piped));
+    assert_eq!(parse(&json)["segment"], name);
+    let piped = std::process::Command::new(env!("CARGO_BIN_EXE_tailweir"))
+        .args(["quarantine", "show"])
+        .arg(segments.directory())
+        .arg("q")
+        .output()
+        .unwrap();
+    assert!(piped.stdout.windows(bad.len()).any(|bytes| bytes == bad), "the bytes as they are");
+    let said = quarantine(&segments, "drop").arg(format!("{shown}:1")).run().quietly();
+    assert_eq!(said, "1 dropped, 0 left\n");
 }
 
 #[test]

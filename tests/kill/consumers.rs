@@ -15,6 +15,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tailweir_tests::{DEADLINE, repository};
 use tempfile::TempDir;
 
+use crate::faults::Fault;
+use crate::writer::Records;
+
 /// Who the programs run as where a directory must be read-only to them, and we are root, who may write to anything.
 const NOBODY: u32 = 65_534;
 
@@ -30,6 +33,8 @@ pub(crate) struct Kind {
     pub(crate) uncommitted: usize,
     /// The key of its state that has the number of records it was committed for.
     pub(crate) counts: Option<&'static str>,
+    /// Whether its plug-in can do nothing with a record that is poison.
+    pub(crate) minds_poison: bool,
 }
 
 /// How a consumer tells what it got.
@@ -44,11 +49,15 @@ pub(crate) enum Told {
 }
 
 const fn lua(name: &'static str, pool: Option<&'static str>, uncommitted: usize) -> Kind {
-    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, counts: None }
+    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, counts: None, minds_poison: false }
 }
 
 const fn file(name: &'static str, pool: Option<&'static str>, masked: bool) -> Kind {
-    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, counts: None }
+    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, counts: None, minds_poison: false }
+}
+
+const fn picky(name: &'static str) -> Kind {
+    Kind { minds_poison: true, ..file(name, None, false) }
 }
 
 /// One program and its consumers.
@@ -56,6 +65,8 @@ const fn file(name: &'static str, pool: Option<&'static str>, masked: bool) -> K
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
     pub(crate) consumers: &'static [Kind],
+    /// Whether it runs where this is written, and this is done to it.
+    runs: fn(Records, Fault) -> bool,
     arguments: fn(&Path, Run) -> Vec<PathBuf>,
 }
 
@@ -66,16 +77,23 @@ pub(crate) enum Run {
     Once,
 }
 
-/// All programs that run at once.
-pub(crate) const PLANS: [Plan; 3] = [
+/// The programs that run at once.
+pub(crate) fn plans(records: Records, fault: Fault) -> Vec<&'static Plan> {
+    PLANS.iter().filter(|plan| (plan.runs)(records, fault)).collect()
+}
+
+const PLANS: [Plan; 4] = [
     Plan {
         name: "multi.lua",
         consumers: &[lua("now", None, 50), lua("later", None, usize::MAX), lua("some", Some("a"), 50)],
+        // A script ends when a line can't be put in quarantine.
+        runs: |records, fault| records == Records::Good || !fault.may_refuse_writes(),
         arguments: |home, run| script(home, "multi.lua", run),
     },
     Plan {
         name: "two.lua",
         consumers: &[lua("always", None, 50), lua("mixed", Some("b"), 50)],
+        runs: |records, _| records == Records::Good,
         arguments: |home, run| script(home, "two.lua", run),
     },
     Plan {
@@ -90,13 +108,28 @@ pub(crate) const PLANS: [Plan; 3] = [
             Kind { told: Told::State, counts: Some("records"), ..file("counter", None, false) },
             Kind { told: Told::State, counts: Some("records"), ..file("synced-counter", None, false) },
         ],
-        arguments: |home, run| {
-            let mut arguments = vec!["run".into(), home.join("pipeline.toml")];
-            arguments.extend((run == Run::Once).then(|| "--once".into()));
-            arguments
-        },
+        runs: |records, _| records == Records::Good,
+        arguments: |home, run| pipeline(home, "pipeline.toml", run),
+    },
+    Plan {
+        name: "picky",
+        consumers: &[
+            picky("trapping-filter"),
+            picky("trapping-processor"),
+            picky("failing-filter"),
+            Kind { told: Told::State, counts: Some("n"), ..picky("rejecting") },
+            Kind { told: Told::State, counts: Some("n"), ..picky("synced-rejecting") },
+        ],
+        runs: |records, _| records == Records::Mixed,
+        arguments: |home, run| pipeline(home, "picky.toml", run),
     },
 ];
+
+fn pipeline(home: &Path, name: &str, run: Run) -> Vec<PathBuf> {
+    let mut arguments = vec!["run".into(), home.join(name)];
+    arguments.extend((run == Run::Once).then(|| "--once".into()));
+    arguments
+}
 
 fn script(home: &Path, name: &str, run: Run) -> Vec<PathBuf> {
     let run = if run == Run::Once { "once" } else { "follow" };
@@ -251,6 +284,43 @@ checkpoint_sync = 'always'
 COMMON
 ";
 
+const PICKY: &str = r"
+[tailer]
+directory = 'logs'
+
+[[consumer]]
+name = 'trapping-filter'
+filter = { wasm = 'hostile-filter.wasm', config = { do = 'panic-on-poison' } }
+processor = { file = { path = 'out/trapping-filter', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'trapping-processor'
+processor = { wasm = 'hostile-processor.wasm', config = { do = 'panic-on-poison', emit = true } }
+sink = { file = { path = 'out/trapping-processor', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'failing-filter'
+filter = { lua = 'failing.lua' }
+processor = { lua = 'processor.lua' }
+sink = { file = { path = 'out/failing-filter', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'rejecting'
+processor = { lua = 'rejecting.lua' }
+sink = { file = { path = 'out/rejecting', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'synced-rejecting'
+processor = { lua = 'rejecting.lua' }
+sink = { file = { path = 'out/synced-rejecting', sync = false } }
+checkpoint_sync = 'always'
+COMMON
+";
+
 const COMMON_OPTIONS: &str = "max_batch_size = 50\nmax_batch_latency = '10ms'\n\
     on_error = { initial = '3ms', max = '10ms', max_attempts = 1000000 }";
 
@@ -264,14 +334,14 @@ pub(crate) enum User {
 
 /// What programs need besides segments. `home` gets `logs` and `out`.
 pub(crate) fn furnish(home: &Path, user: User) {
-    for name in ["redact.wasm", "counter.wasm"] {
+    for name in ["redact.wasm", "counter.wasm", "hostile-filter.wasm", "hostile-processor.wasm"] {
         let guest = repository("target/guests").join(name);
         assert!(guest.exists(), "{} is missing: run `cargo xtask guests`", guest.display());
         fs::copy(guest, home.join(name)).unwrap();
     }
     let filter = repository("examples/plugins/pool-filter/pool-filter.wasm");
     fs::copy(filter, home.join("pool-filter.wasm")).unwrap();
-    let pipeline = PIPELINE.replace("COMMON", COMMON_OPTIONS);
+    let [pipeline, picky] = [PIPELINE, PICKY].map(|text| text.replace("COMMON", COMMON_OPTIONS));
     let processor = "return function(batch)
         local lines = {}
         for r in batch:iter_records() do lines[#lines + 1] = r end
@@ -283,15 +353,30 @@ pub(crate) fn furnish(home: &Path, user: User) {
         for r in batch:iter_records() do lines[#lines + 1] = r end
         return lines
       end";
+    // Counts what it is done with, and emits it unless it rejects something.
+    let rejecting = "return function(batch)
+        local state, lines, reject, n = batch:state(), {}, {}, 0
+        for r in batch:iter_records() do
+          n = n + 1
+          if r.poison then reject[#reject + 1] = n else lines[#lines + 1] = r end
+        end
+        state:set('n', tostring(tonumber(state:get('n') or 0) + #lines))
+        if #reject > 0 then return nil, { reject = reject, reason = 'poison' } end
+        return lines
+      end";
     let filter = "return function(r) return r.egress_pool == 'b' end";
+    let failing = "return function(r) if r.poison then error('poison') end return true end";
     let files = [
         ("common.lua", COMMON),
         ("multi.lua", MULTI),
         ("two.lua", TWO),
         ("pipeline.toml", &pipeline),
+        ("picky.toml", &picky),
         ("processor.lua", processor),
         ("counting.lua", counting),
+        ("rejecting.lua", rejecting),
         ("filter.lua", filter),
+        ("failing.lua", failing),
     ];
     for (name, text) in files {
         fs::write(home.join(name), text).unwrap();

@@ -64,6 +64,11 @@ pub(crate) enum Undo {
 }
 
 impl Fault {
+    /// Whether files can't be written meanwhile.
+    pub(crate) fn may_refuse_writes(self) -> bool {
+        matches!(self, Self::NoGrowth | Self::FullDisk | Self::ReadOnly)
+    }
+
     /// Whether a program that is started meanwhile may end with an error.
     pub(crate) fn may_refuse(self) -> bool {
         matches!(self, Self::FullDisk | Self::ReadOnly | Self::DirectoryMoved)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::consumers::{Kind, Told};
-use crate::writer::{Log, Place};
+use crate::writer::{Kind as LineKind, Log, Place, Segment};
 
 /// What is wrong.
 pub(crate) type Violation = String;
@@ -94,18 +94,6 @@ impl Frontier {
     }
 }
 
-/// Whether a count is of exactly the records that are covered. Where files were tampered with, that can't be told.
-fn check_count(log: &Log, frontier: &Frontier, count: u64) -> Result<(), Violation> {
-    if log.segments.iter().any(|segment| segment.disturbed || segment.replaces.is_some()) {
-        return Ok(());
-    }
-    let lines = |segment: &crate::writer::Segment| frontier.line(&segment.name).min(segment.ids.len() as u64);
-    match log.segments.iter().map(lines).sum::<u64>() {
-        covered if covered == count => Ok(()),
-        covered => Err(format!("the state has counted {count} records, and the checkpoint covers {covered}")),
-    }
-}
-
 /// What was counted.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
@@ -182,7 +170,7 @@ impl Subject {
         {
             // The next run goes on from there, which the checkpoint itself may lag behind.
             frontier = covered;
-            check_count(log, &frontier, count)?;
+            self.check_count(log, &frontier, count)?;
         }
         let run = match self.kind.told {
             Told::Batches => self.parse_batches(log, stdout, counts)?,
@@ -191,6 +179,7 @@ impl Subject {
         };
         self.check_order(log, &run)?;
         self.check_frontier(log, &run, &frontier)?;
+        self.check_quarantine(log, &frontier)?;
         self.frontier = frontier;
         for (name, line) in &self.frontier.lines {
             if let Some(segment) = log.by_name.get(name) {
@@ -228,6 +217,7 @@ impl Subject {
                     segment.name
                 ));
             }
+            // With the end of all, so is whatever nothing could be done with in quarantine: see `check_quarantine`.
             if !segment.disturbed && self.frontier.line(&segment.name) != u64::MAX {
                 return Err(format!(
                     "{} was read to its end, and its checkpoint does not say so",
@@ -242,11 +232,96 @@ impl Subject {
     fn unseen(&self, log: &Log, segment: usize) -> Vec<u64> {
         let lines = (1..).zip(&log.segments[segment].ids);
         let unseen = |line: &u64| !self.has_seen(Place { segment, line: *line });
-        lines.filter(|(_, id)| self.keeps(**id)).map(|(line, _)| line).filter(unseen).collect()
+        lines.filter(|(_, id)| self.keeps(log, **id)).map(|(line, _)| line).filter(unseen).collect()
     }
 
-    fn keeps(&self, id: u64) -> bool {
-        self.kind.pool.is_none_or(|pool| (pool == "b") == id.is_multiple_of(3))
+    /// Whether a line is a record that it is to be given.
+    fn keeps(&self, log: &Log, id: u64) -> bool {
+        !self.condemns(log, id) && self.kind.pool.is_none_or(|pool| (pool == "b") == id.is_multiple_of(3))
+    }
+
+    /// Whether a line belongs in its quarantine.
+    fn condemns(&self, log: &Log, id: u64) -> bool {
+        match log.records.kind(id) {
+            LineKind::Good => false,
+            LineKind::Malformed => true,
+            LineKind::Poison => self.kind.minds_poison,
+        }
+    }
+
+    /// Whether a count is of exactly the records that are covered. Where files were tampered with, that can't be told.
+    fn check_count(&self, log: &Log, frontier: &Frontier, count: u64) -> Result<(), Violation> {
+        if log.segments.iter().any(|segment| segment.disturbed || segment.replaces.is_some()) {
+            return Ok(());
+        }
+        let covered = |segment: &Segment| {
+            let lines = frontier.line(&segment.name).min(segment.ids.len() as u64) as usize;
+            segment.ids[..lines].iter().filter(|id| self.keeps(log, **id)).count() as u64
+        };
+        match log.segments.iter().map(covered).sum::<u64>() {
+            covered if covered == count => Ok(()),
+            covered => {
+                Err(format!("the state has counted {count} records, and the checkpoint covers {covered}"))
+            }
+        }
+    }
+
+    /// Whether what nothing can be done with is in quarantine, as far as the checkpoint covers it, and nothing else is.
+    fn check_quarantine(&self, log: &Log, frontier: &Frontier) -> Result<(), Violation> {
+        let mut kept = HashSet::new();
+        for (name, line, bytes) in self.quarantined(log)? {
+            let segment = log.by_name.get(&name).copied();
+            if segment.is_some_and(|index| log.segments[index].disturbed) {
+                continue;
+            }
+            let written = segment.and_then(|index| log.segments[index].ids.get(line as usize - 1));
+            let (Some(segment), Some(id)) = (segment, written.copied()) else {
+                return Err(format!("{name}:{line} is in quarantine and was not written"));
+            };
+            if log.text(id).is_none_or(|text| text.as_bytes() != bytes) {
+                return Err(format!("{name}:{line} is in quarantine with other bytes"));
+            }
+            if !self.condemns(log, id) {
+                return Err(format!("{name}:{line} is in quarantine and nothing is wrong with it"));
+            }
+            if !kept.insert((segment, line)) {
+                return Err(format!("{name}:{line} is in quarantine twice"));
+            }
+        }
+        for (index, segment) in log.segments.iter().enumerate().filter(|(_, s)| !s.disturbed) {
+            let covered = frontier.line(&segment.name).min(segment.ids.len() as u64);
+            for (line, id) in (1..=covered).zip(&segment.ids) {
+                if self.condemns(log, *id) && !kept.contains(&(index, line)) {
+                    return Err(format!("covered and not in quarantine: {}:{line}", segment.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in its quarantine: segment, line and bytes. What a kill has torn is none.
+    fn quarantined(&self, log: &Log) -> Result<Vec<(String, u64, Vec<u8>)>, Violation> {
+        let prefix = format!(".{}.quarantine", self.kind.name);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&log.directory).map_err(|e| e.to_string())?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name
+                .strip_prefix(&prefix)
+                .is_none_or(|rest| rest.contains(|c: char| c != '.' && !c.is_ascii_digit()))
+            {
+                continue;
+            }
+            let text = fs::read_to_string(entry.path()).map_err(|e| format!("{name}: {e}"))?;
+            for entry in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+                match (entry["segment"].as_str(), entry["line"].as_u64(), entry["text"].as_str()) {
+                    (Some(segment), Some(line @ 1..), Some(text)) => {
+                        found.push((segment.to_owned(), line, text.as_bytes().to_vec()));
+                    }
+                    _ => return Err(format!("{name} holds something else: {entry}")),
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn has_seen(&self, place: Place) -> bool {
@@ -336,7 +411,8 @@ impl Subject {
         for (index, segment) in log.segments.iter().enumerate() {
             let (before, after) = (self.frontier.line(&segment.name), frontier.line(&segment.name));
             let lines = before.saturating_add(1)..=after.min(segment.ids.len() as u64);
-            batch.places.extend(lines.map(|line| Place { segment: index, line }));
+            let kept = lines.filter(|line| self.keeps(log, segment.ids[*line as usize - 1]));
+            batch.places.extend(kept.map(|line| Place { segment: index, line }));
         }
         Run { batches: vec![batch], ..Run::default() }
     }
@@ -346,7 +422,7 @@ impl Subject {
         let mut reached: HashMap<usize, u64> = HashMap::new();
         for place in run.batches.iter().flat_map(|batch| &batch.places) {
             let segment = &log.segments[place.segment];
-            if !self.keeps(segment.ids[place.line as usize - 1]) {
+            if !self.keeps(log, segment.ids[place.line as usize - 1]) {
                 return Err(format!("{}:{} is not for this consumer", segment.name, place.line));
             }
             if segment.disturbed {
@@ -359,7 +435,7 @@ impl Subject {
                 return Err(format!("{why}: {}:{} after {reached}", segment.name, place.line));
             }
             let skipped = &segment.ids[*reached as usize..place.line as usize - 1];
-            if skipped.iter().any(|id| self.keeps(*id)) {
+            if skipped.iter().any(|id| self.keeps(log, *id)) {
                 return Err(format!("skipped: {}:{reached} to {}", segment.name, place.line));
             }
             *reached = place.line;
@@ -381,7 +457,7 @@ impl Subject {
                 return Err(format!("the checkpoint moved back in {}: {before} to {after}", segment.name));
             }
             for line in before.saturating_add(1)..=after.min(segment.ids.len() as u64) {
-                if self.keeps(segment.ids[line as usize - 1]) && !acknowledged.contains(&(index, line)) {
+                if self.keeps(log, segment.ids[line as usize - 1]) && !acknowledged.contains(&(index, line)) {
                     return Err(format!("covered without acknowledgement: {}:{line}", segment.name));
                 }
             }

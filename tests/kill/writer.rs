@@ -16,6 +16,52 @@ const REST: Duration = Duration::from_millis(4);
 /// Segments that are written at once, at most.
 const OPEN: usize = 3;
 
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// Records that everybody can do something with.
+    Good,
+    /// Among them, three in a hundred: lines that are no records, and records that plug-ins break on or reject.
+    Mixed,
+}
+
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Good,
+    /// No JSON.
+    Malformed,
+    /// A record that a plug-in breaks on or rejects, if it minds.
+    Poison,
+}
+
+impl Records {
+    /// What the line with this id is.
+    pub(crate) fn kind(self, id: u64) -> Kind {
+        match (self, id % 67) {
+            (Self::Mixed, 13) => Kind::Malformed,
+            (Self::Mixed, 41) => Kind::Poison,
+            _ => Kind::Good,
+        }
+    }
+
+    /// A line. A record says itself where it belongs.
+    fn text(self, id: u64, segment: &str, line: u64) -> String {
+        let (pool, padding) =
+            (if id.is_multiple_of(3) { "b" } else { "a" }, "x".repeat((id * 7 % 90) as usize));
+        let poison = if self.kind(id) == Kind::Poison { r#","poison":true"# } else { "" };
+        let record = format!(
+            r#"{{"id":{id},"segment":"{segment}","line":{line},"egress_pool":"{pool}","recipient":"u{id}@example.com","padding":"{padding}"{poison}}}"#
+        );
+        match (self.kind(id), id % 3) {
+            (Kind::Malformed, 0) => record[..record.len() - 1].to_owned(),
+            (Kind::Malformed, 1) => format!("{record} and more"),
+            (Kind::Malformed, _) => format!("{id} is no record"),
+            _ => record,
+        }
+    }
+}
+
 /// Where a record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -54,6 +100,7 @@ impl Segment {
 pub(crate) struct Log {
     /// Where segments are now.
     pub(crate) directory: PathBuf,
+    pub(crate) records: Records,
     /// Every segment that there ever was.
     pub(crate) segments: Vec<Segment>,
     /// The place of each record; its id is the index.
@@ -102,9 +149,10 @@ enum Form {
 }
 
 impl Log {
-    fn new(directory: &Path, seed: u64) -> Self {
+    fn new(directory: &Path, records: Records, seed: u64) -> Self {
         Self {
             directory: directory.to_owned(),
+            records,
             segments: Vec::new(),
             places: Vec::new(),
             by_name: BTreeMap::new(),
@@ -118,7 +166,7 @@ impl Log {
     /// The text of the record with this id, as it was written.
     pub(crate) fn text(&self, id: u64) -> Option<String> {
         let place = self.places.get(usize::try_from(id).ok()?)?;
-        Some(text(id, &self.segments[place.segment].name, place.line))
+        Some(self.records.text(id, &self.segments[place.segment].name, place.line))
     }
 
     /// Writes a burst to one of the open segments. A disk that refuses is no error: it gets the rest later.
@@ -187,7 +235,7 @@ impl Log {
     fn compose(&self, segment: usize, count: usize) -> String {
         let Segment { name, ids, .. } = &self.segments[segment];
         let (first, line) = (self.places.len() as u64, ids.len() as u64 + 1);
-        (0..count as u64).map(|n| text(first + n, name, line + n) + "\n").collect()
+        (0..count as u64).map(|n| self.records.text(first + n, name, line + n) + "\n").collect()
     }
 
     fn note(&mut self, segment: usize, count: usize) {
@@ -230,7 +278,8 @@ impl Log {
         let name = self.segments[segment].name.clone();
         let lines = rng.u64(0..self.segments[segment].ids.len() as u64);
         let ids = &self.segments[segment].ids[..lines as usize];
-        let len: usize = ids.iter().zip(1..).map(|(id, line)| text(*id, &name, line).len() + 1).sum();
+        let text = |(id, line): (&u64, u64)| self.records.text(*id, &name, line);
+        let len: usize = ids.iter().zip(1..).map(|line| text(line).len() + 1).sum();
         self.open[at].file.set_len(len as u64).unwrap();
         (self.segments[segment].required, self.segments[segment].disturbed) = (Some(lines), true);
         self.seal(at);
@@ -260,14 +309,6 @@ impl Log {
     }
 }
 
-/// A record. It says itself where it belongs.
-fn text(id: u64, segment: &str, line: u64) -> String {
-    let (pool, padding) = (if id.is_multiple_of(3) { "b" } else { "a" }, "x".repeat((id * 7 % 90) as usize));
-    format!(
-        r#"{{"id":{id},"segment":"{segment}","line":{line},"egress_pool":"{pool}","recipient":"u{id}@example.com","padding":"{padding}"}}"#
-    )
-}
-
 /// Writes in a thread of its own until it is ended.
 pub(crate) struct Writer {
     shared: Arc<(Mutex<Log>, Condvar)>,
@@ -275,8 +316,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(directory: &Path, seed: u64) -> Self {
-        let shared = Arc::new((Mutex::new(Log::new(directory, seed)), Condvar::new()));
+    pub(crate) fn start(directory: &Path, records: Records, seed: u64) -> Self {
+        let shared = Arc::new((Mutex::new(Log::new(directory, records, seed)), Condvar::new()));
         shared.0.lock().unwrap().burst();
         let theirs = shared.clone();
         let thread = std::thread::spawn(move || {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rustix::fs::OFlags;
-use tailweir_core::{Event, EventSink};
+use tailweir_core::{Event, EventSink, Printable};
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -182,7 +182,8 @@ impl EventSink for LogEvents {
                 warn!(target: TARGET, %segment, line, reason, "segment damaged; what could be read was delivered");
             }
             Event::ForeignFile { name, reason } => {
-                warn!(target: TARGET, name, reason, "not a segment; passed over")
+                // As `%segment` elsewhere; a field of text is put in quotes.
+                warn!(target: TARGET, name = %Printable(&name), reason, "not a segment; passed over")
             }
             Event::SegmentGap { segment, reason } => warn!(target: TARGET, %segment, reason, "gap"),
             Event::SegmentLate { segment } => {

@@ -1,13 +1,13 @@
 //! `tailweir quarantine`.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
-use tailweir_core::{Position, SegmentName};
+use serde::{Serialize, Serializer};
+use tailweir_core::{Position, Printable, SegmentName};
 use tailweir_lua::Redirect;
 use tailweir_pipeline::{
     CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, read_quarantine,
@@ -58,7 +58,12 @@ impl Choice {
 
     fn takes(&self, entry: &QuarantineEntry) -> bool {
         let Position { segment, line, .. } = &entry.position;
-        let here = self.places.is_empty() || self.places.iter().any(|(s, l)| s == segment && l == line);
+        // A name may be given as it is, or as it is shown.
+        let is = |name: &SegmentName| {
+            name == segment
+                || segment.as_str().contains(Printable::escapes) && name.as_str() == segment.to_string()
+        };
+        let here = self.places.is_empty() || self.places.iter().any(|(s, l)| l == line && is(s));
         here && self.reason.as_ref().is_none_or(|reason| entry.reason.contains(reason.as_str()))
     }
 }
@@ -70,17 +75,19 @@ fn list(args: &QuarantineList) -> Result<()> {
         reason: String,
         plugin: Option<String>,
         records: u64,
-        first: String,
-        last: String,
+        #[serde(serialize_with = "as_it_is")]
+        first: Position,
+        #[serde(serialize_with = "as_it_is")]
+        last: Position,
         /// Seconds since 1970.
         newest: u64,
     }
     let name = checkpoint(&args.place.name)?;
     let mut groups: BTreeMap<(String, Option<String>), Group> = BTreeMap::new();
     let unreadable = read_quarantine(&args.place.directory, &name, |entry| {
-        let (reason, plugin, at) = (entry.reason, entry.plugin, entry.position.to_string());
+        let (reason, plugin, at) = (entry.reason, entry.plugin, entry.position);
         let group = groups.entry((reason.clone(), plugin.clone())).or_insert_with(|| {
-            let (first, last) = (at.clone(), String::new());
+            let (first, last) = (at.clone(), at.clone());
             Group { reason, plugin, records: 0, first, last, newest: 0 }
         });
         group.records += 1;
@@ -93,8 +100,8 @@ fn list(args: &QuarantineList) -> Result<()> {
     }
     let head = ["records", "first", "last", "newest", "plug-in", "reason"].map(str::to_owned);
     let row = |group: &Group| {
-        let plugin = group.plugin.clone().unwrap_or_else(|| "-".to_owned());
-        let (first, last) = (group.first.clone(), group.last.clone());
+        let plugin = Printable(group.plugin.as_deref().unwrap_or("-")).to_string();
+        let (first, last) = (group.first.to_string(), group.last.to_string());
         [group.records.to_string(), first, last, time(group.newest), plugin, one_line(&group.reason)]
     };
     let rows: Vec<_> = std::iter::once(head).chain(groups.iter().map(row)).collect();
@@ -125,6 +132,11 @@ fn list(args: &QuarantineList) -> Result<()> {
     print(text)
 }
 
+/// A place with the segment's name as it is.
+fn as_it_is<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}:{}", position.segment.as_str(), position.line))
+}
+
 fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     time.map_or_else(|| seconds.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
@@ -133,20 +145,21 @@ fn time(seconds: u64) -> String {
 /// The first line of a reason; some are tracebacks.
 fn one_line(reason: &str) -> String {
     let mut lines = reason.lines();
-    let first = lines.next().unwrap_or_default();
-    if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+    let first = Printable(lines.next().unwrap_or_default());
+    if lines.next().is_some() { format!("{first} …") } else { first.to_string() }
 }
 
 fn show(args: &QuarantineShow) -> Result<()> {
     let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let reader = if io::stdout().is_terminal() { Reader::Terminal } else { Reader::Program };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let (mut shown, mut written) = (0, Ok(()));
     read_quarantine(&args.place.directory, &name, |entry| {
         if choice.takes(&entry) && written.is_ok() {
             written = if args.json {
-                writeln!(stdout, "{}", entry.to_line())
+                writeln!(stdout, "{}", json(&entry, reader))
             } else {
-                describe(&mut stdout, &entry)
+                describe(&mut stdout, &entry, reader)
             };
             shown += 1;
         }
@@ -160,14 +173,48 @@ fn show(args: &QuarantineShow) -> Result<()> {
     Ok(())
 }
 
-fn describe(out: &mut impl Write, entry: &QuarantineEntry) -> io::Result<()> {
+/// Who reads what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// Obeys what may be in a record: nothing of it is written as it is.
+    Terminal,
+    /// Gets the bytes as they are.
+    Program,
+}
+
+/// The line of an entry as it is in the file.
+fn json(entry: &QuarantineEntry, reader: Reader) -> String {
+    let line = entry.to_line();
+    if reader == Reader::Program || !line.contains(Printable::escapes) {
+        return line;
+    }
+    // They can only be in texts, where this is the same in JSON.
+    line.chars().fold(String::with_capacity(line.len()), |mut text, character| {
+        match Printable::escapes(character) {
+            true => text += &format!("\\u{:04x}", u32::from(character)),
+            false => text.push(character),
+        }
+        text
+    })
+}
+
+fn describe(out: &mut impl Write, entry: &QuarantineEntry, reader: Reader) -> io::Result<()> {
     let Position { offset, .. } = entry.position;
-    let plugin = entry.plugin.as_ref().map(|plugin| format!(", {plugin}")).unwrap_or_default();
-    writeln!(out, "{} (offset {offset}), {}{plugin}: {}", entry.position, time(entry.time), entry.reason)?;
+    let plugin = entry.plugin.as_ref().map(|plugin| format!(", {}", Printable(plugin))).unwrap_or_default();
+    // Some reasons are tracebacks.
+    let reason = entry.reason.lines().map(|line| Printable(line).to_string()).collect::<Vec<_>>().join("\n");
+    writeln!(out, "{} (offset {offset}), {}{plugin}: {reason}", entry.position, time(entry.time))?;
     if let Some(length) = entry.length {
         writeln!(out, "the first {} of {length} bytes:", entry.bytes.len())?;
     }
-    out.write_all(&entry.bytes)?;
+    match reader {
+        Reader::Program => out.write_all(&entry.bytes)?,
+        Reader::Terminal => {
+            for chunk in entry.bytes.utf8_chunks() {
+                write!(out, "{}{}", Printable(chunk.valid()), chunk.invalid().escape_ascii())?;
+            }
+        }
+    }
     out.write_all(b"\n\n")
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
+use tailweir_core::Printable;
 use tailweir_pipeline::{CheckpointStatus, Listed, WrittenBy, status};
 
 use crate::args::StatusArgs;
@@ -108,7 +109,7 @@ fn table(lines: &[Line<'_>]) -> String {
     let row = |line: &Line<'_>| {
         [
             line.checkpoint.to_owned(),
-            line.segment.to_owned(),
+            Printable(line.segment).to_string(),
             line.line.to_string(),
             behind(line),
             HumanCount(line.quarantined).to_string(),

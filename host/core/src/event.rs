@@ -31,7 +31,7 @@ pub enum Event {
     },
     /// A file that is no segment was passed over. Sent once per file.
     ForeignFile {
-        /// Its name.
+        /// Its name, as it is: it may hold line breaks and sequences that a terminal obeys.
         name: String,
         /// Why it was passed over.
         reason: String,

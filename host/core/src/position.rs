@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::Printable;
+
 /// The bare file name of a segment. Never a path: it holds no `/` and no NUL, and is not empty. Nor does it begin with a dot:
 /// that is how the files are called that stand beside segments, such as checkpoints, and they must never pass for segments.
 ///
@@ -15,7 +17,7 @@ pub struct SegmentName(Arc<str>);
 
 /// Why a string is no segment name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` cannot be a segment's name, which is a bare file name that does not begin with a dot")]
+#[error("`{}` cannot be a segment's name, which is a bare file name that does not begin with a dot", Printable(.0))]
 pub struct SegmentNameError(String);
 
 impl SegmentName {
@@ -36,9 +38,11 @@ impl SegmentName {
     }
 }
 
+/// For people: a file's name may hold line breaks and sequences that a terminal obeys, which are [shown](Printable). Whatever is
+/// read back, and the path of the file, is made of [`SegmentName::as_str`].
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        Printable(&self.0).fmt(f)
     }
 }
 

@@ -77,7 +77,7 @@ pub enum NextError {
     /// A line could not be put in quarantine; the next call tries again.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
-    /// The checkpoint could not be written at the end.
+    /// The checkpoint could not be written at the end, or may belong to another process by now.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The ledger refused: a fault of this program.
@@ -284,7 +284,7 @@ impl Consumer {
 
     /// Waits for something to do: an item, the pending batch's deadline, or a checkpoint to write.
     async fn wait(&mut self) -> Result<(), NextError> {
-        self.settlement.save_stale();
+        self.settlement.save_stale()?;
         if self.pool.hand().is_some() {
             self.notify.notified().await;
             return Ok(());
@@ -747,7 +747,7 @@ impl Consumer {
                 self.settlement.pass_over(batch.spans())?;
             }
             self.end_segments();
-            self.settlement.save_stale();
+            self.settlement.save_stale()?;
         }
         Ok(())
     }
@@ -760,6 +760,8 @@ impl Consumer {
 
     /// Hands the pending batch out.
     fn deliver(&mut self) -> Result<Turn, NextError> {
+        // What can never be committed is better not begun.
+        self.settlement.still_held()?;
         if let Some(oldest) = self.settlement.oldest_of(self.max_uncommitted) {
             return Err(NextError::TooManyUncommitted { limit: self.max_uncommitted, oldest });
         }

@@ -217,3 +217,24 @@ impl CheckpointName {
         format!(".{}{suffix}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_checkpoint_is_called_like_a_file_that_stands_beside_one() {
+        let is_refused = |name: &str| CheckpointName::new(name).is_err();
+        for suffix in RESERVED {
+            for name in [format!("a{suffix}"), format!("a.b{suffix}"), suffix[1..].to_owned() + suffix] {
+                assert!(is_refused(&name), "{name}");
+            }
+        }
+        for name in ["a.quarantine.1", "a.quarantine.23", "", ".a", "a/b", "../a", "a\n", &"a".repeat(201)] {
+            assert!(is_refused(name), "{name}");
+        }
+        for name in ["a", "lock", "a.lock.b", "a.1", "a.quarantine.b", "state", "a..b", &"a".repeat(200)] {
+            assert!(!is_refused(name), "{name}");
+        }
+    }
+}

@@ -14,8 +14,8 @@ use tailweir_core::{
 use thiserror::Error;
 
 use crate::book::{Book, Kept};
-use crate::checkpoint::{CheckpointStore, Loaded, Lock, Saved, StoreError};
-use crate::files::{Directory, Files};
+use crate::checkpoint::{CheckpointStore, Loaded, Lock, LostLock, Saved, StoreError};
+use crate::files::Files;
 use crate::options::LONGEST;
 use crate::quarantine::{Blame, Quarantine, QuarantineError};
 use crate::{CheckpointName, CheckpointOptions, CheckpointSync, Counters};
@@ -75,10 +75,14 @@ pub enum CommitError {
     /// The checkpoint could not be written. The batch counts as dealt with; committing it again, or a later one, tries to
     /// write again.
     #[error("failed to commit")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A record could not be put in quarantine.
     #[error("failed to commit")]
     Quarantine(#[from] QuarantineError),
+    /// The file of the checkpoint's lock was removed or replaced, so that another process may use the checkpoint. From then on
+    /// the consumer commits nothing.
+    #[error("failed to commit: {0}")]
+    LostLock(LostLock),
     /// Its tailer was closed, and the checkpoint opened again by another.
     #[error(
         "the batch belongs to a closed tailer whose checkpoint was opened again since; its records were read again"
@@ -87,6 +91,15 @@ pub enum CommitError {
     /// The ledger refused: a fault of this program.
     #[error("failed to commit: {0}")]
     Ledger(#[from] LedgerError),
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::LostLock(lost) => Self::LostLock(lost),
+            error => Self::Store(error),
+        }
+    }
 }
 
 pub(crate) struct Settlement {
@@ -139,7 +152,9 @@ struct Inner {
     closed: bool,
     /// The checkpoint was opened anew after that; they may not.
     superseded: bool,
-    _lock: Option<Arc<Lock>>,
+    lock: Option<Arc<Lock>>,
+    /// Once the lock is found to be lost. It stays lost: another process may have gone on meanwhile.
+    lost: Option<LostLock>,
 }
 
 /// What a consumer starts from.
@@ -170,7 +185,7 @@ impl Settlement {
         let key = (identify(directory)?, options.name.clone());
         let before = registry.get(&key).and_then(Weak::upgrade);
         let held = match before {
-            Some(before) => Some(before.supersede(directory, &options.name)?),
+            Some(before) => before.supersede(directory, &options.name)?,
             None => None,
         };
         let held = match held {
@@ -183,7 +198,7 @@ impl Settlement {
             Loaded::Saved(saved) => saved,
         };
         let limits = options.quarantine.clone();
-        let files: Arc<dyn Files> = Arc::new(Directory::open(directory)?);
+        let files = held.files();
         let quarantine = Quarantine::new(files.clone(), &options.name, &consumer, limits, events.clone());
         let (sync, lock, name) = (options.sync, Some(held), options.name.clone());
         let keeping = Keeping { store, quarantine, sync, lock, files, name };
@@ -225,7 +240,8 @@ impl Settlement {
             warned_of_unsaved: false,
             closed: false,
             superseded: false,
-            _lock: held,
+            lock: held,
+            lost: None,
         };
         Self { inner: Mutex::new(inner), events, consumer, sync, counters: Arc::default(), book }
     }
@@ -234,18 +250,25 @@ impl Settlement {
         lock(&self.inner)
     }
 
-    /// Hands the lock of a closed settlement to the next one.
-    fn supersede(&self, directory: &Path, name: &CheckpointName) -> Result<Arc<Lock>, OpenError> {
+    /// Hands the lock of a closed settlement to the next one. `None` if it is lost and must be taken anew.
+    fn supersede(&self, directory: &Path, name: &CheckpointName) -> Result<Option<Arc<Lock>>, OpenError> {
         let mut inner = self.inner();
-        let held = inner._lock.clone();
+        let held = inner.lock.clone();
         let (true, Some(held)) = (inner.closed, held) else {
             return Err(OpenError::InUse {
                 name: name.as_str().to_owned(),
                 directory: directory.display().to_string(),
             });
         };
-        // What was acknowledged and not yet saved must not be read again.
-        inner.save_if_dirty()?;
+        let held = match inner.check_lock() {
+            Err(CommitError::LostLock(_)) => None,
+            checked => {
+                checked?;
+                // What was acknowledged and not yet saved must not be read again.
+                inner.save_if_dirty()?;
+                Some(held)
+            }
+        };
         inner.superseded = true;
         Ok(held)
     }
@@ -303,9 +326,17 @@ impl Settlement {
         inner.ledger.begin_segment(segment);
     }
 
-    /// Says that a segment's file was replaced.
+    /// Says that a segment's file was replaced, or cut off. That is saved at once: whoever starts from the old place once the
+    /// file is as long again would take the one for the other, and pass over what is new.
     pub(crate) fn restart_segment(&self, segment: &SegmentName) {
-        self.inner().ledger.restart_segment(segment);
+        let mut inner = self.inner();
+        inner.ledger.restart_segment(segment);
+        inner.ledger.begin_segment(segment);
+        inner.dirty = true;
+        if !inner.superseded {
+            // What can't be written now is tried again, and told of, with the next commit or when it is stale.
+            let _ = inner.save_as(self.sync);
+        }
     }
 
     /// Says that a segment is gone.
@@ -338,6 +369,7 @@ impl Settlement {
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
+        inner.still_held()?;
         let advance = inner.ledger.ack(ticket)?;
         inner.labels.remove(&ticket);
         inner.dirty |= advance.moved || !changes.is_empty();
@@ -362,24 +394,31 @@ impl Settlement {
         if inner.superseded {
             return Err(CommitError::Superseded);
         }
-        match self.sync {
-            Some(CheckpointSync::Always) => inner.save_synced(),
-            _ => inner.save_if_dirty(),
-        }
+        inner.save_as(self.sync)
+    }
+
+    /// Whether the lock was not found to be lost.
+    ///
+    /// # Errors
+    /// [`CommitError::LostLock`].
+    pub(crate) fn still_held(&self) -> Result<(), CommitError> {
+        self.inner().still_held()
     }
 
     /// Writes the frontier if it has moved and was not written for a second. What can't be written is tried again a second
     /// later: nothing was asked for that could fail. That is said once, until something is written.
-    pub(crate) fn save_stale(&self) {
+    ///
+    /// # Errors
+    /// [`CommitError::LostLock`]: then nothing will ever be written.
+    pub(crate) fn save_stale(&self) -> Result<(), CommitError> {
         let mut inner = self.inner();
+        inner.still_held()?;
         if !inner.dirty || inner.superseded || inner.saved_at.elapsed() < Duration::from_secs(1) {
-            return;
+            return Ok(());
         }
-        let saved = match self.sync {
-            Some(CheckpointSync::Always) => inner.save_synced(),
-            _ => inner.save_if_dirty(),
-        };
+        let saved = inner.save_as(self.sync);
         if let Err(e) = saved {
+            inner.still_held()?;
             inner.saved_at = Instant::now();
             if !std::mem::replace(&mut inner.warned_of_unsaved, true) {
                 let message =
@@ -387,6 +426,7 @@ impl Settlement {
                 self.events.emit(Event::Warning { message });
             }
         }
+        Ok(())
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -401,10 +441,15 @@ impl Settlement {
     /// counts as rejected.
     pub(crate) fn set_aside(&self, aside: &Aside<'_>) -> Result<Kept, QuarantineError> {
         let Aside { position, reason, blame, bytes } = *aside;
-        let kept = match &mut self.inner().quarantine {
+        let mut inner = self.inner();
+        if let Err(CommitError::LostLock(lost)) = inner.check_lock() {
+            return Err(lost.into());
+        }
+        let kept = match &mut inner.quarantine {
             Some(quarantine) => quarantine.put(position, reason, blame, bytes).map(|()| Kept::Yes)?,
             None => Kept::No,
         };
+        drop(inner);
         let (consumer, position, reason) = (self.consumer.to_string(), position.clone(), reason.to_owned());
         match kept {
             Kept::Yes => {
@@ -426,6 +471,9 @@ impl Settlement {
     pub(crate) fn close(&self) {
         let mut inner = self.inner();
         inner.closed = true;
+        if inner.lost.is_some() {
+            return;
+        }
         if let Err(e) = inner.save_if_dirty() {
             let message =
                 format!("the checkpoint of `{}` was not written at close: {}", self.consumer, chain(&e));
@@ -435,6 +483,13 @@ impl Settlement {
 }
 
 impl Inner {
+    fn save_as(&mut self, sync: Option<CheckpointSync>) -> Result<(), CommitError> {
+        match sync {
+            Some(CheckpointSync::Always) => self.save_synced(),
+            _ => self.save_if_dirty(),
+        }
+    }
+
     fn save_if_dirty(&mut self) -> Result<(), CommitError> {
         if self.dirty {
             self.save_by(|store, saved, finished| store.save(saved, finished))?;
@@ -457,6 +512,7 @@ impl Inner {
         &mut self,
         save: impl FnOnce(&mut dyn CheckpointStore, &Saved, &[SegmentName]) -> Result<(), StoreError>,
     ) -> Result<(), CommitError> {
+        self.check_lock()?;
         let Some(store) = &mut self.store else {
             return Ok(());
         };
@@ -474,9 +530,26 @@ impl Inner {
         Ok(())
     }
 
+    /// As [`Settlement::still_held`].
+    fn still_held(&self) -> Result<(), CommitError> {
+        self.lost.clone().map_or(Ok(()), |lost| Err(CommitError::LostLock(lost)))
+    }
+
+    /// Looks whether the lock still is what it was. Done before each change of the checkpoint: one that another process has
+    /// gone on from must not be written over, which would move it back.
+    fn check_lock(&mut self) -> Result<(), CommitError> {
+        self.still_held()?;
+        let checked = self.lock.as_ref().map_or(Ok(()), |lock| lock.check());
+        if let Err(StoreError::LostLock(lost)) = &checked {
+            self.lost = Some(lost.clone());
+        }
+        Ok(checked?)
+    }
+
     /// Sees to it that state can be kept, from what is acknowledged so far on.
     fn open_state(&mut self) -> Result<(), CommitError> {
         if !self.state_is_open {
+            self.check_lock()?;
             self.save_if_dirty()?;
             let saved = saved(&self.ledger, &mut self.unlocated);
             if let Some(store) = &mut self.store {
@@ -618,7 +691,7 @@ impl Settlement {
     /// Saves what is acknowledged and brings it to the disk; says so if that fails.
     fn sync_now(&self) {
         let mut inner = self.inner();
-        if inner.superseded {
+        if inner.superseded || inner.lost.is_some() {
             return;
         }
         if let Err(e) = inner.save_if_dirty().and_then(|()| inner.sync()) {

@@ -127,7 +127,7 @@ fn describe(
 ) -> Result<Option<CheckpointStatus>, StatusError> {
     let frontier = &saved.frontier.segments;
     let lowest = frontier.iter().find(|(_, p)| !p.finished).or(frontier.iter().next_back());
-    let Some((segment, line)) = lowest.map(|(name, p)| (name.to_string(), p.mark.point.line)) else {
+    let Some((segment, line)) = lowest.map(|(name, p)| (name.as_str().to_owned(), p.mark.point.line)) else {
         return Ok(None);
     };
     let place: Place = place_of(saved);

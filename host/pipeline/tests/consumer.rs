@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Batch, Event, Filter, FilterError, Located, Verdict};
+use tailweir_core::{Batch, Event, Filter, FilterError, Located, SegmentName, Verdict};
 use tailweir_pipeline::{
     CheckpointStatus, CheckpointSync, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError,
     Source, StartFrom, open, status,
@@ -126,6 +126,25 @@ async fn f11_who_was_further_in_a_segment_that_is_cut_off_notices_in_a_shared_pa
     assert_eq!(drain(&mut both[1]).await, (0..20).collect::<Vec<_>>(), "from its start");
     let named = |event: &Event| matches!(event, Event::SegmentGap { segment, .. } if segment.as_str() == "a");
     assert!(events.0.lock().unwrap().iter().any(named));
+}
+
+/// A consumer that had noticed it, and ended before it committed anything, went on from its old place once the file was as long
+/// again: what was written in between was never delivered.
+#[tokio::test]
+async fn f11_a_file_that_was_cut_off_and_has_grown_again_over_a_restart_is_read_from_its_start() {
+    let dir = tempdir().unwrap();
+    append(dir.path(), "a", 0..30);
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.len(), 30);
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("a")).unwrap();
+    let rest: String = (0..21).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    file.set_len(rest.len() as u64).unwrap();
+    let mut c = open_one(dir.path(), consumer("c"));
+    assert_eq!(numbers(next(&mut c).await.batch()), (0..10).collect::<Vec<_>>());
+    drop(c);
+    append(dir.path(), "a", 100..117);
+    let expected: Vec<u64> = (0..21).chain(100..117).collect();
+    assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, expected);
+    assert!(drain(&mut open_one(dir.path(), consumer("c"))).await.is_empty());
 }
 
 #[tokio::test]
@@ -301,6 +320,48 @@ async fn f22_commit_twice_raises_and_commit_after_close_works() {
 }
 
 #[tokio::test]
+async fn f22_who_has_lost_its_lock_commits_nothing_more_and_can_be_opened_anew() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..40);
+    let mut c = open_one(dir.path(), consumer("c"));
+    next(&mut c).await.commit().unwrap();
+    let (saved, lock) = (checkpoint(dir.path(), "c"), dir.path().join(".c.lock"));
+    let mut second = next(&mut c).await;
+    let mut third = next(&mut c).await;
+    std::fs::rename(&lock, dir.path().join("away")).unwrap();
+    assert!(matches!(second.commit(), Err(CommitError::LostLock(_))));
+    // Nobody knows what happened meanwhile.
+    std::fs::rename(dir.path().join("away"), &lock).unwrap();
+    for error in [second.commit(), third.commit(), third.quarantine(&[0], "why")] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("lost its lock") || error == "failed to commit", "{error}");
+    }
+    let Err(NextError::Commit(CommitError::LostLock(lost))) = c.next().await else { panic!("it goes on") };
+    assert!(lost.to_string().contains("/.c.lock was removed"), "{lost}");
+    drop(c);
+    assert_eq!(checkpoint(dir.path(), "c"), saved);
+    assert!(quarantined(dir.path(), "c").is_empty());
+    std::fs::remove_file(&lock).unwrap();
+    let mut c = open_one(dir.path(), consumer("c"));
+    assert!(matches!(third.commit(), Err(CommitError::Superseded)));
+    assert_eq!(drain(&mut c).await, (10..40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn f22_a_filter_that_keeps_nothing_notices_that_the_lock_is_lost() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..40);
+    let mut options = consumer("c");
+    options.filter = Some(Box::new(Keep(|_| false)));
+    let mut c = open_one(dir.path(), options);
+    std::fs::write(dir.path().join("another"), "123").unwrap();
+    std::fs::rename(dir.path().join("another"), dir.path().join(".c.lock")).unwrap();
+    let error = c.next().await.err().unwrap().to_string();
+    assert!(error.contains("replaced, and process 123 has the checkpoint now"), "{error}");
+    assert!(!dir.path().join(".c").exists());
+}
+
+#[tokio::test]
 async fn uncommitted_batches_are_bounded() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..100);
@@ -431,18 +492,24 @@ async fn f02_malformed_lines_are_kept_skipped_or_raised() {
 #[tokio::test]
 async fn tail_starts_at_the_newest_segment_whatever_the_checkpoint_says() {
     let dir = tempdir().unwrap();
-    for (segment, first) in [("a", 0), ("b", 10), ("c", 20)] {
-        sealed(dir.path(), segment, first..first + 10);
+    for (segment, first) in [("a", 0), ("b", 20), ("c", 40)] {
+        sealed(dir.path(), segment, first..first + 20);
     }
+    // Half of the first segment is dealt with, and the other half is passed over as well.
     let mut c = open_one(dir.path(), consumer("c"));
     next(&mut c).await.commit().unwrap();
     drop(c);
     // It sorts last, but it is no segment.
     std::fs::write(dir.path().join("zzz"), [0u8, 1, 2]).unwrap();
+    let events = Arc::new(Events::default());
     let mut source = once(dir.path());
+    source.reader.events = events.clone();
     source.start = StartFrom::Newest;
     let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
-    assert_eq!(drain(&mut c).await, (20..30).collect::<Vec<_>>());
+    assert_eq!(drain(&mut c).await, (40..60).collect::<Vec<_>>());
+    let first = SegmentName::new("c").unwrap();
+    let skipped = Event::SkippedByRequest { first, segments: 2 };
+    assert_eq!(events.0.lock().unwrap().iter().filter(|event| **event == skipped).count(), 1);
     drop(c);
     assert_eq!(
         drain(&mut open_one(dir.path(), consumer("c"))).await,

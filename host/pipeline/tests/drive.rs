@@ -19,16 +19,16 @@ use tempfile::tempdir;
 
 type Answer = Result<Outcome, Failure>;
 
-/// Answers as planned, then always with done, and remembers the batches.
+/// Answers as planned, then always with done, and remembers the batches: their ids and numbers.
 #[derive(Default)]
 struct Planned {
     plan: VecDeque<Answer>,
-    seen: Vec<BatchId>,
+    seen: Vec<(BatchId, Vec<u64>)>,
 }
 
 impl Processor for Planned {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
-        self.seen.push(batch.id().clone());
+        self.seen.push((batch.id().clone(), numbers(batch)));
         let answer = self.plan.pop_front().unwrap_or(Ok(Outcome::Done));
         Box::pin(async { answer })
     }
@@ -61,6 +61,9 @@ fn policy(max_attempts: u32, then: Then) -> Policy {
 
 struct Ran {
     result: Result<(), DriveError>,
+    /// What a [`Planned`] one was given.
+    given: Vec<(BatchId, Vec<u64>)>,
+    /// The first line of each batch that was given.
     seen: Vec<String>,
     sink: Vec<String>,
     quarantined: Vec<u64>,
@@ -81,9 +84,9 @@ async fn run(plan: impl IntoIterator<Item = Answer>, policy: Policy) -> Ran {
     let seen = processor
         .seen
         .iter()
-        .map(|id| id.as_str().split(':').nth(2).unwrap_or_default().to_owned())
+        .map(|(id, _)| id.as_str().split(':').nth(2).unwrap_or_default().to_owned())
         .collect();
-    Ran { result, seen, sink: sink.0.take(), quarantined, left }
+    Ran { result, given: processor.seen, seen, sink: sink.0.take(), quarantined, left }
 }
 
 #[tokio::test]
@@ -103,6 +106,9 @@ async fn a_retry_brings_the_same_batch() {
     let ran = run([retry(), retry(), Ok(Outcome::Done)], policy(5, Then::Stop)).await;
     ran.result.unwrap();
     assert_eq!(ran.seen, ["1", "1", "1", "11", "21"]);
+    let (id, numbers) = &ran.given[0];
+    assert!(id.as_str().starts_with("c:a:1:10:") && numbers.iter().copied().eq(0..10), "{id}: {numbers:?}");
+    assert!(ran.given[..3].iter().all(|given| given == &ran.given[0]), "{:?}", ran.given);
     assert!(ran.left.is_empty());
 }
 
@@ -229,7 +235,7 @@ async fn break_it(
     let distinct = sink.0.iter().map(|(id, _)| id).collect::<std::collections::HashSet<_>>().len();
     let (all, seen) = (distinct == sink.0.len(), sink.0.iter().map(|(id, _)| id.clone()).collect());
     let sink = sink.0.into_iter().flat_map(|(_, records)| records).collect();
-    (Ran { result, seen, sink, quarantined, left }, all)
+    (Ran { result, given: Vec::new(), seen, sink, quarantined, left }, all)
 }
 
 /// Remembers records with the id that they came with.

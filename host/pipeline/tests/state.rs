@@ -5,10 +5,15 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Bucket, StateError, StateKeeper, StateLimits};
-use tailweir_pipeline::{Delivery, SourceOptions, StartFrom};
+use tailweir_core::{
+    Batch, Bucket, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper, StateLimits,
+};
+use tailweir_pipeline::{
+    Backoff, Delivery, Outgoing, Policy, Sink, SinkFuture, SourceOptions, StartFrom, drive,
+};
 use tempfile::tempdir;
 
 fn open(delivery: &mut Delivery) -> Result<Bucket, StateError> {
@@ -49,6 +54,69 @@ async fn state_goes_with_the_commit_and_with_nothing_else() {
     let mut again = c.next().await.unwrap().unwrap();
     assert_eq!(numbers(again.batch()), (10..20).collect::<Vec<_>>());
     assert_eq!(count(&open(&mut again).unwrap()), 10);
+}
+
+/// Counts records in its state, and fails as often as is left after it has counted.
+struct FailsAfterCounting {
+    retries: u32,
+    crashes: u32,
+}
+
+impl Processor for FailsAfterCounting {
+    fn process<'a>(&'a mut self, _: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        unreachable!("it is given its state")
+    }
+
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        let bucket = state.open("b", &StateLimits::default()).unwrap();
+        add(&bucket, batch.len());
+        let reason = "counted it and failed".to_owned();
+        let answer = if self.retries > 0 {
+            self.retries -= 1;
+            Err(Failure::Retry { after: Some(Duration::from_millis(1)), reason })
+        } else if self.crashes > 0 {
+            self.crashes -= 1;
+            Err(Failure::Crash { reason })
+        } else {
+            Ok(Outcome::Emit(vec!["1".to_owned()]))
+        };
+        Box::pin(async { answer })
+    }
+}
+
+/// Fails once.
+struct FailsOnce(bool);
+
+impl Sink for FailsOnce {
+    fn send<'a>(&'a mut self, _: Outgoing<'a>) -> SinkFuture<'a> {
+        let first = !std::mem::replace(&mut self.0, true);
+        let failure = Failure::Retry { after: Some(Duration::from_millis(1)), reason: "once".to_owned() };
+        Box::pin(async move { if first { Err(failure) } else { Ok(()) } })
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_attempt_has_changed_is_undone() {
+    for (retries, crashes) in [(2, 0), (0, 2), (1, 1), (0, 0)] {
+        let dir = tempdir().unwrap();
+        sealed(dir.path(), "a", 0..25);
+        let mut c = open_one(dir.path(), consumer("c"));
+        let quick = Duration::from_millis(1);
+        let backoff = Backoff { initial: quick, max: quick, ..Backoff::default() };
+        let mut processor = FailsAfterCounting { retries, crashes };
+        let policy = Policy { backoff, ..Policy::default() };
+        drive(&mut c, &mut processor, &mut FailsOnce(false), &policy).await.unwrap();
+        drop(c);
+        sealed(dir.path(), "b", 25..30);
+        let mut c = open_one(dir.path(), consumer("c"));
+        let mut delivery = c.next().await.unwrap().unwrap();
+        assert_eq!(numbers(delivery.batch()), (25..30).collect::<Vec<_>>());
+        assert_eq!(count(&open(&mut delivery).unwrap()), 25, "{retries} retries, {crashes} crashes");
+    }
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use tailweir_core::{
     Batch, Frame, Identity, Mark, Outcome, Point, ProcessFuture, Processor, Progress, SegmentName,
 };
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointOptions, CheckpointStore, FileStore, Loaded, Outgoing, Policy, Saved,
-    Sink, SinkFuture, StoreError, drive, open_with,
+    Backoff, CheckpointName, CheckpointOptions, CheckpointStore, CheckpointSync, FileStore, Loaded, Outgoing,
+    Policy, Saved, Sink, SinkFuture, StoreError, drive, open_with,
 };
 use tempfile::tempdir;
 
@@ -28,6 +28,7 @@ struct Disk(Arc<Mutex<Content>>);
 #[derive(Default)]
 struct Content {
     saved: Option<Saved>,
+    synced: Option<Saved>,
     /// Whether each of the next operations succeeds; all later ones do.
     plan: VecDeque<bool>,
 }
@@ -73,7 +74,7 @@ impl CheckpointStore for FaultyStore {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.0.operate("sync", |_| ())
+        self.0.operate("sync", |content| content.synced.clone_from(&content.saved))
     }
 }
 
@@ -166,6 +167,30 @@ async fn f13_a_commit_that_fails_raises_and_succeeds_once_there_is_space() {
     drop((c, second));
     let mut c = open_with(once(dir.path()), vec![consumer("c")], &make).unwrap().pop().unwrap();
     assert_eq!(drain(&mut c).await, (20..40).collect::<Vec<_>>());
+}
+
+/// While the consumer does nothing more.
+#[tokio::test]
+async fn a_commit_is_brought_to_the_disk_after_its_interval_and_at_once_if_that_is_asked_for() {
+    for sync in [CheckpointSync::Interval(Duration::from_millis(5)), CheckpointSync::Always] {
+        let dir = tempdir().unwrap();
+        sealed(dir.path(), "a", 0..40);
+        let disk = Disk::default();
+        let mut options = consumer("c");
+        options.checkpoint.as_mut().unwrap().sync = sync;
+        let mut c = open_with(once(dir.path()), vec![options], &disk.stores()).unwrap().pop().unwrap();
+        let mut first = next(&mut c).await;
+        first.commit().unwrap();
+        let is_synced = || {
+            let content = disk.0.lock().unwrap();
+            content.saved.is_some() && content.synced == content.saved
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while sync != CheckpointSync::Always && !is_synced() && std::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(is_synced(), "{sync:?}");
+    }
 }
 
 /// What was gone on from used to be removed before anything was written in its place, if KumoMTA had written it: the next

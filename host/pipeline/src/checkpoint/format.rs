@@ -186,7 +186,7 @@ pub(super) fn write(
     let lowest =
         frontier.segments.iter().find(|(_, p)| !p.finished).or(frontier.segments.iter().next_back())?;
     let segment = |(name, p): (&SegmentName, &Progress)| Segment {
-        name: name.to_string(),
+        name: name.as_str().to_owned(),
         line: p.mark.point.line,
         offset: (!saved.unlocated.contains(name)).then_some(p.mark.point.offset),
         frame: [p.mark.frame.compressed, p.mark.frame.decompressed],
@@ -201,7 +201,7 @@ pub(super) fn write(
         segments: frontier.segments.iter().map(segment).collect(),
     };
     let (file, line) =
-        (format!("{}/{}", directory.trim_end_matches('/'), lowest.0), lowest.1.mark.point.line);
+        (format!("{}/{}", directory.trim_end_matches('/'), lowest.0.as_str()), lowest.1.mark.point.line);
     let checksum = checksum(&file, line, &state).ok()?;
     serde_json::to_vec(&Wire { file, line, tailweir: Some(Checked { state, checksum }) }).ok()
 }

@@ -2,19 +2,57 @@
 //! and is never removed: removing it would let two processes lock two files of one name.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
 
 use super::StoreError;
 use crate::CheckpointName;
-use crate::files::{explain, only_name, private, regular};
+use crate::files::{Directory, Files, explain, only_name, private, regular};
 
 /// A held lock. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    files: Arc<Directory>,
+    /// Of the file, in the directory.
+    name: String,
+    /// What is locked, whatever has its name now.
+    file: File,
+}
+
+/// The lock's file was removed or replaced while it was held. Nobody is kept from the checkpoint then but by chance, so whoever
+/// held the lock must leave the checkpoint alone.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "lost its lock: {path} was {what}; nothing more is committed here, and what was not committed comes again; \
+     see that no other process uses the checkpoint, and start this one anew",
+    path = path.display(), what = became.phrase()
+)]
+pub struct LostLock {
+    path: PathBuf,
+    became: Became,
+}
+
+/// What is under a lock's name now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Became {
+    Nothing,
+    /// Another file, with the id of the process that has locked it, if it could be read.
+    Another(Option<u32>),
+}
+
+impl Became {
+    fn phrase(&self) -> String {
+        match self {
+            Self::Nothing => "removed, so any other process may use the checkpoint".to_owned(),
+            Self::Another(None) => "replaced, so another process may be using the checkpoint".to_owned(),
+            Self::Another(Some(pid)) => format!("replaced, and process {pid} has the checkpoint now"),
+        }
+    }
 }
 
 /// Why there is no lock.
@@ -24,6 +62,11 @@ pub(crate) enum LockError {
     Held(Option<u32>),
     /// The file could not be opened or written.
     Store(StoreError),
+}
+
+fn regular_file(path: &Path) -> Option<File> {
+    let file = private().read(true).open(path).ok()?;
+    regular(&file).is_ok().then_some(file)
 }
 
 fn path(directory: &Path, name: &CheckpointName) -> PathBuf {
@@ -41,12 +84,14 @@ impl Lock {
     pub(crate) fn take(directory: &Path, name: &CheckpointName) -> Result<Self, LockError> {
         let path = path(directory, name);
         let io = |what, source| LockError::Store(StoreError::Io { what, path: path.clone(), source });
+        let files = Arc::new(Directory::open(directory).map_err(LockError::Store)?);
+        let name = name.file(".lock");
         let mut file = private()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path)
+            .open(files.entry(&name))
             .map_err(explain)
             .and_then(|file| regular(&file).and_then(|meta| only_name(&meta)).map(|()| file))
             .map_err(|e| io("open", e))?;
@@ -60,13 +105,40 @@ impl Lock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { files, name, file })
+    }
+
+    /// The directory that it is in.
+    pub(crate) fn files(&self) -> Arc<dyn Files> {
+        self.files.clone()
+    }
+
+    /// Whether it still has its name: only then does it keep others away.
+    ///
+    /// # Errors
+    /// [`StoreError::LostLock`] if not; another one if that can't be told now.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let path = || self.files.path().join(&self.name);
+        let io = |source| StoreError::Io { what: "look at", path: path(), source };
+        let held = self.file.metadata().map_err(io)?.ino();
+        let became = match self.files.stamp(&self.name) {
+            Ok(stamp) if stamp.inode == held => return Ok(()),
+            Ok(_) => Became::Another(self.pid()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Became::Nothing,
+            Err(e) => return Err(io(e)),
+        };
+        Err(LostLock { path: path(), became }.into())
+    }
+
+    /// The process id in the file that has the name now.
+    fn pid(&self) -> Option<u32> {
+        pid_in(&mut regular_file(&self.files.entry(&self.name))?)
     }
 }
 
 /// The process that holds the lock of a checkpoint, if one does.
 pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> Option<u32> {
-    let mut file = private().read(true).open(path(directory, name)).ok()?;
+    let mut file = regular_file(&path(directory, name))?;
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => None,
         Err(_) => pid_in(&mut file),

@@ -24,6 +24,7 @@ pub use file::FileStore;
 pub use format::{Format, HasState, parse};
 #[cfg(test)]
 pub(crate) use journal::names as journal_names;
+pub use lock::LostLock;
 pub(crate) use lock::{Lock, LockError, holder};
 pub(crate) use state::size as state_size;
 #[cfg(test)]
@@ -159,6 +160,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It belongs to another process now, or may.
+    #[error(transparent)]
+    LostLock(#[from] LostLock),
     /// The store is of a kind that keeps no state.
     #[error("this store of checkpoints keeps no state of plug-ins")]
     NoState,

@@ -50,7 +50,7 @@ impl Directory {
     }
 
     /// A path to a file in it that leads there even while it is moved.
-    fn entry(&self, name: &str) -> PathBuf {
+    pub(crate) fn entry(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
     }
 }

@@ -86,7 +86,7 @@ pub struct Updated {
 pub struct KeptQuarantine {
     files: Arc<dyn Files>,
     pub(super) name: CheckpointName,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl KeptQuarantine {
@@ -96,7 +96,7 @@ impl KeptQuarantine {
     /// [`OpenError::Held`] if a consumer uses the checkpoint; it names the process.
     pub fn lock(directory: &Path, name: &CheckpointName) -> Result<Self, OpenError> {
         let lock = take_lock(directory, name)?;
-        Ok(Self { files: Arc::new(Directory::open(directory)?), name: name.clone(), _lock: lock })
+        Ok(Self { files: lock.files(), name: name.clone(), lock })
     }
 
     /// The directory's path as it is now.
@@ -108,8 +108,9 @@ impl KeptQuarantine {
     /// later ones as they were.
     ///
     /// # Errors
-    /// If a file can't be read or written; it is then as it was.
+    /// If a file can't be read or written, which is then as it was, or if the lock is lost; then nothing changes.
     pub fn update(&self, decide: impl FnMut(&QuarantineEntry) -> Fate) -> Result<Updated, StoreError> {
+        self.lock.check()?;
         update(&*self.files, &self.name, decide)
     }
 }

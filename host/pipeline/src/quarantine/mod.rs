@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tailweir_core::{Event, EventSink, Position};
 use thiserror::Error;
 
+use crate::checkpoint::LostLock;
 use crate::files::{self, Access, Files, OpenFile};
 use crate::{CheckpointName, StoreError};
 
@@ -86,6 +87,9 @@ pub enum QuarantineError {
     /// It is as large as it may be.
     #[error(transparent)]
     Full(Box<FullError>),
+    /// It belongs to another process now, or may.
+    #[error(transparent)]
+    LostLock(#[from] LostLock),
 }
 
 impl QuarantineError {
@@ -93,7 +97,7 @@ impl QuarantineError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Io { source, .. } => !files::is_refusal(source),
-            Self::Full(_) => false,
+            Self::Full(_) | Self::LostLock(_) => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 
-use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
+use tailweir_core::{Block, Event, Identity, Mark, Printable, SegmentName};
 
 use super::entries::{Entry, Follow, Held, Late, Seen, State};
 use super::{Begun, Mode, Reader, Start, Step};
@@ -135,8 +135,9 @@ impl Reader {
         self.pending(name);
         if !said {
             let path = self.directory.path().join(name.as_str());
+            let path = path.to_string_lossy();
             let message =
-                format!("cannot read segment {} ({error}); it is tried again later", path.display());
+                format!("cannot read segment {} ({error}); it is tried again later", Printable(&path));
             self.emit(Event::Warning { message });
         }
     }
@@ -171,7 +172,7 @@ impl Reader {
             return;
         };
         self.ready.remove(name);
-        self.emit(Event::ForeignFile { name: name.to_string(), reason: reason.to_owned() });
+        self.emit(Event::ForeignFile { name: name.as_str().to_owned(), reason: reason.to_owned() });
         if before.begun.is_some() {
             let reason = format!("another file has taken its place, and {reason}");
             self.emit(Event::SegmentGap { segment: name.clone(), reason });

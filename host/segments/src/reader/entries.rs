@@ -343,7 +343,7 @@ impl Entries {
     /// Returns what it was taken for before.
     pub(super) fn make_foreign(&mut self, name: &SegmentName) -> Option<Entry> {
         let entry = self.unfinished.remove(name)?;
-        self.foreign.insert(name.to_string(), Foreign { inode: entry.inode, scan: entry.scan });
+        self.foreign.insert(name.as_str().to_owned(), Foreign { inode: entry.inode, scan: entry.scan });
         Some(entry)
     }
 }

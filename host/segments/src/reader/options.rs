@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailweir_core::{EventSink, Identity, Mark, SegmentName};
+use tailweir_core::{EventSink, Identity, Mark, Printable, SegmentName};
 use thiserror::Error;
 
 use crate::{Hand, Pattern};
@@ -167,7 +167,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// A segment in it cannot be read.
-    #[error("cannot read the segment {}", path.display())]
+    #[error("cannot read the segment {}", Printable(&path.to_string_lossy()))]
     Segment {
         /// The segment.
         path: PathBuf,
