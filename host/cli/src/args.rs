@@ -188,6 +188,9 @@ pub(crate) struct TailArgs {
     /// The filter's configuration, as JSON
     #[arg(long, value_name = "JSON", requires = "filter")]
     pub(crate) config: Option<String>,
+    /// Read a component again when its file changes, not only at SIGHUP
+    #[arg(long, requires = "filter")]
+    pub(crate) reload_on_change: bool,
     /// Records per batch; each batch is committed once it is written
     #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
     pub(crate) max_batch_size: usize,

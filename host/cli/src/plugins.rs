@@ -13,7 +13,7 @@ use tailweir_wasm::Limits;
 
 use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
-use crate::reload::{ProcessorSlot, Reloads};
+use crate::reload::{Place, ProcessorSlot, Reloads, Role};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
 /// Loads plug-ins of both kinds, all WebAssembly on one engine.
@@ -35,27 +35,34 @@ impl Engines {
     /// The filter in a file, which may be a component or a Lua file that returns a function.
     pub(crate) fn filter_file(
         &self,
+        consumer: &str,
         path: &Path,
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
         if is_lua(path) {
             return self.lua_filter(path, config);
         }
-        Ok(self.reloads.filter(self.wasm.host()?.filter(path, &config, Limits::default())?))
+        let plugin = self.wasm.host()?.filter(path, &config, Limits::default())?;
+        Ok(self.reloads.filter(Place::new(consumer, Role::Filter), plugin))
     }
 
     /// The filter that a pipeline names, tried once.
-    pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
+    pub(crate) fn filter(
+        &self,
+        consumer: &str,
+        plugin: &Plugin<ForFilter>,
+    ) -> Result<Arc<dyn FilterFactory>> {
         match &plugin.engine {
             Engine::Wasm { path, limits, .. } => {
-                Ok(self.reloads.filter(self.wasm.host()?.filter(path, &plugin.config()?, limits.clone())?))
+                let filter = self.wasm.host()?.filter(path, &plugin.config()?, limits.clone())?;
+                Ok(self.reloads.filter(Place::new(consumer, Role::Filter), filter))
             }
             Engine::Lua { path } => self.lua_filter(path, plugin.config()?),
         }
     }
 
     /// The processor that a pipeline names, tried once.
-    pub(crate) fn processor(&self, table: &ProcessorTable) -> Result<ProcessorMaker> {
+    pub(crate) fn processor(&self, consumer: &str, table: &ProcessorTable) -> Result<ProcessorMaker> {
         let maker = match table {
             ProcessorTable::BuiltIn(sink) => {
                 check_sink(sink)?;
@@ -65,7 +72,9 @@ impl Engines {
                 Engine::Wasm { path, grants, limits } => {
                     let host = self.wasm.host()?;
                     let loaded = host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
-                    ProcessorMaker::Wasm(self.reloads.processor(loaded))
+                    ProcessorMaker::Wasm(
+                        self.reloads.processor(Place::new(consumer, Role::Processor), loaded),
+                    )
                 }
                 Engine::Lua { path } => {
                     expect_lua(path)?;

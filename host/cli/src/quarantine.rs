@@ -254,6 +254,7 @@ fn send(
             checkpoint: Some(name.as_str().to_owned()),
             filter: args.filter.clone(),
             config: args.config.clone(),
+            reload_on_change: false,
             max_batch_size: 1000,
             max_batch_latency: Duration::from_secs(1),
             latest: false,

@@ -1,9 +1,14 @@
-//! Plug-ins that are read again at SIGHUP, while those that were loaded before go on.
+//! Plug-ins that are read again, at SIGHUP or when their files change, while those that were loaded before go on.
 //!
-//! A thread of its own compiles a new version and tries it; only one that would have been loaded at the start, too, takes
+//! A new version is compiled and tried beside the old one; only one that would have been loaded at the start, too, takes
 //! over. Those who call the plug-in see at their next call that there is one, and make themselves an instance of it.
+//! [`watch`] looks at the files.
+
+mod watch;
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,49 +41,148 @@ pub(crate) fn channel() -> (Asker, Asked) {
     (Asker(sender), Asked(receiver))
 }
 
+/// When plug-ins are read again without anybody asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Never.
+    #[default]
+    Asked,
+    /// When their files have changed.
+    Changed,
+}
+
 impl Asked {
-    /// Starts the thread that does what is asked, and what has been asked so far.
-    pub(crate) fn serve(self, plugins: Reloads) -> Result<()> {
-        let serve = move || self.0.iter().for_each(|()| plugins.reload());
+    /// Starts the threads that read plug-ins again: at signals, also those that have come so far, and when their files change
+    /// if that is wanted.
+    pub(crate) fn serve(self, plugins: Reloads, when: When) -> Result<()> {
+        let plugins = Arc::new(plugins);
+        if when == When::Changed {
+            watch::start(plugins.clone())?;
+        }
+        let serve = move || {
+            for () in self.0 {
+                if plugins.reload().is_empty() {
+                    info!("SIGHUP: there is no WebAssembly plug-in to read again");
+                }
+            }
+        };
         thread::Builder::new().name("reload".to_owned()).spawn(serve).context("cannot start a thread")?;
         Ok(())
     }
 }
 
+/// What a plug-in is to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) consumer: String,
+    pub(crate) role: Role,
+}
+
+impl Place {
+    pub(crate) fn new(consumer: &str, role: Role) -> Self {
+        Self { consumer: consumer.to_owned(), role }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "consumer `{}`, {}", self.consumer, self.role.name())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Filter,
+    Processor,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Processor => "processor",
+        }
+    }
+}
+
+/// What came of reading a plug-in again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) place: Place,
+    pub(crate) file: String,
+    /// Name and version of what was in use before.
+    pub(crate) before: String,
+    pub(crate) came: Came,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// Another version takes over.
+    Replaced { by: String },
+    /// The file is as it was.
+    Unchanged,
+    /// What is in the file cannot be used.
+    Kept { why: String },
+}
+
+impl Report {
+    fn log(&self) {
+        let Self { place, file, before, came } = self;
+        match came {
+            Came::Replaced { by } => info!("{place}: {file}: {by} takes over from {before}"),
+            Came::Unchanged => info!("{place}: {file}: not changed, so {before} goes on"),
+            // The error names the file.
+            Came::Kept { why } => error!("{place}: plug-in not replaced, {before} goes on: {why}"),
+        }
+    }
+}
+
 /// The plug-ins that can be read again.
 #[derive(Default)]
-pub(crate) struct Reloads(Mutex<Vec<Arc<dyn Reload>>>);
+pub(crate) struct Reloads {
+    plugins: Mutex<Vec<Arc<dyn Reload>>>,
+    /// One is read at a time.
+    turn: Mutex<()>,
+}
 
 impl Reloads {
     /// Has a filter read again from now on.
-    pub(crate) fn filter(&self, plugin: FilterPlugin) -> Arc<dyn FilterFactory> {
-        Arc::new(FilterSlot(self.add(plugin)))
+    pub(crate) fn filter(&self, place: Place, plugin: FilterPlugin) -> Arc<dyn FilterFactory> {
+        Arc::new(FilterSlot(self.add(place, plugin)))
     }
 
     /// Has a processor read again from now on.
-    pub(crate) fn processor(&self, plugin: ProcessorPlugin) -> ProcessorSlot {
-        ProcessorSlot(self.add(plugin))
+    pub(crate) fn processor(&self, place: Place, plugin: ProcessorPlugin) -> ProcessorSlot {
+        ProcessorSlot(self.add(place, plugin))
     }
 
-    fn add<P: Plugin>(&self, plugin: P) -> Arc<Slot<P>> {
-        let slot = Arc::new(Slot { plugin: Mutex::new(plugin), generation: AtomicU64::new(0) });
-        lock(&self.0).push(slot.clone());
+    fn add<P: Plugin>(&self, place: Place, plugin: P) -> Arc<Slot<P>> {
+        let slot = Arc::new(Slot { place, plugin: Mutex::new(plugin), generation: AtomicU64::new(0) });
+        lock(&self.plugins).push(slot.clone());
         slot
     }
 
-    fn reload(&self) {
-        let plugins = lock(&self.0).clone();
-        if plugins.is_empty() {
-            info!("SIGHUP: there is no WebAssembly plug-in to read again");
-        }
-        plugins.iter().for_each(|plugin| plugin.reload());
+    fn all(&self) -> Vec<Arc<dyn Reload>> {
+        lock(&self.plugins).clone()
+    }
+
+    /// Reads all of them again, and tells the log what came of each.
+    fn reload(&self) -> Vec<Report> {
+        self.all().into_iter().map(|plugin| self.reload_one(&*plugin)).inspect(Report::log).collect()
+    }
+
+    fn reload_one(&self, plugin: &dyn Reload) -> Report {
+        let _turn = lock(&self.turn);
+        plugin.reload()
     }
 }
 
 /// What can be read again.
 trait Reload: Send + Sync {
-    /// Reads it again, and tells the log what came of it.
-    fn reload(&self);
+    fn file(&self) -> PathBuf;
+
+    /// Reads it again.
+    fn reload(&self) -> Report;
 }
 
 /// A plug-in in one version.
@@ -86,7 +190,7 @@ trait Plugin: Clone + Send + 'static {
     /// The version that is in the file now, tried once. `None` if it is this one.
     fn reloaded(&self) -> Result<Option<Self>, LoadError>;
     fn info(&self) -> &Description;
-    fn file(&self) -> String;
+    fn file(&self) -> &Path;
 }
 
 impl Plugin for FilterPlugin {
@@ -98,8 +202,8 @@ impl Plugin for FilterPlugin {
         self.info()
     }
 
-    fn file(&self) -> String {
-        self.path().display().to_string()
+    fn file(&self) -> &Path {
+        self.path()
     }
 }
 
@@ -112,13 +216,14 @@ impl Plugin for ProcessorPlugin {
         self.info()
     }
 
-    fn file(&self) -> String {
-        self.path().display().to_string()
+    fn file(&self) -> &Path {
+        self.path()
     }
 }
 
 /// The version of a plug-in that is in use, and a number that grows with each new one.
 struct Slot<P> {
+    place: Place,
     plugin: Mutex<P>,
     generation: AtomicU64,
 }
@@ -132,21 +237,29 @@ impl<P: Plugin> Slot<P> {
 }
 
 impl<P: Plugin> Reload for Slot<P> {
-    fn reload(&self) {
+    fn file(&self) -> PathBuf {
+        self.current().1.file().to_owned()
+    }
+
+    fn reload(&self) -> Report {
         // Not under the lock: to compile takes long, and whoever makes an instance meanwhile makes one of the old version.
         // Nobody else changes it.
         let (_, old) = self.current();
-        let file = old.file();
-        match old.reloaded() {
+        let came = match old.reloaded() {
             Ok(Some(new)) => {
-                let Description { name, version, .. } = new.info().clone();
+                let by = named(new.info());
                 *lock(&self.plugin) = new;
                 self.generation.fetch_add(1, Ordering::Release);
-                info!("{file}: {name} {version} takes over from {}", named(old.info()));
+                Came::Replaced { by }
             }
-            Ok(None) => info!("{file}: not changed, so {} goes on", named(old.info())),
-            // The error names the file.
-            Err(e) => error!("plug-in not replaced, {} goes on: {e}", named(old.info())),
+            Ok(None) => Came::Unchanged,
+            Err(e) => Came::Kept { why: e.to_string() },
+        };
+        Report {
+            place: self.place.clone(),
+            file: old.file().display().to_string(),
+            before: named(old.info()),
+            came,
         }
     }
 }
@@ -224,7 +337,10 @@ impl ReloadingFilter {
         self.turn.generation = generation;
         match plugin.create() {
             Ok(filter) => self.filter = filter,
-            Err(e) => error!("{}: plug-in not replaced in this thread: {e}", plugin.file()),
+            Err(e) => {
+                let (place, file) = (&self.slot.place, plugin.file().display());
+                error!("{place}: {file}: plug-in not replaced in this thread: {e}");
+            }
         }
     }
 }

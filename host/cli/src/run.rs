@@ -41,7 +41,7 @@ pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
-    reload.serve(reloads)?;
+    reload.serve(reloads, pipeline.plugin_reload)?;
     consume_all(&pipeline, plans, &closers, args.once)
 }
 
@@ -107,16 +107,17 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
     let engines = Engines::new(engine.with_pipeline(pipeline.plugin_cache.as_deref()));
     let plan = |table: &ConsumerTable| -> Result<Plan> {
         let sink = table.sink.clone().unwrap_or_default();
+        let name = table.name.get_ref();
         check_sink(&sink).context("sink")?;
         Ok(Plan {
-            name: table.name.get_ref().clone(),
+            name: name.clone(),
             filter: table
                 .filter
                 .as_ref()
-                .map(|plugin| engines.filter(plugin))
+                .map(|plugin| engines.filter(name, plugin))
                 .transpose()
                 .context("filter")?,
-            processor: engines.processor(&table.processor).context("processor")?,
+            processor: engines.processor(name, &table.processor).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
             table: table.clone(),

@@ -16,7 +16,7 @@ use crate::exit::UsageError;
 use crate::logging::LogEvents;
 use crate::plugins::Engines;
 use crate::progress;
-use crate::reload;
+use crate::reload::{self, When};
 use crate::signals::Shutdown;
 use crate::sinks::StdoutSink;
 
@@ -34,7 +34,10 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let engines = Engines::new(engine.clone());
     let options = consumer(args, &engines)?;
-    reload.serve(engines.into_reloads())?;
+    if args.filter.is_some() {
+        let when = if args.reload_on_change { When::Changed } else { When::Asked };
+        reload.serve(engines.into_reloads(), when)?;
+    }
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
     let stdout = StdoutSink::new().context("cannot write to stdout")?;
@@ -96,7 +99,7 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
             }
             None => serde_json::Value::Null,
         };
-        let filter = engines.filter_file(path, config)?;
+        let filter = engines.filter_file(&options.name, path, config)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
         options.more_filters = Some(filter);
     }

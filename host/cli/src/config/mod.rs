@@ -18,6 +18,7 @@ use tailweir_segments::{Ordering, Pattern};
 use tailweir_wasm::{Grants, Limits};
 use toml::Spanned;
 
+use crate::reload::When;
 use crate::sinks::{FileOptions, HttpOptions};
 pub use error::ConfigError;
 pub(crate) use error::in_our_words;
@@ -31,6 +32,9 @@ pub struct Pipeline {
     pub(crate) tailer: Tailer,
     /// Where compiled WebAssembly plug-ins are kept, or `off`.
     pub(crate) plugin_cache: Option<PathBuf>,
+    /// When the files of plug-ins are read again.
+    #[serde(default, deserialize_with = "values::plugin_reload")]
+    pub(crate) plugin_reload: When,
     #[serde(rename = "consumer")]
     pub(crate) consumers: Vec<ConsumerTable>,
 }
@@ -523,6 +527,15 @@ mod tests {
         check(
             &format!("{two}[[consumer]]\nname = 'b'\ncheckpoint = 'a'\nprocessor = {{ stdout = {{}} }}"),
             "p.toml:8: checkpoint `a` belongs to consumer `a` already",
+        );
+    }
+
+    #[test]
+    fn a_slip_in_when_plugins_are_read_again_is_named() {
+        let error = parse(Path::new("p.toml"), "plugin_reload = 'on_chang'\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "p.toml:1: `on_chang` is none of `on_signal`, `on_change`; did you mean `on_change`?"
         );
     }
 
