@@ -2,13 +2,16 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tailweir_tests::{repository, wait_for};
+use tailweir_tests::{Ended, repository, wait_for};
 use tempfile::TempDir;
+
+use crate::tailweir;
 
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = repository("target/guests").join(format!("{name}.wasm"));
@@ -336,4 +339,82 @@ fn a_link_that_leads_elsewhere_is_a_change() {
     fs::rename(folder.join("new-link"), folder.join("..data")).unwrap();
     world.wait_for_log(&["INFO", "p.wasm", "typed-filter", "takes over from pool-filter"]);
     world.end();
+}
+
+/// Asks the processes at work in a world.
+fn ask(world: &World, rest: &str) -> Ended {
+    tailweir().args("plugin reload").arg(world.path("logs")).args(rest).run()
+}
+
+#[test]
+fn a_command_has_plugins_read_again_and_tells_what_came_of_it() {
+    let other = "[[consumer]]\nname = 'b'\ncheckpoint = 'of-b'\nfilter = { wasm = 'p.wasm', config = { pool = 'b' } }\n\
+         processor = { file = { path = 'out', sync = false } }\n";
+    let mut world = World::new(&guest("pool-filter"), &format!("{FILTER}{other}"));
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"));
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    let file = world.path("p.wasm").file_name().unwrap().to_str().unwrap().to_owned();
+    let pool = "pool-filter 0.1.0";
+    let said = ask(&world, "").quietly();
+    let kept = format!("filter: kept {pool}: {file} has not changed\n");
+    assert_eq!(said, format!("consumer `a`, {kept}consumer `b`, {kept}"));
+    world.replace(&guest("typed-filter"));
+    let said = ask(&world, "of-b").quietly();
+    assert_eq!(said, format!("consumer `b`, filter: replaced {pool} by typed-filter 0.1.0 ({file})\n"));
+    world.replace(b"no");
+    let ended = ask(&world, "");
+    assert!(
+        ended.stdout.starts_with(&format!("consumer `a`, filter: kept {pool}: p.wasm: not a WebAssembly"))
+    );
+    assert!(ended.with_code(1).contains("2 of 2 plug-ins cannot be replaced"));
+    let json = ask(&world, "a --json");
+    let reports: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&reports[0]["outcome"], &reports[0]["role"]), (&"kept".into(), &"filter".into()), "{json:?}");
+    assert_eq!(json.code, Some(1));
+    assert!(ask(&world, "c").with_code(1).contains("no process uses the checkpoint `c` in"));
+    ask(&world, "a/b").with_code(2);
+    world.end();
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"));
+}
+
+/// The lock says who is asked, and nobody else is: neither a process that takes no requests, nor one that a file names.
+#[test]
+fn only_the_process_that_has_the_lock_is_asked() {
+    let world = World::new(&guest("pool-filter"), FILTER);
+    let lock = world.path("logs/.a.lock");
+    fs::write(&lock, "1\n").unwrap();
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"), "nobody has the lock");
+    let held = File::open(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = ask(&world, "").with_code(1);
+    assert!(said.contains("process 1 cannot be asked") && said.contains("`tailweir run`"), "{said}");
+}
+
+#[test]
+fn another_user_gets_no_answer() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can be somebody else.
+        return;
+    }
+    let mut world = World::new(&guest("pool-filter"), FILTER);
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    // Where that user can run it and see whom to ask.
+    let program = world.path("tailweir");
+    fs::copy(env!("CARGO_BIN_EXE_tailweir"), &program).unwrap();
+    for (name, mode) in [("", 0o755), ("logs", 0o755), ("logs/.a.lock", 0o644), ("tailweir", 0o755)] {
+        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.args(["plugin", "reload"]).arg(world.path("logs")).uid(54321).gid(54321);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("did not answer") && said.contains("runs as another user"), "{said}");
+    assert!(!output.status.success() && output.stdout.is_empty());
+    world.end();
+    let log = fs::read_to_string(world.path("stderr")).unwrap();
+    assert!(!log.contains("not changed"), "nothing was read again: {log}");
 }

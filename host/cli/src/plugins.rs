@@ -22,6 +22,19 @@ pub(crate) struct Engines {
     reloads: Reloads,
 }
 
+/// Whose a plug-in is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    pub(crate) consumer: &'a str,
+    pub(crate) checkpoint: Option<&'a str>,
+}
+
+impl Owner<'_> {
+    fn place(&self, role: Role) -> Place {
+        Place::new(self.consumer, self.checkpoint, role)
+    }
+}
+
 impl Engines {
     pub(crate) fn new(wasm: WasmEngine) -> Self {
         Self { wasm, reloads: Reloads::default() }
@@ -35,7 +48,7 @@ impl Engines {
     /// The filter in a file, which may be a component or a Lua file that returns a function.
     pub(crate) fn filter_file(
         &self,
-        consumer: &str,
+        owner: Owner<'_>,
         path: &Path,
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
@@ -43,26 +56,26 @@ impl Engines {
             return self.lua_filter(path, config);
         }
         let plugin = self.wasm.host()?.filter(path, &config, Limits::default())?;
-        Ok(self.reloads.filter(Place::new(consumer, Role::Filter), plugin))
+        Ok(self.reloads.filter(owner.place(Role::Filter), plugin))
     }
 
     /// The filter that a pipeline names, tried once.
     pub(crate) fn filter(
         &self,
-        consumer: &str,
+        owner: Owner<'_>,
         plugin: &Plugin<ForFilter>,
     ) -> Result<Arc<dyn FilterFactory>> {
         match &plugin.engine {
             Engine::Wasm { path, limits, .. } => {
                 let filter = self.wasm.host()?.filter(path, &plugin.config()?, limits.clone())?;
-                Ok(self.reloads.filter(Place::new(consumer, Role::Filter), filter))
+                Ok(self.reloads.filter(owner.place(Role::Filter), filter))
             }
             Engine::Lua { path } => self.lua_filter(path, plugin.config()?),
         }
     }
 
     /// The processor that a pipeline names, tried once.
-    pub(crate) fn processor(&self, consumer: &str, table: &ProcessorTable) -> Result<ProcessorMaker> {
+    pub(crate) fn processor(&self, owner: Owner<'_>, table: &ProcessorTable) -> Result<ProcessorMaker> {
         let maker = match table {
             ProcessorTable::BuiltIn(sink) => {
                 check_sink(sink)?;
@@ -72,9 +85,7 @@ impl Engines {
                 Engine::Wasm { path, grants, limits } => {
                     let host = self.wasm.host()?;
                     let loaded = host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
-                    ProcessorMaker::Wasm(
-                        self.reloads.processor(Place::new(consumer, Role::Processor), loaded),
-                    )
+                    ProcessorMaker::Wasm(self.reloads.processor(owner.place(Role::Processor), loaded))
                 }
                 Engine::Lua { path } => {
                     expect_lua(path)?;

@@ -1,9 +1,10 @@
-//! Plug-ins that are read again, at SIGHUP or when their files change, while those that were loaded before go on.
+//! Plug-ins that are read again, at SIGHUP, on request or when their files change, while those that were loaded before go on.
 //!
 //! A new version is compiled and tried beside the old one; only one that would have been loaded at the start, too, takes
 //! over. Those who call the plug-in see at their next call that there is one, and make themselves an instance of it.
-//! [`watch`] looks at the files.
+//! [`watch`] looks at the files, [`control`] takes requests.
 
+pub(crate) mod control;
 mod watch;
 
 use std::error::Error as StdError;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tailweir_core::{
     Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
     Verdict,
@@ -52,16 +54,17 @@ pub(crate) enum When {
 }
 
 impl Asked {
-    /// Starts the threads that read plug-ins again: at signals, also those that have come so far, and when their files change
-    /// if that is wanted.
-    pub(crate) fn serve(self, plugins: Reloads, when: When) -> Result<()> {
+    /// Starts the threads that read plug-ins again: at signals, also those that have come so far, at requests to the process
+    /// about its work in `directory`, and when their files change if that is wanted.
+    pub(crate) fn serve(self, plugins: Reloads, when: When, directory: &Path) -> Result<()> {
         let plugins = Arc::new(plugins);
         if when == When::Changed {
             watch::start(plugins.clone())?;
         }
+        control::start(directory, plugins.clone())?;
         let serve = move || {
             for () in self.0 {
-                if plugins.reload().is_empty() {
+                if plugins.reload(|_| true).is_empty() {
                     info!("SIGHUP: there is no WebAssembly plug-in to read again");
                 }
             }
@@ -72,15 +75,17 @@ impl Asked {
 }
 
 /// What a plug-in is to whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) consumer: String,
+    /// The consumer's checkpoint, if it has one.
+    pub(crate) checkpoint: Option<String>,
     pub(crate) role: Role,
 }
 
 impl Place {
-    pub(crate) fn new(consumer: &str, role: Role) -> Self {
-        Self { consumer: consumer.to_owned(), role }
+    pub(crate) fn new(consumer: &str, checkpoint: Option<&str>, role: Role) -> Self {
+        Self { consumer: consumer.to_owned(), checkpoint: checkpoint.map(str::to_owned), role }
     }
 }
 
@@ -90,7 +95,8 @@ impl fmt::Display for Place {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
     Filter,
     Processor,
@@ -106,16 +112,19 @@ impl Role {
 }
 
 /// What came of reading a plug-in again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
+    #[serde(flatten)]
     pub(crate) place: Place,
     pub(crate) file: String,
     /// Name and version of what was in use before.
     pub(crate) before: String,
+    #[serde(flatten)]
     pub(crate) came: Came,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Came {
     /// Another version takes over.
     Replaced { by: String },
@@ -166,9 +175,10 @@ impl Reloads {
         lock(&self.plugins).clone()
     }
 
-    /// Reads all of them again, and tells the log what came of each.
-    fn reload(&self) -> Vec<Report> {
-        self.all().into_iter().map(|plugin| self.reload_one(&*plugin)).inspect(Report::log).collect()
+    /// Reads those again that are wanted, and tells the log what came of each.
+    fn reload(&self, wanted: impl Fn(&Place) -> bool) -> Vec<Report> {
+        let plugins = self.all().into_iter().filter(|plugin| wanted(plugin.place()));
+        plugins.map(|plugin| self.reload_one(&*plugin)).inspect(Report::log).collect()
     }
 
     fn reload_one(&self, plugin: &dyn Reload) -> Report {
@@ -179,6 +189,8 @@ impl Reloads {
 
 /// What can be read again.
 trait Reload: Send + Sync {
+    fn place(&self) -> &Place;
+
     fn file(&self) -> PathBuf;
 
     /// Reads it again.
@@ -237,6 +249,10 @@ impl<P: Plugin> Slot<P> {
 }
 
 impl<P: Plugin> Reload for Slot<P> {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
     fn file(&self) -> PathBuf {
         self.current().1.file().to_owned()
     }

@@ -20,7 +20,7 @@ use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
+use crate::plugins::{Engines, Owner, ProcessorMaker, check_sink, sink};
 use crate::progress;
 use crate::quarantine;
 use crate::reload::{self, Reloads};
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
-    reload.serve(reloads, pipeline.plugin_reload)?;
+    reload.serve(reloads, pipeline.plugin_reload, &pipeline.tailer.directory)?;
     consume_all(&pipeline, plans, &closers, args.once)
 }
 
@@ -107,17 +107,18 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
     let engines = Engines::new(engine.with_pipeline(pipeline.plugin_cache.as_deref()));
     let plan = |table: &ConsumerTable| -> Result<Plan> {
         let sink = table.sink.clone().unwrap_or_default();
-        let name = table.name.get_ref();
+        let (consumer, checkpoint) = (table.name.get_ref(), Some(table.checkpoint_name().get_ref().as_str()));
+        let owner = Owner { consumer, checkpoint };
         check_sink(&sink).context("sink")?;
         Ok(Plan {
-            name: name.clone(),
+            name: table.name.get_ref().clone(),
             filter: table
                 .filter
                 .as_ref()
-                .map(|plugin| engines.filter(name, plugin))
+                .map(|plugin| engines.filter(owner, plugin))
                 .transpose()
                 .context("filter")?,
-            processor: engines.processor(name, &table.processor).context("processor")?,
+            processor: engines.processor(owner, &table.processor).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
             table: table.clone(),

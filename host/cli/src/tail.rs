@@ -14,7 +14,7 @@ use crate::args::TailArgs;
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
 use crate::logging::LogEvents;
-use crate::plugins::Engines;
+use crate::plugins::{Engines, Owner};
 use crate::progress;
 use crate::reload::{self, When};
 use crate::signals::Shutdown;
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let options = consumer(args, &engines)?;
     if args.filter.is_some() {
         let when = if args.reload_on_change { When::Changed } else { When::Asked };
-        reload.serve(engines.into_reloads(), when)?;
+        reload.serve(engines.into_reloads(), when, &args.directory)?;
     }
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
@@ -99,7 +99,8 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
             }
             None => serde_json::Value::Null,
         };
-        let filter = engines.filter_file(&options.name, path, config)?;
+        let owner = Owner { consumer: &options.name, checkpoint: args.checkpoint.as_deref() };
+        let filter = engines.filter_file(owner, path, config)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
         options.more_filters = Some(filter);
     }

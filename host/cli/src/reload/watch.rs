@@ -255,7 +255,7 @@ mod tests {
 
     fn failed() -> Report {
         Report {
-            place: Place::new("a", Role::Filter),
+            place: Place::new("a", None, Role::Filter),
             file: "p.wasm".into(),
             before: "p 1".to_owned(),
             came: Came::Kept { why: "no".to_owned() },
