@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, ensure};
-use tailweir_core::{Filter, FilterFactory, Processor};
+use tailweir_core::{Filter, FilterFactory, Processor, StateView};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
 use tailweir_pipeline::{Sink, SinkProcessor};
 use tailweir_wasm::Limits;
@@ -159,6 +159,13 @@ pub(crate) enum ProcessorMaker {
 }
 
 impl ProcessorMaker {
+    /// Says where the state is that the processors will use.
+    pub(crate) fn will_use(&self, state: Weak<dyn StateView>) {
+        if let Self::Wasm(plugin) = self {
+            plugin.will_use(state);
+        }
+    }
+
     pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
         Ok(match self {
             Self::Wasm(plugin) => plugin.create(),

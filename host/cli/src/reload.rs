@@ -12,14 +12,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tailweir_core::{
     Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
-    Verdict,
+    StateView, Verdict,
 };
 use tailweir_wasm::{Description, FilterPlugin, LoadError, ProcessorPlugin};
 use tracing::{error, info};
@@ -376,6 +376,11 @@ impl Filter for ReloadingFilter {
 pub(crate) struct ProcessorSlot(Arc<Slot<ProcessorPlugin>>);
 
 impl ProcessorSlot {
+    /// Says where the state is that it will use, so that a new version can read it even before the first batch.
+    pub(crate) fn will_use(&self, state: Weak<dyn StateView>) {
+        self.0.current().1.will_use(state);
+    }
+
     pub(crate) fn create(&self) -> Box<dyn Processor> {
         let (generation, plugin) = self.0.current();
         let turn = Turn { generation, failed_on: None };

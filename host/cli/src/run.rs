@@ -153,6 +153,7 @@ fn source(tailer: &Tailer, once: bool) -> SourceOptions {
 fn consume(plan: &Plan, source: &Source, closers: &Closers, pass: Pass) -> Result<()> {
     let mut consumer = open(plan, source)?;
     closers.add(&consumer);
+    plan.processor.will_use(consumer.state_view());
     let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -88,6 +88,12 @@ impl ProcessorPlugin {
         &self.description
     }
 
+    /// Says where the state is that the plug-in will use, so that [`reload`](Self::reload) can show it to a new version even
+    /// before there was a batch.
+    pub fn will_use(&self, state: Weak<dyn StateView>) {
+        self.live.set(state);
+    }
+
     /// Makes a processor. Its instance is made at its first batch, and anew after a crash.
     pub fn create(&self) -> Box<dyn Processor> {
         Box::new(WasmProcessor { template: self.template.clone(), live: self.live.clone(), jobs: None })
