@@ -255,6 +255,8 @@ fn send(
             filter: args.filter.clone(),
             config: args.config.clone(),
             reload_on_change: false,
+            shadow: None,
+            shadow_config: None,
             max_batch_size: 1000,
             max_batch_latency: Duration::from_secs(1),
             latest: false,

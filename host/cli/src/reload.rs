@@ -21,7 +21,7 @@ use tailweir_core::{
     Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
     StateView, Verdict,
 };
-use tailweir_wasm::{Description, FilterPlugin, LoadError, ProcessorPlugin};
+use tailweir_wasm::{Description, FilterPlugin, LoadError, LoadErrorKind, ProcessorPlugin};
 use tracing::{error, info};
 
 /// Asks for a reload. It may do so before there is anything to reload.
@@ -87,6 +87,15 @@ impl Place {
     pub(crate) fn new(consumer: &str, checkpoint: Option<&str>, role: Role) -> Self {
         Self { consumer: consumer.to_owned(), checkpoint: checkpoint.map(str::to_owned), role }
     }
+
+    /// The place of the shadow of what is here.
+    pub(crate) fn of_shadow(&self) -> Self {
+        let role = match self.role {
+            Role::Filter | Role::ShadowFilter => Role::ShadowFilter,
+            Role::Processor | Role::ShadowProcessor => Role::ShadowProcessor,
+        };
+        Self { role, ..self.clone() }
+    }
 }
 
 impl fmt::Display for Place {
@@ -100,6 +109,8 @@ impl fmt::Display for Place {
 pub(crate) enum Role {
     Filter,
     Processor,
+    ShadowFilter,
+    ShadowProcessor,
 }
 
 impl Role {
@@ -107,6 +118,20 @@ impl Role {
         match self {
             Self::Filter => "filter",
             Self::Processor => "processor",
+            Self::ShadowFilter => "shadow of the filter",
+            Self::ShadowProcessor => "shadow of the processor",
+        }
+    }
+
+    /// Why a plug-in in this role was not loaded.
+    pub(crate) fn explain(self, error: &LoadError) -> String {
+        match (self, &error.kind) {
+            (Self::ShadowFilter | Self::ShadowProcessor, LoadErrorKind::MissingGrant) => format!(
+                "{}: it sends HTTP requests, and a shadow must have no effect; try it with `tailweir plugin test`, or build \
+                 a version that sends none",
+                error.path.display()
+            ),
+            _ => error.to_string(),
         }
     }
 }
@@ -269,7 +294,7 @@ impl<P: Plugin> Reload for Slot<P> {
                 Came::Replaced { by }
             }
             Ok(None) => Came::Unchanged,
-            Err(e) => Came::Kept { why: e.to_string() },
+            Err(e) => Came::Kept { why: self.place.role.explain(&e) },
         };
         Report {
             place: self.place.clone(),
@@ -322,7 +347,7 @@ enum Failed {
 }
 
 /// Whether a batch is another one's [slice](Batch::slice), and not the whole. Parts share their bytes with the whole.
-fn is_part(part: &Batch, whole: &Batch) -> bool {
+pub(crate) fn is_part(part: &Batch, whole: &Batch) -> bool {
     part.len() < whole.len()
         && part.get(0).is_some_and(|first| {
             whole.iter().any(|record| std::ptr::eq(record.bytes().as_ptr(), first.bytes().as_ptr()))
@@ -373,12 +398,18 @@ impl Filter for ReloadingFilter {
 }
 
 /// Makes processors that change to a new version by themselves.
+#[derive(Clone)]
 pub(crate) struct ProcessorSlot(Arc<Slot<ProcessorPlugin>>);
 
 impl ProcessorSlot {
     /// Says where the state is that it will use, so that a new version can read it even before the first batch.
     pub(crate) fn will_use(&self, state: Weak<dyn StateView>) {
         self.0.current().1.will_use(state);
+    }
+
+    /// The bucket that the present version keeps its state in, if it keeps any.
+    pub(crate) fn bucket(&self) -> Option<String> {
+        self.0.current().1.bucket()
     }
 
     pub(crate) fn create(&self) -> Box<dyn Processor> {
