@@ -16,6 +16,7 @@ mod reload;
 mod run;
 mod script;
 mod security;
+mod shadow;
 mod state;
 mod summary;
 mod tail;

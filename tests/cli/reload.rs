@@ -2,21 +2,24 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tailweir_tests::{repository, wait_for};
+use tailweir_tests::{Ended, repository, wait_for};
 use tempfile::TempDir;
 
-fn guest(name: &str) -> Vec<u8> {
+use crate::tailweir;
+
+pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = repository("target/guests").join(format!("{name}.wasm"));
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask guests`", path.display()))
 }
 
 /// Segments that are added one by one, and a program that follows them.
-struct World {
+pub(crate) struct World {
     folder: TempDir,
     child: Option<Child>,
     records: u64,
@@ -26,7 +29,7 @@ struct World {
 
 impl World {
     /// With these consumers, and with `plugin` as `p.wasm`.
-    fn new(plugin: &[u8], consumers: &str) -> Self {
+    pub(crate) fn new(plugin: &[u8], consumers: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = Self { folder, child: None, records: 0, read: 0 };
         fs::create_dir(world.path("logs")).unwrap();
@@ -35,17 +38,17 @@ impl World {
         world
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Replaces the plug-in as an operator would.
-    fn replace(&self, plugin: &[u8]) {
+    pub(crate) fn replace(&self, plugin: &[u8]) {
         fs::write(self.path("new"), plugin).unwrap();
         fs::rename(self.path("new"), self.path("p.wasm")).unwrap();
     }
 
-    fn start(&mut self, arguments: &[&str]) {
+    pub(crate) fn start(&mut self, arguments: &[&str]) {
         let program = env!("CARGO_BIN_EXE_tailweir");
         let mut command = Command::new(program);
         command.args(["--log", "info,tailweir=debug"]).args(arguments).current_dir(self.folder.path());
@@ -56,12 +59,12 @@ impl World {
         self.child = Some(command.spawn().unwrap());
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
     }
 
     /// Adds a segment of ten records, every other one of them of the pool `a`.
-    fn add_segment(&mut self) {
+    pub(crate) fn add_segment(&mut self) {
         let numbers = self.records + 1..=self.records + 10;
         let text: String = numbers.map(|n| record(n) + "\n").collect();
         self.records += 10;
@@ -72,7 +75,7 @@ impl World {
     }
 
     /// Waits until the log has gone on with a line that holds all of this.
-    fn wait_for_log(&mut self, parts: &[&str]) {
+    pub(crate) fn wait_for_log(&mut self, parts: &[&str]) {
         let path = self.path("stderr");
         let mut read = self.read;
         wait_for(&format!("{parts:?} in the log"), || {
@@ -90,13 +93,13 @@ impl World {
     }
 
     /// Waits until the output is as long as this, and compares it.
-    fn expect(&self, name: &str, expected: &str) {
+    pub(crate) fn expect(&self, name: &str, expected: &str) {
         let output = || fs::read_to_string(self.path(name)).unwrap_or_default();
         wait_for(&format!("{name} to grow"), || output().len() >= expected.len());
         assert_eq!(output(), expected);
     }
 
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.signal(Signal::TERM);
         let mut child = self.child.take().unwrap();
         let mut status = None;
@@ -122,11 +125,11 @@ fn record(n: u64) -> String {
         .to_string()
 }
 
-fn lines(numbers: impl Iterator<Item = u64>) -> String {
+pub(crate) fn lines(numbers: impl Iterator<Item = u64>) -> String {
     numbers.map(|n| record(n) + "\n").collect()
 }
 
-fn of_pool(n: &u64) -> bool {
+pub(crate) fn of_pool(n: &u64) -> bool {
     n.is_multiple_of(2)
 }
 
@@ -254,4 +257,164 @@ fn f17_signals_in_a_row_and_at_once_do_not_end_it() {
     world.add_segment();
     world.expect("stdout", &lines((1..=20).filter(of_pool)));
     world.end();
+}
+
+const FILTER: &str = "[[consumer]]\nname = 'a'\nfilter = { wasm = 'p.wasm', config = { pool = 'a' } }\n\
+     processor = { stdout = {} }\nmax_batch_latency = '10ms'\n";
+
+/// A world whose filter is read again when its file changes, running.
+fn watching() -> World {
+    let mut world = World::new(&guest("pool-filter"), FILTER);
+    let text = fs::read_to_string(world.path("p.toml")).unwrap();
+    fs::write(world.path("p.toml"), format!("plugin_reload = 'on_change'\n{text}")).unwrap();
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    world
+}
+
+fn errors(world: &World) -> Vec<String> {
+    let log = fs::read_to_string(world.path("stderr")).unwrap();
+    log.lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_file_that_changes_is_read_once_it_is_whole() {
+    let mut world = watching();
+    // As a compiler writes it: in place, piece by piece.
+    let new = guest("typed-filter");
+    let mut file = File::create(world.path("p.wasm")).unwrap();
+    for piece in new.chunks(new.len() / 20 + 1) {
+        std::io::Write::write_all(&mut file, piece).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    drop(file);
+    world.wait_for_log(&["INFO", "p.wasm", "typed-filter", "takes over from pool-filter"]);
+    world.replace(&guest("pool-filter"));
+    world.wait_for_log(&["INFO", "p.wasm", "pool-filter", "takes over from typed-filter"]);
+    world.add_segment();
+    world.expect("stdout", &lines((1..=20).filter(of_pool)));
+    assert_eq!(errors(&world), [""; 0]);
+    world.end();
+}
+
+#[test]
+fn a_file_that_can_not_be_used_is_named_once() {
+    let mut world = watching();
+    world.replace(b"no");
+    world.wait_for_log(&["ERROR", "plug-in not replaced", "p.wasm: not a WebAssembly component"]);
+    fs::remove_file(world.path("p.wasm")).unwrap();
+    world.wait_for_log(&["ERROR", "plug-in not replaced", "cannot read it"]);
+    world.add_segment();
+    world.expect("stdout", &lines((1..=20).filter(of_pool)));
+    world.replace(&guest("typed-filter"));
+    world.wait_for_log(&["INFO", "p.wasm", "typed-filter", "takes over from pool-filter"]);
+    assert_eq!(errors(&world).len(), 2, "{:?}", errors(&world));
+    world.end();
+}
+
+/// As Kubernetes mounts a volume: `p.wasm` leads through `..data`, which is replaced as a whole.
+#[test]
+fn a_link_that_leads_elsewhere_is_a_change() {
+    let mut world = World::new(&guest("pool-filter"), FILTER);
+    let version = |name: &str, plugin: &[u8]| {
+        fs::create_dir_all(world.path(name)).unwrap();
+        fs::write(world.path(name).join("p.wasm"), plugin).unwrap();
+        std::os::unix::fs::symlink(name, world.path("new-link")).unwrap();
+        fs::rename(world.path("new-link"), world.path("..data")).unwrap();
+    };
+    version("..1", &guest("pool-filter"));
+    fs::remove_file(world.path("p.wasm")).unwrap();
+    std::os::unix::fs::symlink("..data/p.wasm", world.path("p.wasm")).unwrap();
+    let text = fs::read_to_string(world.path("p.toml")).unwrap();
+    fs::write(world.path("p.toml"), format!("plugin_reload = 'on_change'\n{text}")).unwrap();
+    version("..2", &guest("pool-filter"));
+    let (path, folder) = (world.path("..3"), world.path(""));
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("p.wasm"), guest("typed-filter")).unwrap();
+    std::os::unix::fs::symlink("..3", folder.join("new-link")).unwrap();
+    fs::rename(folder.join("new-link"), folder.join("..data")).unwrap();
+    world.wait_for_log(&["INFO", "p.wasm", "typed-filter", "takes over from pool-filter"]);
+    world.end();
+}
+
+/// Asks the processes at work in a world.
+fn ask(world: &World, rest: &str) -> Ended {
+    tailweir().args("plugin reload").arg(world.path("logs")).args(rest).run()
+}
+
+#[test]
+fn a_command_has_plugins_read_again_and_tells_what_came_of_it() {
+    let other = "[[consumer]]\nname = 'b'\ncheckpoint = 'of-b'\nfilter = { wasm = 'p.wasm', config = { pool = 'b' } }\n\
+         processor = { file = { path = 'out', sync = false } }\n";
+    let mut world = World::new(&guest("pool-filter"), &format!("{FILTER}{other}"));
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"));
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    let file = world.path("p.wasm").file_name().unwrap().to_str().unwrap().to_owned();
+    let pool = "pool-filter 0.1.0";
+    let said = ask(&world, "").quietly();
+    let kept = format!("filter: kept {pool}: {file} has not changed\n");
+    assert_eq!(said, format!("consumer `a`, {kept}consumer `b`, {kept}"));
+    world.replace(&guest("typed-filter"));
+    let said = ask(&world, "of-b").quietly();
+    assert_eq!(said, format!("consumer `b`, filter: replaced {pool} by typed-filter 0.1.0 ({file})\n"));
+    world.replace(b"no");
+    let ended = ask(&world, "");
+    assert!(
+        ended.stdout.starts_with(&format!("consumer `a`, filter: kept {pool}: p.wasm: not a WebAssembly"))
+    );
+    assert!(ended.with_code(1).contains("2 of 2 plug-ins cannot be replaced"));
+    let json = ask(&world, "a --json");
+    let reports: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&reports[0]["outcome"], &reports[0]["role"]), (&"kept".into(), &"filter".into()), "{json:?}");
+    assert_eq!(json.code, Some(1));
+    assert!(ask(&world, "c").with_code(1).contains("no process uses the checkpoint `c` in"));
+    ask(&world, "a/b").with_code(2);
+    world.end();
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"));
+}
+
+/// The lock says who is asked, and nobody else is: neither a process that takes no requests, nor one that a file names.
+#[test]
+fn only_the_process_that_has_the_lock_is_asked() {
+    let world = World::new(&guest("pool-filter"), FILTER);
+    let lock = world.path("logs/.a.lock");
+    fs::write(&lock, "1\n").unwrap();
+    assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"), "nobody has the lock");
+    let held = File::open(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = ask(&world, "").with_code(1);
+    assert!(said.contains("process 1 cannot be asked") && said.contains("`tailweir run`"), "{said}");
+}
+
+#[test]
+fn another_user_gets_no_answer() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can be somebody else.
+        return;
+    }
+    let mut world = World::new(&guest("pool-filter"), FILTER);
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    // Where that user can run it and see whom to ask.
+    let program = world.path("tailweir");
+    fs::copy(env!("CARGO_BIN_EXE_tailweir"), &program).unwrap();
+    for (name, mode) in [("", 0o755), ("logs", 0o755), ("logs/.a.lock", 0o644), ("tailweir", 0o755)] {
+        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.args(["plugin", "reload"]).arg(world.path("logs")).uid(54321).gid(54321);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("did not answer") && said.contains("runs as another user"), "{said}");
+    assert!(!output.status.success() && output.stdout.is_empty());
+    world.end();
+    let log = fs::read_to_string(world.path("stderr")).unwrap();
+    assert!(!log.contains("not changed"), "nothing was read again: {log}");
 }

@@ -256,6 +256,29 @@ fn state_survives_a_reload_and_a_version_that_can_not_read_it_is_not_taken() {
 }
 
 #[test]
+fn a_version_that_can_not_read_the_state_is_not_taken_before_the_first_batch_either() {
+    let mut world = World::new("stateful", ", config = { do = 'count', unreadable_from = 30 }");
+    world.numbers(20);
+    world.once().with_code(0);
+    world.numbers(20);
+    world.once().with_code(0);
+    assert_eq!(world.last(), "40");
+    // There is nothing to do.
+    let running = world.program().start();
+    let reload = || tailweir().args("plugin reload").arg(world.path("logs")).run();
+    wait_for("the consumer", || reload().stdout.contains("has not changed"));
+    let component = fs::read(world.path("p.wasm")).unwrap();
+    fs::write(world.path("new"), [&component[..], &[0, 2, 1, b'a']].concat()).unwrap();
+    fs::rename(world.path("new"), world.path("p.wasm")).unwrap();
+    let ended = reload();
+    assert!(ended.stdout.contains("kept stateful 0.1.0: "), "{ended:?}");
+    assert!(ended.stdout.contains("it cannot read a state of 40"), "{ended:?}");
+    assert_eq!(ended.code, Some(1));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code, Some(0));
+}
+
+#[test]
 fn state_goes_on_from_where_kumod_left_the_checkpoint_and_the_gap_is_named() {
     let mut world = World::new("stateful", ", config = { do = 'count' }");
     world.numbers(30);

@@ -188,6 +188,15 @@ pub(crate) struct TailArgs {
     /// The filter's configuration, as JSON
     #[arg(long, value_name = "JSON", requires = "filter")]
     pub(crate) config: Option<String>,
+    /// Read a component again when its file changes, not only at SIGHUP
+    #[arg(long, requires = "filter")]
+    pub(crate) reload_on_change: bool,
+    /// Run this second version of the filter beside it, without effect, and tell where its verdicts differ
+    #[arg(long, value_name = "FILE.wasm|FILE.lua", requires = "filter")]
+    pub(crate) shadow: Option<PathBuf>,
+    /// The shadow's configuration, as JSON, if it has another one than the filter
+    #[arg(long, value_name = "JSON", requires = "shadow")]
+    pub(crate) shadow_config: Option<String>,
     /// Records per batch; each batch is committed once it is written
     #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
     pub(crate) max_batch_size: usize,

@@ -23,12 +23,15 @@ pub(crate) struct WasmEngine {
     option: Option<OsString>,
     pipeline: Option<PathBuf>,
     host: Arc<OnceLock<Arc<Host>>>,
+    /// For shadows, whose doings are not to be taken for those of the plug-ins in use.
+    shadows: Arc<OnceLock<Arc<Host>>>,
 }
 
 impl WasmEngine {
     /// With what `--plugin-cache` says.
     pub(crate) fn new(option: Option<&Path>) -> Self {
-        Self { option: option.map(|path| path.as_os_str().to_owned()), pipeline: None, host: Arc::default() }
+        let option = option.map(|path| path.as_os_str().to_owned());
+        Self { option, pipeline: None, host: Arc::default(), shadows: Arc::default() }
     }
 
     /// With what a pipeline file says about the cache, which counts for less than the option and the variable.
@@ -45,6 +48,16 @@ impl WasmEngine {
         Ok(self.host.get_or_init(|| host))
     }
 
+    /// The engine of shadows.
+    pub(crate) fn shadow_host(&self) -> Result<&Arc<Host>> {
+        if let Some(host) = self.shadows.get() {
+            return Ok(host);
+        }
+        let options = HostOptions { label: Some("shadow"), ..self.options() };
+        let host = Host::new(options).map_err(cannot_start)?;
+        Ok(self.shadows.get_or_init(|| host))
+    }
+
     /// An engine of its own, with the same cache, whose calls are measured.
     pub(crate) fn measured(&self, meter: Arc<Meter>) -> Result<Arc<Host>> {
         Host::measured(self.options(), meter).map_err(cannot_start)
@@ -58,12 +71,13 @@ impl WasmEngine {
             Some(path) => Some(path.into()),
             None => usual_place(variable, is_ours),
         };
-        HostOptions { cache, events: Arc::new(LogEvents) }
+        HostOptions { cache, label: None, events: Arc::new(LogEvents) }
     }
 
     /// Says at the end how often plug-ins were in trouble, if any was.
     pub(crate) fn report(&self) {
-        for (plugin, counts) in self.host.get().map(|host| host.counts()).unwrap_or_default() {
+        let hosts = self.host.get().into_iter().chain(self.shadows.get());
+        for (plugin, counts) in hosts.flat_map(|host| host.counts()) {
             if !counts.is_zero() {
                 let PluginCounts { failed, recycled, lines_left_out } = counts;
                 warn!(target: "tailweir", plugin, failed, recycled, lines_left_out, "plug-in was in trouble");

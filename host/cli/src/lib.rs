@@ -24,6 +24,7 @@ mod reload;
 mod run;
 mod script;
 mod secrets;
+mod shadow;
 mod signals;
 mod sinks;
 mod status;

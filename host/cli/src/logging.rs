@@ -174,6 +174,7 @@ impl EventSink for LogEvents {
         crate::progress::observe(&event);
         crate::summary::observe(&event);
         match event {
+            Event::ShadowCompared { .. } => log_shadow(&event),
             Event::SegmentOpened { segment } => info!(target: TARGET, %segment, "segment opened"),
             Event::SegmentFinished { segment, lines, bytes } => {
                 info!(target: TARGET, %segment, lines, bytes, "segment finished")
@@ -233,9 +234,22 @@ impl EventSink for LogEvents {
             Event::PluginLogCut { plugin, lines } => {
                 warn!(target: TARGET, plugin, lines, "log lines left out: more than it may log in a call or in a second");
             }
+            Event::ShadowDiffers { consumer, role, position, live, shadow } => {
+                warn!(target: TARGET, consumer, %position, live, shadow, "the shadow of the {role} answers otherwise");
+            }
             Event::Warning { message } => warn!(target: TARGET, "{message}"),
             other => warn!(target: TARGET, "{other:?}"),
         }
+    }
+}
+
+/// How a shadow does: a warning, if it does not do as well as the plug-in in use.
+fn log_shadow(event: &Event) {
+    let Some(line) = crate::summary::ShadowLine::of(event) else { return };
+    if line.is_as_live() {
+        info!(target: TARGET, "{line}");
+    } else {
+        warn!(target: TARGET, "{line}");
     }
 }
 

@@ -3,80 +3,168 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use anyhow::{Context, Result, ensure};
-use tailweir_core::{Filter, FilterFactory, Processor};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tailweir_core::{Filter, FilterFactory, Processor, StateView};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
 use tailweir_pipeline::{Sink, SinkProcessor};
-use tailweir_wasm::Limits;
+use tailweir_wasm::{Grants, Host, Limits};
 
-use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
+use crate::config::{Engine, ForFilter, ForProcessor, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
-use crate::reload::{ProcessorSlot, Reloads};
+use crate::reload::{Place, ProcessorSlot, Reloads, Role};
+use crate::shadow::{ShadowOfProcessor, Shadows, shadow_filter};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
 /// Loads plug-ins of both kinds, all WebAssembly on one engine.
 pub(crate) struct Engines {
     wasm: WasmEngine,
     reloads: Reloads,
+    shadows: Shadows,
+}
+
+/// Whose a plug-in is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    pub(crate) consumer: &'a str,
+    pub(crate) checkpoint: Option<&'a str>,
+}
+
+impl Owner<'_> {
+    fn place(&self, role: Role) -> Place {
+        Place::new(self.consumer, self.checkpoint, role)
+    }
 }
 
 impl Engines {
     pub(crate) fn new(wasm: WasmEngine) -> Self {
-        Self { wasm, reloads: Reloads::default() }
+        Self { wasm, reloads: Reloads::default(), shadows: Shadows::default() }
     }
 
-    /// Those of the plug-ins loaded that can be read again.
-    pub(crate) fn into_reloads(self) -> Reloads {
-        self.reloads
+    /// Those of the plug-ins loaded that can be read again, and the shadows.
+    pub(crate) fn into_parts(self) -> (Reloads, Shadows) {
+        (self.reloads, self.shadows)
     }
 
-    /// The filter in a file, which may be a component or a Lua file that returns a function.
+    /// The filter in a file, which may be a component or a Lua file that returns a function, with a shadow if there is one.
     pub(crate) fn filter_file(
         &self,
-        path: &Path,
-        config: serde_json::Value,
+        owner: Owner<'_>,
+        (path, config): (&Path, serde_json::Value),
+        shadow: Option<(&Path, serde_json::Value)>,
     ) -> Result<Arc<dyn FilterFactory>> {
-        if is_lua(path) {
-            return self.lua_filter(path, config);
+        let engine = |path: &Path| match is_lua(path) {
+            true => Engine::Lua { path: path.to_owned() },
+            false => {
+                Engine::Wasm { path: path.to_owned(), grants: Grants::default(), limits: Limits::default() }
+            }
+        };
+        let live = self.any_filter(owner.place(Role::Filter), &engine(path), config)?;
+        match shadow {
+            Some((path, config)) => self.with_shadow(owner, live, path, &engine(path), config),
+            None => Ok(live),
         }
-        Ok(self.reloads.filter(self.wasm.host()?.filter(path, &config, Limits::default())?))
     }
 
     /// The filter that a pipeline names, tried once.
-    pub(crate) fn filter(&self, plugin: &Plugin<ForFilter>) -> Result<Arc<dyn FilterFactory>> {
-        match &plugin.engine {
-            Engine::Wasm { path, limits, .. } => {
-                Ok(self.reloads.filter(self.wasm.host()?.filter(path, &plugin.config()?, limits.clone())?))
+    pub(crate) fn filter(
+        &self,
+        owner: Owner<'_>,
+        plugin: &Plugin<ForFilter>,
+    ) -> Result<Arc<dyn FilterFactory>> {
+        let live = self.any_filter(owner.place(Role::Filter), &plugin.engine, plugin.config()?)?;
+        match &plugin.shadow {
+            Some(shadow) => {
+                let (engine, config) = (shadow.engine(&plugin.engine), shadow.config(plugin)?);
+                self.with_shadow(owner, live, shadow.path(), &engine, config)
             }
-            Engine::Lua { path } => self.lua_filter(path, plugin.config()?),
+            None => Ok(live),
+        }
+    }
+
+    fn with_shadow(
+        &self,
+        owner: Owner<'_>,
+        live: Arc<dyn FilterFactory>,
+        path: &Path,
+        engine: &Engine,
+        config: serde_json::Value,
+    ) -> Result<Arc<dyn FilterFactory>> {
+        let place = owner.place(Role::Filter);
+        let shadow = self.any_filter(place.of_shadow(), engine, config).context("shadow")?;
+        shadow_filter(&self.shadows, place, path, live, shadow)
+    }
+
+    fn any_filter(
+        &self,
+        place: Place,
+        engine: &Engine,
+        config: serde_json::Value,
+    ) -> Result<Arc<dyn FilterFactory>> {
+        match engine {
+            Engine::Wasm { path, limits, .. } => {
+                let plugin = self.host(&place)?.filter(path, &config, limits.clone())?;
+                Ok(self.reloads.filter(place, plugin))
+            }
+            Engine::Lua { path } => self.lua_filter(path, config),
+        }
+    }
+
+    fn host(&self, place: &Place) -> Result<&Arc<Host>> {
+        match place.role {
+            Role::Filter | Role::Processor => self.wasm.host(),
+            Role::ShadowFilter | Role::ShadowProcessor => self.wasm.shadow_host(),
         }
     }
 
     /// The processor that a pipeline names, tried once.
-    pub(crate) fn processor(&self, table: &ProcessorTable) -> Result<ProcessorMaker> {
-        let maker = match table {
+    pub(crate) fn processor(&self, owner: Owner<'_>, table: &ProcessorTable) -> Result<ProcessorMaker> {
+        let plugin = match table {
             ProcessorTable::BuiltIn(sink) => {
                 check_sink(sink)?;
-                ProcessorMaker::Sink(sink.clone())
+                return Ok(ProcessorMaker::Sink(sink.clone()));
             }
-            ProcessorTable::Plugin(plugin) => match &plugin.engine {
-                Engine::Wasm { path, grants, limits } => {
-                    let host = self.wasm.host()?;
-                    let loaded = host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
-                    ProcessorMaker::Wasm(self.reloads.processor(loaded))
-                }
-                Engine::Lua { path } => {
-                    expect_lua(path)?;
-                    let file =
-                        LuaFile { path: path.clone(), config: plugin.config()?, engine: self.wasm.clone() };
-                    file.processor()?;
-                    ProcessorMaker::Lua(file)
-                }
-            },
+            ProcessorTable::Plugin(plugin) => plugin,
         };
-        Ok(maker)
+        let place = owner.place(Role::Processor);
+        let live = match &plugin.engine {
+            Engine::Wasm { .. } => {
+                ProcessorMaker::Wasm(self.component(place.clone(), &plugin.engine, plugin.config()?)?)
+            }
+            Engine::Lua { path } => {
+                expect_lua(path)?;
+                let file =
+                    LuaFile { path: path.clone(), config: plugin.config()?, engine: self.wasm.clone() };
+                file.processor()?;
+                ProcessorMaker::Lua(file)
+            }
+        };
+        match &plugin.shadow {
+            Some(_) => Ok(ProcessorMaker::Shadowed(Box::new(live), self.shadow_of(place, plugin)?)),
+            None => Ok(live),
+        }
+    }
+
+    /// The component that a pipeline names as a processor.
+    fn component(&self, place: Place, engine: &Engine, config: serde_json::Value) -> Result<ProcessorSlot> {
+        let Engine::Wasm { path, grants, limits } = engine else {
+            bail!("{}: not a component", engine.path().display())
+        };
+        let plugin = self.host(&place)?.processor(path, &config, grants.clone(), limits.clone());
+        let plugin = plugin.map_err(|e| match place.role {
+            Role::ShadowProcessor => anyhow!(place.role.explain(&e)),
+            _ => e.into(),
+        })?;
+        Ok(self.reloads.processor(place, plugin))
+    }
+
+    /// The shadow of the processor at `place`.
+    fn shadow_of(&self, place: Place, plugin: &Plugin<ForProcessor>) -> Result<ShadowOfProcessor> {
+        let shadow = plugin.shadow.as_ref().context("no shadow")?;
+        let (engine, config) = (shadow.engine(&plugin.engine), shadow.config(plugin)?);
+        let slot = self.component(place.of_shadow(), &engine, config).context("shadow")?;
+        ShadowOfProcessor::start(&self.shadows, place, shadow.path(), slot)
     }
 
     fn lua_filter(&self, path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
@@ -136,13 +224,24 @@ pub(crate) enum ProcessorMaker {
     Wasm(ProcessorSlot),
     Lua(LuaFile),
     Sink(SinkTable),
+    Shadowed(Box<ProcessorMaker>, ShadowOfProcessor),
 }
 
 impl ProcessorMaker {
+    /// Says where the state is that the processors will use.
+    pub(crate) fn will_use(&self, state: Weak<dyn StateView>) {
+        match self {
+            Self::Wasm(plugin) => plugin.will_use(state),
+            Self::Shadowed(live, _) => live.will_use(state),
+            Self::Lua(_) | Self::Sink(_) => {}
+        }
+    }
+
     pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
         Ok(match self {
             Self::Wasm(plugin) => plugin.create(),
             Self::Lua(file) => Box::new(file.processor()?),
+            Self::Shadowed(live, shadow) => shadow.follow(live.create()?),
             Self::Sink(SinkTable::Stdout {}) => Box::new(SinkProcessor(StdoutSink::new()?)),
             Self::Sink(SinkTable::File(options)) => Box::new(SinkProcessor(FileSink::new(options.clone()))),
             Self::Sink(SinkTable::Http(options)) => Box::new(SinkProcessor(HttpSink::new(options)?)),

@@ -1,20 +1,27 @@
-//! Plug-ins that are read again at SIGHUP, while those that were loaded before go on.
+//! Plug-ins that are read again, at SIGHUP, on request or when their files change, while those that were loaded before go on.
 //!
-//! A thread of its own compiles a new version and tries it; only one that would have been loaded at the start, too, takes
+//! A new version is compiled and tried beside the old one; only one that would have been loaded at the start, too, takes
 //! over. Those who call the plug-in see at their next call that there is one, and make themselves an instance of it.
+//! [`watch`] looks at the files, [`control`] takes requests.
+
+pub(crate) mod control;
+mod watch;
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tailweir_core::{
     Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
-    Verdict,
+    StateView, Verdict,
 };
-use tailweir_wasm::{Description, FilterPlugin, LoadError, ProcessorPlugin};
+use tailweir_wasm::{Description, FilterPlugin, LoadError, LoadErrorKind, ProcessorPlugin};
 use tracing::{error, info};
 
 /// Asks for a reload. It may do so before there is anything to reload.
@@ -36,49 +43,183 @@ pub(crate) fn channel() -> (Asker, Asked) {
     (Asker(sender), Asked(receiver))
 }
 
+/// When plug-ins are read again without anybody asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Never.
+    #[default]
+    Asked,
+    /// When their files have changed.
+    Changed,
+}
+
 impl Asked {
-    /// Starts the thread that does what is asked, and what has been asked so far.
-    pub(crate) fn serve(self, plugins: Reloads) -> Result<()> {
-        let serve = move || self.0.iter().for_each(|()| plugins.reload());
+    /// Starts the threads that read plug-ins again: at signals, also those that have come so far, at requests to the process
+    /// about its work in `directory`, and when their files change if that is wanted.
+    pub(crate) fn serve(self, plugins: Reloads, when: When, directory: &Path) -> Result<()> {
+        let plugins = Arc::new(plugins);
+        if when == When::Changed {
+            watch::start(plugins.clone())?;
+        }
+        control::start(directory, plugins.clone())?;
+        let serve = move || {
+            for () in self.0 {
+                if plugins.reload(|_| true).is_empty() {
+                    info!("SIGHUP: there is no WebAssembly plug-in to read again");
+                }
+            }
+        };
         thread::Builder::new().name("reload".to_owned()).spawn(serve).context("cannot start a thread")?;
         Ok(())
     }
 }
 
+/// What a plug-in is to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) consumer: String,
+    /// The consumer's checkpoint, if it has one.
+    pub(crate) checkpoint: Option<String>,
+    pub(crate) role: Role,
+}
+
+impl Place {
+    pub(crate) fn new(consumer: &str, checkpoint: Option<&str>, role: Role) -> Self {
+        Self { consumer: consumer.to_owned(), checkpoint: checkpoint.map(str::to_owned), role }
+    }
+
+    /// The place of the shadow of what is here.
+    pub(crate) fn of_shadow(&self) -> Self {
+        let role = match self.role {
+            Role::Filter | Role::ShadowFilter => Role::ShadowFilter,
+            Role::Processor | Role::ShadowProcessor => Role::ShadowProcessor,
+        };
+        Self { role, ..self.clone() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "consumer `{}`, {}", self.consumer, self.role.name())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    Filter,
+    Processor,
+    ShadowFilter,
+    ShadowProcessor,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Processor => "processor",
+            Self::ShadowFilter => "shadow of the filter",
+            Self::ShadowProcessor => "shadow of the processor",
+        }
+    }
+
+    /// Why a plug-in in this role was not loaded.
+    pub(crate) fn explain(self, error: &LoadError) -> String {
+        match (self, &error.kind) {
+            (Self::ShadowFilter | Self::ShadowProcessor, LoadErrorKind::MissingGrant) => format!(
+                "{}: it sends HTTP requests, and a shadow must have no effect; try it with `tailweir plugin test`, or build \
+                 a version that sends none",
+                error.path.display()
+            ),
+            _ => error.to_string(),
+        }
+    }
+}
+
+/// What came of reading a plug-in again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    pub(crate) file: String,
+    /// Name and version of what was in use before.
+    pub(crate) before: String,
+    #[serde(flatten)]
+    pub(crate) came: Came,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Came {
+    /// Another version takes over.
+    Replaced { by: String },
+    /// The file is as it was.
+    Unchanged,
+    /// What is in the file cannot be used.
+    Kept { why: String },
+}
+
+impl Report {
+    fn log(&self) {
+        let Self { place, file, before, came } = self;
+        match came {
+            Came::Replaced { by } => info!("{place}: {file}: {by} takes over from {before}"),
+            Came::Unchanged => info!("{place}: {file}: not changed, so {before} goes on"),
+            // The error names the file.
+            Came::Kept { why } => error!("{place}: plug-in not replaced, {before} goes on: {why}"),
+        }
+    }
+}
+
 /// The plug-ins that can be read again.
 #[derive(Default)]
-pub(crate) struct Reloads(Mutex<Vec<Arc<dyn Reload>>>);
+pub(crate) struct Reloads {
+    plugins: Mutex<Vec<Arc<dyn Reload>>>,
+    /// One is read at a time.
+    turn: Mutex<()>,
+}
 
 impl Reloads {
     /// Has a filter read again from now on.
-    pub(crate) fn filter(&self, plugin: FilterPlugin) -> Arc<dyn FilterFactory> {
-        Arc::new(FilterSlot(self.add(plugin)))
+    pub(crate) fn filter(&self, place: Place, plugin: FilterPlugin) -> Arc<dyn FilterFactory> {
+        Arc::new(FilterSlot(self.add(place, plugin)))
     }
 
     /// Has a processor read again from now on.
-    pub(crate) fn processor(&self, plugin: ProcessorPlugin) -> ProcessorSlot {
-        ProcessorSlot(self.add(plugin))
+    pub(crate) fn processor(&self, place: Place, plugin: ProcessorPlugin) -> ProcessorSlot {
+        ProcessorSlot(self.add(place, plugin))
     }
 
-    fn add<P: Plugin>(&self, plugin: P) -> Arc<Slot<P>> {
-        let slot = Arc::new(Slot { plugin: Mutex::new(plugin), generation: AtomicU64::new(0) });
-        lock(&self.0).push(slot.clone());
+    fn add<P: Plugin>(&self, place: Place, plugin: P) -> Arc<Slot<P>> {
+        let slot = Arc::new(Slot { place, plugin: Mutex::new(plugin), generation: AtomicU64::new(0) });
+        lock(&self.plugins).push(slot.clone());
         slot
     }
 
-    fn reload(&self) {
-        let plugins = lock(&self.0).clone();
-        if plugins.is_empty() {
-            info!("SIGHUP: there is no WebAssembly plug-in to read again");
-        }
-        plugins.iter().for_each(|plugin| plugin.reload());
+    fn all(&self) -> Vec<Arc<dyn Reload>> {
+        lock(&self.plugins).clone()
+    }
+
+    /// Reads those again that are wanted, and tells the log what came of each.
+    fn reload(&self, wanted: impl Fn(&Place) -> bool) -> Vec<Report> {
+        let plugins = self.all().into_iter().filter(|plugin| wanted(plugin.place()));
+        plugins.map(|plugin| self.reload_one(&*plugin)).inspect(Report::log).collect()
+    }
+
+    fn reload_one(&self, plugin: &dyn Reload) -> Report {
+        let _turn = lock(&self.turn);
+        plugin.reload()
     }
 }
 
 /// What can be read again.
 trait Reload: Send + Sync {
-    /// Reads it again, and tells the log what came of it.
-    fn reload(&self);
+    fn place(&self) -> &Place;
+
+    fn file(&self) -> PathBuf;
+
+    /// Reads it again.
+    fn reload(&self) -> Report;
 }
 
 /// A plug-in in one version.
@@ -86,7 +227,7 @@ trait Plugin: Clone + Send + 'static {
     /// The version that is in the file now, tried once. `None` if it is this one.
     fn reloaded(&self) -> Result<Option<Self>, LoadError>;
     fn info(&self) -> &Description;
-    fn file(&self) -> String;
+    fn file(&self) -> &Path;
 }
 
 impl Plugin for FilterPlugin {
@@ -98,8 +239,8 @@ impl Plugin for FilterPlugin {
         self.info()
     }
 
-    fn file(&self) -> String {
-        self.path().display().to_string()
+    fn file(&self) -> &Path {
+        self.path()
     }
 }
 
@@ -112,13 +253,14 @@ impl Plugin for ProcessorPlugin {
         self.info()
     }
 
-    fn file(&self) -> String {
-        self.path().display().to_string()
+    fn file(&self) -> &Path {
+        self.path()
     }
 }
 
 /// The version of a plug-in that is in use, and a number that grows with each new one.
 struct Slot<P> {
+    place: Place,
     plugin: Mutex<P>,
     generation: AtomicU64,
 }
@@ -132,21 +274,33 @@ impl<P: Plugin> Slot<P> {
 }
 
 impl<P: Plugin> Reload for Slot<P> {
-    fn reload(&self) {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn file(&self) -> PathBuf {
+        self.current().1.file().to_owned()
+    }
+
+    fn reload(&self) -> Report {
         // Not under the lock: to compile takes long, and whoever makes an instance meanwhile makes one of the old version.
         // Nobody else changes it.
         let (_, old) = self.current();
-        let file = old.file();
-        match old.reloaded() {
+        let came = match old.reloaded() {
             Ok(Some(new)) => {
-                let Description { name, version, .. } = new.info().clone();
+                let by = named(new.info());
                 *lock(&self.plugin) = new;
                 self.generation.fetch_add(1, Ordering::Release);
-                info!("{file}: {name} {version} takes over from {}", named(old.info()));
+                Came::Replaced { by }
             }
-            Ok(None) => info!("{file}: not changed, so {} goes on", named(old.info())),
-            // The error names the file.
-            Err(e) => error!("plug-in not replaced, {} goes on: {e}", named(old.info())),
+            Ok(None) => Came::Unchanged,
+            Err(e) => Came::Kept { why: self.place.role.explain(&e) },
+        };
+        Report {
+            place: self.place.clone(),
+            file: old.file().display().to_string(),
+            before: named(old.info()),
+            came,
         }
     }
 }
@@ -193,7 +347,7 @@ enum Failed {
 }
 
 /// Whether a batch is another one's [slice](Batch::slice), and not the whole. Parts share their bytes with the whole.
-fn is_part(part: &Batch, whole: &Batch) -> bool {
+pub(crate) fn is_part(part: &Batch, whole: &Batch) -> bool {
     part.len() < whole.len()
         && part.get(0).is_some_and(|first| {
             whole.iter().any(|record| std::ptr::eq(record.bytes().as_ptr(), first.bytes().as_ptr()))
@@ -224,7 +378,10 @@ impl ReloadingFilter {
         self.turn.generation = generation;
         match plugin.create() {
             Ok(filter) => self.filter = filter,
-            Err(e) => error!("{}: plug-in not replaced in this thread: {e}", plugin.file()),
+            Err(e) => {
+                let (place, file) = (&self.slot.place, plugin.file().display());
+                error!("{place}: {file}: plug-in not replaced in this thread: {e}");
+            }
         }
     }
 }
@@ -241,9 +398,20 @@ impl Filter for ReloadingFilter {
 }
 
 /// Makes processors that change to a new version by themselves.
+#[derive(Clone)]
 pub(crate) struct ProcessorSlot(Arc<Slot<ProcessorPlugin>>);
 
 impl ProcessorSlot {
+    /// Says where the state is that it will use, so that a new version can read it even before the first batch.
+    pub(crate) fn will_use(&self, state: Weak<dyn StateView>) {
+        self.0.current().1.will_use(state);
+    }
+
+    /// The bucket that the present version keeps its state in, if it keeps any.
+    pub(crate) fn bucket(&self) -> Option<String> {
+        self.0.current().1.bucket()
+    }
+
     pub(crate) fn create(&self) -> Box<dyn Processor> {
         let (generation, plugin) = self.0.current();
         let turn = Turn { generation, failed_on: None };

@@ -20,10 +20,11 @@ use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
+use crate::plugins::{Engines, Owner, ProcessorMaker, check_sink, sink};
 use crate::progress;
 use crate::quarantine;
 use crate::reload::{self, Reloads};
+use crate::shadow::Shadows;
 use crate::signals::Shutdown;
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
@@ -36,13 +37,15 @@ pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
         Shutdown::or_reload(move || on_signal.close(), asker)?;
     }
     let pipeline = config::load(&args.pipeline)?;
-    let (plans, reloads) =
+    let (plans, reloads, shadows) =
         prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", args.pipeline.display()))?;
     if args.check {
         return summarize(&args.pipeline, &pipeline);
     }
-    reload.serve(reloads)?;
-    consume_all(&pipeline, plans, &closers, args.once)
+    reload.serve(reloads, pipeline.plugin_reload, &pipeline.tailer.directory)?;
+    let ended = consume_all(&pipeline, plans, &closers, args.once);
+    shadows.finish();
+    ended
 }
 
 /// Sends what is laid out in `room` through the consumer of a pipeline file that has the checkpoint `name`.
@@ -58,7 +61,7 @@ pub(crate) fn replay(
     Shutdown::on_signal(move || on_signal.close())?;
     let mut pipeline = config::load(file)?;
     quarantine::only(&mut pipeline, file, directory, name, room.to_owned())?;
-    let (plans, _) =
+    let (plans, _, _) =
         prepare(&pipeline, engine).with_context(|| format!("{} cannot be used", file.display()))?;
     consume_all(&pipeline, plans, &closers, true)
 }
@@ -99,7 +102,7 @@ struct Plan {
 }
 
 /// Checks all that can be checked without reading a record.
-fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloads)> {
+fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloads, Shadows)> {
     let tailer = &pipeline.tailer;
     list(&tailer.directory, &tailer.pattern.clone().unwrap_or_default())?;
     access(&tailer.directory, Access::WRITE_OK)
@@ -107,16 +110,18 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
     let engines = Engines::new(engine.with_pipeline(pipeline.plugin_cache.as_deref()));
     let plan = |table: &ConsumerTable| -> Result<Plan> {
         let sink = table.sink.clone().unwrap_or_default();
+        let (consumer, checkpoint) = (table.name.get_ref(), Some(table.checkpoint_name().get_ref().as_str()));
+        let owner = Owner { consumer, checkpoint };
         check_sink(&sink).context("sink")?;
         Ok(Plan {
             name: table.name.get_ref().clone(),
             filter: table
                 .filter
                 .as_ref()
-                .map(|plugin| engines.filter(plugin))
+                .map(|plugin| engines.filter(owner, plugin))
                 .transpose()
                 .context("filter")?,
-            processor: engines.processor(&table.processor).context("processor")?,
+            processor: engines.processor(owner, &table.processor).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
             table: table.clone(),
@@ -124,7 +129,8 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
     };
     let named = |table| plan(table).with_context(|| format!("consumer `{}`", table.name.get_ref()));
     let plans = pipeline.consumers.iter().map(named).collect::<Result<_>>()?;
-    Ok((plans, engines.into_reloads()))
+    let (reloads, shadows) = engines.into_parts();
+    Ok((plans, reloads, shadows))
 }
 
 fn source(tailer: &Tailer, once: bool) -> SourceOptions {
@@ -151,6 +157,7 @@ fn source(tailer: &Tailer, once: bool) -> SourceOptions {
 fn consume(plan: &Plan, source: &Source, closers: &Closers, pass: Pass) -> Result<()> {
     let mut consumer = open(plan, source)?;
     closers.add(&consumer);
+    plan.processor.will_use(consumer.state_view());
     let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

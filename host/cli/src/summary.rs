@@ -1,8 +1,10 @@
 //! `--summary`: what became of all lines, told on stderr in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tailweir_core::{Event, SegmentName, Sums};
@@ -10,10 +12,13 @@ use tailweir_core::{Event, SegmentName, Sums};
 use crate::args::SummaryFormat;
 
 static ASKED: OnceLock<SummaryFormat> = OnceLock::new();
-static SEEN: Mutex<Seen> = Mutex::new(Seen { consumers: Vec::new(), damages: BTreeSet::new() });
+static SEEN: Mutex<Seen> =
+    Mutex::new(Seen { consumers: Vec::new(), shadows: BTreeMap::new(), damages: BTreeSet::new() });
 
 struct Seen {
     consumers: Vec<Line>,
+    /// How each has done so far, by its consumer, what it is a shadow of, and its file.
+    shadows: BTreeMap<(String, String, String), ShadowLine>,
     /// Where segments were damaged or cut off.
     damages: BTreeSet<(SegmentName, u64)>,
 }
@@ -34,6 +39,79 @@ struct Line {
     unbalanced: u64,
 }
 
+/// A shadow as `--summary=json` tells it. The names are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ShadowLine {
+    consumer: String,
+    role: String,
+    file: String,
+    compared: u64,
+    differing: u64,
+    failed: u64,
+    skipped: u64,
+    /// Of the records compared; `None` if there is none.
+    live_ns_per_record: Option<u64>,
+    shadow_ns_per_record: Option<u64>,
+}
+
+impl ShadowLine {
+    /// What an event says of a shadow, if it does.
+    pub(crate) fn of(event: &Event) -> Option<Self> {
+        let Event::ShadowCompared {
+            consumer,
+            role,
+            file,
+            compared,
+            differing,
+            failed,
+            skipped,
+            live,
+            shadow,
+        } = event
+        else {
+            return None;
+        };
+        let per_record = |time: &Duration| {
+            Some(u64::try_from(time.as_nanos().checked_div(u128::from(*compared))?).unwrap_or(u64::MAX))
+        };
+        Some(Self {
+            consumer: consumer.clone(),
+            role: role.clone(),
+            file: file.clone(),
+            compared: *compared,
+            differing: *differing,
+            failed: *failed,
+            skipped: *skipped,
+            live_ns_per_record: per_record(live),
+            shadow_ns_per_record: per_record(shadow),
+        })
+    }
+
+    /// Whether it has answered as the plug-in in use did.
+    pub(crate) fn is_as_live(&self) -> bool {
+        self.differing == 0 && self.failed == 0
+    }
+}
+
+impl fmt::Display for ShadowLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { consumer, role, file, compared, differing, failed, skipped, .. } = self;
+        let all = compared + failed + skipped;
+        write!(f, "shadow of consumer `{consumer}`, {role}, {file}: compared {compared} of {all} records")?;
+        write!(f, ", {differing} differ")?;
+        if *failed > 0 {
+            write!(f, ", {failed} failed")?;
+        }
+        if *skipped > 0 {
+            write!(f, ", {skipped} left out as it was behind")?;
+        }
+        if let (Some(live), Some(shadow)) = (self.live_ns_per_record, self.shadow_ns_per_record) {
+            write!(f, "; {shadow} ns per record, the one in use {live}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A segment as `--summary=segments` tells it. The names are kept.
 #[derive(Serialize)]
 struct OfSegment<'a> {
@@ -52,6 +130,8 @@ struct OfSegment<'a> {
 #[derive(Serialize)]
 struct Summary<'a> {
     summary: &'a [Line],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadows: Vec<&'a ShadowLine>,
     damages: usize,
 }
 
@@ -145,6 +225,10 @@ pub(crate) fn observe(event: &Event) {
                 None => seen.consumers.push(line),
             }
         }
+        Event::ShadowCompared { consumer, role, file, .. } => {
+            let key = (consumer.clone(), role.clone(), file.clone());
+            seen.shadows.extend(ShadowLine::of(event).map(|line| (key, line)));
+        }
         Event::SegmentDamaged { segment, line, .. } => _ = seen.damages.insert((segment.clone(), *line)),
         _ => {}
     }
@@ -156,9 +240,13 @@ pub(crate) fn print() {
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     seen.consumers.sort_by(|a, b| (&a.consumer, &a.checkpoint).cmp(&(&b.consumer, &b.checkpoint)));
     let text = match format {
-        SummaryFormat::Text => table(&seen.consumers, seen.damages.len()),
+        SummaryFormat::Text => {
+            let shadows = seen.shadows.values().map(|shadow| format!("{shadow}\n"));
+            table(&seen.consumers, seen.damages.len()) + &shadows.collect::<String>()
+        }
         SummaryFormat::Json | SummaryFormat::Segments => {
-            print_line(&Summary { summary: &seen.consumers, damages: seen.damages.len() });
+            let shadows = seen.shadows.values().collect();
+            print_line(&Summary { summary: &seen.consumers, shadows, damages: seen.damages.len() });
             return;
         }
     };

@@ -14,9 +14,9 @@ use crate::args::TailArgs;
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
 use crate::logging::LogEvents;
-use crate::plugins::Engines;
+use crate::plugins::{Engines, Owner};
 use crate::progress;
-use crate::reload;
+use crate::reload::{self, When};
 use crate::signals::Shutdown;
 use crate::sinks::StdoutSink;
 
@@ -34,7 +34,11 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let engines = Engines::new(engine.clone());
     let options = consumer(args, &engines)?;
-    reload.serve(engines.into_reloads())?;
+    let (reloads, shadows) = engines.into_parts();
+    if args.filter.is_some() {
+        let when = if args.reload_on_change { When::Changed } else { When::Asked };
+        reload.serve(reloads, when, &args.directory)?;
+    }
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
     let stdout = StdoutSink::new().context("cannot write to stdout")?;
@@ -51,6 +55,7 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let (mut processor, mut unused) = (SinkProcessor(stdout), StdoutSink::new()?);
     let ended = runtime.block_on(drive(&mut consumer, &mut processor, &mut unused, &Policy::default()));
     progress::clear();
+    shadows.finish();
     match ended {
         // Whoever reads has seen enough; the batch that did not get through comes again.
         Err(DriveError::Stopped { .. }) if broken.is_broken() => Ok(()),
@@ -90,13 +95,17 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
         options.checkpoint = Some(CheckpointOptions::new(name));
     }
     if let Some(path) = &args.filter {
-        let config = match &args.config {
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| UsageError(format!("--config is not JSON: {e}")))?
-            }
-            None => serde_json::Value::Null,
+        let json = |option: &str, text: &String| {
+            serde_json::from_str::<serde_json::Value>(text)
+                .map_err(|e| UsageError(format!("{option} is not JSON: {e}")))
         };
-        let filter = engines.filter_file(path, config)?;
+        let config = args.config.as_ref().map(|text| json("--config", text)).transpose()?.unwrap_or_default();
+        let shadow_config =
+            args.shadow_config.as_ref().map(|text| json("--shadow-config", text)).transpose()?;
+        let shadow =
+            args.shadow.as_deref().map(|path| (path, shadow_config.unwrap_or_else(|| config.clone())));
+        let owner = Owner { consumer: &options.name, checkpoint: args.checkpoint.as_deref() };
+        let filter = engines.filter_file(owner, (path.as_path(), config), shadow)?;
         options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
         options.more_filters = Some(filter);
     }

@@ -1,5 +1,7 @@
 //! What happened, for logs and metrics: one closed enum, sent per batch or per incident and never per record.
 
+use std::time::Duration;
+
 use crate::{DefectKind, Position, SegmentName, Sums};
 
 /// Something that an operator may want to count or read about.
@@ -179,6 +181,42 @@ pub enum Event {
         plugin: String,
         /// How many lines were left out.
         lines: u64,
+    },
+    /// A second version of a plug-in, which runs beside it without effect, has answered otherwise. Sent for a few records at
+    /// most.
+    ShadowDiffers {
+        /// The consumer.
+        consumer: String,
+        /// What the plug-in is to it: `filter` or `processor`.
+        role: String,
+        /// The record, or the first one of a batch that was answered as a whole.
+        position: Position,
+        /// What the plug-in in use has answered.
+        live: String,
+        /// What the second version has answered.
+        shadow: String,
+    },
+    /// How a second version of a plug-in compares with it, since the consumer was opened. Sent once a minute at most, and in
+    /// the end.
+    ShadowCompared {
+        /// The consumer.
+        consumer: String,
+        /// What the plug-in is to it: `filter` or `processor`.
+        role: String,
+        /// The second version's file.
+        file: String,
+        /// Records that both have answered on.
+        compared: u64,
+        /// Those of them that the answers differ on.
+        differing: u64,
+        /// Records that the second version has failed on.
+        failed: u64,
+        /// Records that it was not given, as it was behind.
+        skipped: u64,
+        /// How long the plug-in in use took for the records that were compared, waiting included.
+        live: Duration,
+        /// How long the second version took for them.
+        shadow: Duration,
     },
     /// Something worth a warning that has no counter of its own.
     Warning {

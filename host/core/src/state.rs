@@ -383,6 +383,12 @@ impl Memory {
 }
 
 impl MemoryState {
+    /// With one bucket that holds this.
+    pub fn with(bucket: &str, contents: Contents) -> Self {
+        let kept = Kept { committed: Arc::new(contents), open: None };
+        Self(Arc::new(Memory(Mutex::new([(bucket.to_owned(), kept)].into()))))
+    }
+
     /// The batch is committed.
     pub fn commit(&self) {
         for kept in self.0.buckets().values_mut() {

@@ -1,13 +1,13 @@
 //! A consumer: takes what a pass has read, filters it, cuts it into batches, and hands them out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tailweir_core::{
     Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Point, Position,
-    SegmentName, Span, Sums, Verdict,
+    SegmentName, Span, StateView, Sums, Verdict,
 };
 use tailweir_segments::{Begun, ReadError, Start};
 use thiserror::Error;
@@ -246,6 +246,12 @@ impl Consumer {
     /// Its counters.
     pub fn counters(&self) -> Arc<Counters> {
         self.settlement.counters().clone()
+    }
+
+    /// Who can tell what its plug-ins remember, as long as it is open.
+    pub fn state_view(&self) -> Weak<dyn StateView> {
+        let view: Arc<dyn StateView> = self.settlement.clone();
+        Arc::downgrade(&view)
     }
 
     /// What became of the lines that it was given since it was opened.

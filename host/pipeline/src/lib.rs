@@ -19,6 +19,7 @@ mod delivery;
 mod drive;
 mod files;
 mod halving;
+mod holders;
 mod options;
 mod pass;
 mod quarantine;
@@ -34,6 +35,7 @@ pub use delivery::{Closer, Delivery};
 pub use drive::{
     Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
 };
+pub use holders::holders;
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
     OnMalformed, SourceOptions, StartFrom,

@@ -27,19 +27,25 @@ pub struct HostOptions {
     /// A directory for the machine code of plug-ins, so that the next process need not compile them; none by default. It is
     /// made if it is not there, holds at most 256 MiB, and is not used if anybody but this user (or root) can write to it.
     pub cache: Option<PathBuf>,
+    /// What is added to the names of plug-ins wherever they are told, so that they can be told from those of another host.
+    /// Nothing by default.
+    pub label: Option<&'static str>,
     /// Is told when a call fails, when an instance is replaced, and when log lines are left out.
     pub events: Arc<dyn EventSink>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { cache: None, events: Arc::new(()) }
+        Self { cache: None, label: None, events: Arc::new(()) }
     }
 }
 
 impl std::fmt::Debug for HostOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostOptions").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("HostOptions")
+            .field("cache", &self.cache)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,6 +55,7 @@ pub struct Host {
     compiler: Compiler,
     ticks: Arc<Ticks>,
     tallies: Tallies,
+    label: Option<&'static str>,
     meter: Option<Arc<Meter>>,
     /// For guests that send no requests.
     plain: OnceLock<Linker<State>>,
@@ -79,9 +86,9 @@ impl Host {
         let engine = Engine::new(&config)?;
         let ticks = Arc::new(Ticks::start(engine.clone())?);
         let compiler = Compiler::new(options.cache);
-        let tallies = Tallies::new(options.events);
+        let (tallies, label) = (Tallies::new(options.events), options.label);
         let (plain, http) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { engine, compiler, ticks, tallies, meter, plain, http }))
+        Ok(Arc::new(Self { engine, compiler, ticks, tallies, label, meter, plain, http }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -136,7 +143,10 @@ impl Host {
     }
 
     pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {
-        self.tallies.of(name)
+        match self.label {
+            Some(label) => self.tallies.of(&format!("{name} ({label})")),
+            None => self.tallies.of(name),
+        }
     }
 
     pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {

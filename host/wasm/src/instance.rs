@@ -54,6 +54,7 @@ pub(crate) struct Template<W: World> {
     loaded: Loaded,
     pre: W::Pre,
     on_tick: OnTick,
+    own_name: Arc<str>,
     tally: Arc<Tally>,
 }
 
@@ -61,7 +62,7 @@ impl<W: World> Template<W> {
     pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, LoadError> {
         let tally = loaded.host.tally(&loaded.stem);
         match W::prepare(loaded.pre.clone()) {
-            Ok(pre) => Ok(Self { pre, on_tick, tally, loaded }),
+            Ok(pre) => Ok(Self { pre, on_tick, own_name: loaded.stem.clone(), tally, loaded }),
             Err(e) => Err(loaded.error(LoadErrorKind::Shape(format!("{e:#}")))),
         }
     }
@@ -70,9 +71,14 @@ impl<W: World> Template<W> {
         &self.loaded
     }
 
-    /// The plug-in's name.
+    /// The plug-in's name, with the label of its host, for whoever is told of it.
     pub(crate) fn name(&self) -> &str {
         self.tally.name()
+    }
+
+    /// The plug-in's own name, as its state is kept under.
+    pub(crate) fn own_name(&self) -> &str {
+        &self.own_name
     }
 
     /// What is counted of it.
@@ -82,7 +88,8 @@ impl<W: World> Template<W> {
 
     /// Takes the name that the plug-in gives itself, if it can be printed.
     pub(crate) fn rename(&mut self, description: &Description) {
-        self.tally = self.loaded.host.tally(self.name_of(description));
+        self.own_name = self.name_of(description).into();
+        self.tally = self.loaded.host.tally(&self.own_name);
     }
 
     /// The name that the plug-in gives itself, if it can be printed, else that of its file.

@@ -88,6 +88,18 @@ impl ProcessorPlugin {
         &self.description
     }
 
+    /// Says where the state is that the plug-in will use, so that [`reload`](Self::reload) can show it to a new version even
+    /// before there was a batch.
+    pub fn will_use(&self, state: Weak<dyn StateView>) {
+        self.live.set(state);
+    }
+
+    /// The name of the bucket that it keeps state in; `None` if it keeps none.
+    pub fn bucket(&self) -> Option<String> {
+        let keeps = self.template.loaded().keeps == Keeps::State;
+        keeps.then(|| bucket_name(self.template.own_name()))
+    }
+
     /// Makes a processor. Its instance is made at its first batch, and anew after a crash.
     pub fn create(&self) -> Box<dyn Processor> {
         Box::new(WasmProcessor { template: self.template.clone(), live: self.live.clone(), jobs: None })
@@ -240,7 +252,7 @@ impl Worker {
         }
         let open = |keeper: &Arc<dyn StateKeeper>| {
             self.live.set(keeper.view());
-            keeper.open(&bucket_name(plugin), &self.template.loaded().limits.state())
+            keeper.open(&bucket_name(self.template.own_name()), &self.template.loaded().limits.state())
         };
         match state.map_or(Err(StateError::NoCheckpoint), open) {
             Ok(bucket) => {

@@ -1,6 +1,7 @@
 //! The pipeline file of `tailweir run`.
 
 mod error;
+mod shadow;
 mod values;
 
 use std::collections::HashMap;
@@ -18,9 +19,11 @@ use tailweir_segments::{Ordering, Pattern};
 use tailweir_wasm::{Grants, Limits};
 use toml::Spanned;
 
+use crate::reload::When;
 use crate::sinks::{FileOptions, HttpOptions};
 pub use error::ConfigError;
 pub(crate) use error::in_our_words;
+pub(crate) use shadow::Shadow;
 use values::Secrets;
 pub(crate) use values::{Period, Text};
 
@@ -31,6 +34,9 @@ pub struct Pipeline {
     pub(crate) tailer: Tailer,
     /// Where compiled WebAssembly plug-ins are kept, or `off`.
     pub(crate) plugin_cache: Option<PathBuf>,
+    /// When the files of plug-ins are read again.
+    #[serde(default, deserialize_with = "values::plugin_reload")]
+    pub(crate) plugin_reload: When,
     #[serde(rename = "consumer")]
     pub(crate) consumers: Vec<ConsumerTable>,
 }
@@ -120,6 +126,7 @@ pub(crate) struct Plugin<Use> {
     pub(crate) engine: Engine,
     config: serde_json::Value,
     secrets: Secrets,
+    pub(crate) shadow: Option<Shadow>,
     used_for: std::marker::PhantomData<Use>,
 }
 
@@ -133,6 +140,8 @@ pub(crate) enum Engine {
 pub(crate) trait PluginUse {
     /// Why it cannot be given grants, if it cannot.
     const NO_GRANTS: Option<&'static str>;
+    /// Why a Lua file cannot be its shadow, if it cannot.
+    const NO_LUA_SHADOW: Option<&'static str>;
 }
 
 #[derive(Debug, Clone)]
@@ -140,6 +149,7 @@ pub(crate) struct ForFilter;
 
 impl PluginUse for ForFilter {
     const NO_GRANTS: Option<&'static str> = Some("`grants` is not for filters: a filter gets no capability");
+    const NO_LUA_SHADOW: Option<&'static str> = None;
 }
 
 #[derive(Debug, Clone)]
@@ -147,6 +157,10 @@ pub(crate) struct ForProcessor;
 
 impl PluginUse for ForProcessor {
     const NO_GRANTS: Option<&'static str> = None;
+    const NO_LUA_SHADOW: Option<&'static str> = Some(
+        "a processor in Lua cannot be a shadow: it has the rights of the program, so nothing keeps it from having an effect; \
+         give a component",
+    );
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +172,7 @@ struct PluginTable {
     secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,
+    shadow: Option<Shadow>,
 }
 
 impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
@@ -165,6 +180,11 @@ impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
 
     fn try_from(table: PluginTable) -> Result<Self, String> {
         if let (Some(why), Some(_)) = (Use::NO_GRANTS, &table.grants) {
+            return Err(why.to_owned());
+        }
+        if let (Some(why), Some(shadow)) = (Use::NO_LUA_SHADOW, &table.shadow)
+            && shadow.is_lua()
+        {
             return Err(why.to_owned());
         }
         let engine = match (table.wasm, table.lua) {
@@ -192,6 +212,7 @@ impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
             engine,
             config,
             secrets: table.secrets.unwrap_or_default(),
+            shadow: table.shadow,
             used_for: std::marker::PhantomData,
         })
     }
@@ -214,6 +235,7 @@ struct ProcessorFields {
     secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,
+    shadow: Option<Shadow>,
     stdout: Option<Nothing>,
     file: Option<FileOptions>,
     http: Option<HttpOptions>,
@@ -227,17 +249,20 @@ impl TryFrom<ProcessorFields> for ProcessorTable {
     type Error = String;
 
     fn try_from(table: ProcessorFields) -> Result<Self, String> {
-        let ProcessorFields { wasm, lua, config, secrets, grants, limits, stdout, file, http } = table;
+        let ProcessorFields { wasm, lua, config, secrets, grants, limits, shadow, stdout, file, http } =
+            table;
         let given = [wasm.is_some(), lua.is_some(), stdout.is_some(), file.is_some(), http.is_some()];
         if given.iter().filter(|given| **given).count() != 1 {
             return Err("give one of `wasm`, `lua`, `stdout`, `file` and `http`".to_owned());
         }
         if wasm.is_some() || lua.is_some() {
-            let plugin = PluginTable { wasm, lua, config, secrets, grants, limits }.try_into()?;
+            let plugin = PluginTable { wasm, lua, config, secrets, grants, limits, shadow }.try_into()?;
             return Ok(Self::Plugin(Box::new(plugin)));
         }
-        if config.is_some() || secrets.is_some() || grants.is_some() || limits.is_some() {
-            return Err("`config`, `secrets`, `grants` and `limits` are for `wasm` and `lua`".to_owned());
+        if config.is_some() || secrets.is_some() || grants.is_some() || limits.is_some() || shadow.is_some() {
+            return Err(
+                "`config`, `secrets`, `grants`, `limits` and `shadow` are for `wasm` and `lua`".to_owned()
+            );
         }
         Ok(Self::BuiltIn(match (file, http) {
             (Some(file), _) => SinkTable::File(file),
@@ -385,13 +410,17 @@ impl Pipeline {
         self.consumers.iter().map(plan).collect()
     }
 
-    /// Makes it read what is laid out in `directory` for a replay, to its end.
+    /// Makes it read what is laid out in `directory` for a replay, to its end. Nothing is compared meanwhile.
     pub(crate) fn replay_from(&mut self, directory: PathBuf) {
         let tailer = &mut self.tailer;
         (tailer.directory, tailer.pattern, tailer.tail, tailer.follow) = (directory, None, false, false);
         for consumer in &mut self.consumers {
             consumer.on_malformed = Some(OnMalformed::Quarantine);
             consumer.quarantine_max_bytes = Some(NonZeroU64::MAX);
+            consumer.filter.iter_mut().for_each(|plugin| plugin.shadow = None);
+            if let ProcessorTable::Plugin(plugin) = &mut consumer.processor {
+                plugin.shadow = None;
+            }
         }
     }
 
@@ -410,11 +439,17 @@ impl Pipeline {
     }
 }
 
+impl Engine {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Wasm { path, .. } | Self::Lua { path } => path,
+        }
+    }
+}
+
 impl<Use> Plugin<Use> {
     pub(crate) fn path(&self) -> &Path {
-        match &self.engine {
-            Engine::Wasm { path, .. } | Engine::Lua { path } => path,
-        }
+        self.engine.path()
     }
 
     /// Its configuration, with its secrets, which are read now.
@@ -428,6 +463,7 @@ impl<Use> Plugin<Use> {
     /// The plug-in, and the files that its secrets are read from.
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = self.secrets.paths_mut();
+        paths.extend(self.shadow.iter_mut().flat_map(Shadow::paths_mut));
         match &mut self.engine {
             Engine::Wasm { path, .. } | Engine::Lua { path } => paths.push(path),
         }
@@ -523,6 +559,15 @@ mod tests {
         check(
             &format!("{two}[[consumer]]\nname = 'b'\ncheckpoint = 'a'\nprocessor = {{ stdout = {{}} }}"),
             "p.toml:8: checkpoint `a` belongs to consumer `a` already",
+        );
+    }
+
+    #[test]
+    fn a_slip_in_when_plugins_are_read_again_is_named() {
+        let error = parse(Path::new("p.toml"), "plugin_reload = 'on_chang'\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "p.toml:1: `on_chang` is none of `on_signal`, `on_change`; did you mean `on_change`?"
         );
     }
 

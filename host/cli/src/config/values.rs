@@ -12,6 +12,7 @@ use tailweir_pipeline::{CheckpointSync, OnMalformed, Then, WhenFull};
 use tailweir_segments::{Ordering, Pattern};
 
 use super::error::nearest;
+use crate::reload::When;
 
 /// A duration as text: `"500ms"`, `"1m 30s"`. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +188,11 @@ fn choice<'de, D: Deserializer<'de>, T: Copy>(
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
     let hint = nearest(&text, &names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     Err(Error::custom(format!("`{text}` is none of `{}`{hint}", names.join("`, `"))))
+}
+
+pub(super) fn plugin_reload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<When, D::Error> {
+    let when = choice(deserializer, &[("on_signal", When::Asked), ("on_change", When::Changed)])?;
+    Ok(when.unwrap_or_default())
 }
 
 pub(super) fn ordering<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ordering>, D::Error> {

@@ -30,6 +30,8 @@ pub(crate) enum PluginCommand {
     Diff(DiffArgs),
     /// Compile plug-ins ahead of time, into the cache that `run`, `tail` and `script` take them from
     Compile(CompileArgs),
+    /// Have the running processes that tail a directory read their components again, and say what came of each
+    Reload(ReloadArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -176,6 +178,17 @@ pub(crate) struct CompileArgs {
     /// Plug-ins
     #[arg(value_name = "FILE.wasm|FILE.lua", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// The directory of segments
+    pub(crate) directory: PathBuf,
+    /// Only those of the consumer with this checkpoint
+    pub(crate) name: Option<String>,
+    /// Print an array of JSON objects
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn origin(text: &str) -> Result<Origin, String> {

@@ -12,6 +12,7 @@ mod diff;
 mod inspect;
 mod new;
 mod records;
+mod reload;
 mod render;
 mod subject;
 mod test;
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &PluginCommandArgs, engine: &WasmEngine) -> Result<()> {
         PluginCommand::Bench(args) => bench::run(args, engine),
         PluginCommand::Diff(args) => diff::run(args, engine),
         PluginCommand::Compile(args) => compile::run(args, engine),
+        PluginCommand::Reload(args) => reload::run(args),
     }
 }
 

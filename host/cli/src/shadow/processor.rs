@@ -1,0 +1,125 @@
+//! Shadows of processors.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tailweir_core::{Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, StateKeeper};
+use tokio::runtime::{Builder, Runtime};
+
+use super::compare::{Answer, Said};
+use super::thread::{Subject, start};
+use super::{Anew, Job, Keeps, Shadow, Shadows};
+use crate::reload::{Place, ProcessorSlot, is_part};
+
+/// Gives processors a shadow: one for all of them together.
+pub(crate) struct ShadowOfProcessor {
+    shadow: Arc<Shadow>,
+    slot: ProcessorSlot,
+}
+
+impl ShadowOfProcessor {
+    /// Starts the shadow that `slot` makes, of the plug-in at `place`.
+    pub(crate) fn start(shadows: &Shadows, place: Place, file: &Path, slot: ProcessorSlot) -> Result<Self> {
+        let shadow = Shadow::new(place, file);
+        let made = slot.clone();
+        start(&shadow, move || ProcessorSubject::new(made))?;
+        shadows.add(&shadow);
+        Ok(Self { shadow, slot })
+    }
+
+    /// A processor that answers as `live` does.
+    pub(crate) fn follow(&self, live: Box<dyn Processor>) -> Box<dyn Processor> {
+        let (shadow, slot) = (self.shadow.clone(), self.slot.clone());
+        Box::new(ShadowedProcessor { live, shadow, slot, failed_on: None })
+    }
+}
+
+struct ShadowedProcessor {
+    live: Box<dyn Processor>,
+    shadow: Arc<Shadow>,
+    slot: ProcessorSlot,
+    /// The batch that the last answer has left undone: it, or parts of it, come again, and the shadow has seen it.
+    failed_on: Option<Arc<Batch>>,
+}
+
+impl ShadowedProcessor {
+    fn answered(
+        &mut self,
+        batch: &Arc<Batch>,
+        begun: Instant,
+        answer: &Result<Outcome, Failure>,
+        state: Option<&Arc<dyn StateKeeper>>,
+    ) {
+        let again = |whole: &Arc<Batch>| Arc::ptr_eq(batch, whole) || is_part(batch, whole);
+        if self.failed_on.as_ref().is_some_and(again) {
+            return;
+        }
+        let undone = !matches!(answer, Ok(_) | Err(Failure::Reject { .. }));
+        self.failed_on = undone.then(|| batch.clone());
+        let bucket = self.slot.bucket();
+        let keeps = if bucket.is_some() { Keeps::State } else { Keeps::Nothing };
+        // Nothing of the batch is committed yet.
+        let before = || state?.view().upgrade()?.contents(&bucket?);
+        self.shadow.offer(batch, begun.elapsed(), keeps, Said::Processed(answer), before);
+    }
+}
+
+impl Processor for ShadowedProcessor {
+    fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            let answer = self.live.process(batch).await;
+            self.answered(batch, begun, &answer, None);
+            answer
+        })
+    }
+
+    fn process_with_state<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        state: &'a Arc<dyn StateKeeper>,
+    ) -> ProcessFuture<'a> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            let answer = self.live.process_with_state(batch, state).await;
+            self.answered(batch, begun, &answer, Some(state));
+            answer
+        })
+    }
+}
+
+/// The second version, with state that is written nowhere.
+struct ProcessorSubject {
+    slot: ProcessorSlot,
+    processor: Box<dyn Processor>,
+    state: Arc<MemoryState>,
+    runtime: Runtime,
+}
+
+impl ProcessorSubject {
+    fn new(slot: ProcessorSlot) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        Ok(Self { processor: slot.create(), slot, state: Arc::default(), runtime })
+    }
+}
+
+impl Subject for ProcessorSubject {
+    fn begin_anew(&mut self, anew: Anew) {
+        let Some(bucket) = self.slot.bucket() else { return };
+        self.state = Arc::new(MemoryState::with(&bucket, anew.state.unwrap_or_default()));
+        // An instance may have kept something of the state from before.
+        self.processor = self.slot.create();
+    }
+
+    fn answer(&mut self, job: &Job) -> Result<Answer, String> {
+        let state: Arc<dyn StateKeeper> = self.state.clone();
+        let answer = self.runtime.block_on(self.processor.process_with_state(&job.batch, &state));
+        match &answer {
+            Ok(_) | Err(Failure::Reject { .. }) => self.state.commit(),
+            Err(_) => self.state.abandon(),
+        }
+        Ok(Answer::Processed(answer))
+    }
+}
