@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod author_mistakes;
+mod chains;
 mod checkpoints;
 mod failure_modes;
 mod hostile;

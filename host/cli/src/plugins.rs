@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
-use tailweir_pipeline::{Sink, SinkProcessor};
+use tailweir_pipeline::{FilterOptions, Sink, SinkProcessor};
 use tailweir_wasm::Limits;
 
 use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
@@ -30,6 +30,22 @@ impl Engines {
     /// Those of the plug-ins loaded that can be read again.
     pub(crate) fn into_reloads(self) -> Reloads {
         self.reloads
+    }
+
+    /// The filters of a consumer, each with what it is called where it is to blame.
+    ///
+    /// `load` makes one of them; its errors are told with which one it is.
+    pub(crate) fn filters<T>(
+        of: &[T],
+        path: impl Fn(&T) -> &Path,
+        load: impl Fn(&T) -> Result<Arc<dyn FilterFactory>>,
+    ) -> Result<Vec<NamedFilter>> {
+        let named = |(n, filter): (usize, &T)| {
+            let (which, path) = (which(n, of.len()), path(filter).display());
+            let name = if of.len() == 1 { format!("{which} {path}") } else { format!("{which} ({path})") };
+            Ok(NamedFilter { name, factory: load(filter).context(which)? })
+        };
+        of.iter().enumerate().map(named).collect()
     }
 
     /// The filter in a file, which may be a component or a Lua file that returns a function.
@@ -84,6 +100,25 @@ impl Engines {
         let file = LuaFile { path: path.to_owned(), config, engine: self.wasm.clone() };
         file.filter()?;
         Ok(Arc::new(file))
+    }
+}
+
+/// Which filter of a consumer it is, the `n`th of so many.
+fn which(n: usize, of: usize) -> String {
+    if of == 1 { "filter".to_owned() } else { format!("filter {} of {of}", n + 1) }
+}
+
+/// A filter of a consumer.
+pub(crate) struct NamedFilter {
+    name: String,
+    factory: Arc<dyn FilterFactory>,
+}
+
+impl NamedFilter {
+    /// Makes one for a consumer's thread, which may have more made.
+    pub(crate) fn options(&self) -> Result<FilterOptions> {
+        let filter = self.factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?;
+        Ok(FilterOptions { name: self.name.clone(), filter, more: Some(self.factory.clone()) })
     }
 }
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
-use tailweir_core::FilterFactory;
 use tailweir_pipeline::{
     CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, drive,
 };
@@ -16,11 +15,11 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::args::RunArgs;
-use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
+use crate::config::{self, ConsumerTable, Pipeline, Plugin, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, ProcessorMaker, check_sink, sink};
+use crate::plugins::{Engines, NamedFilter, ProcessorMaker, check_sink, sink};
 use crate::progress;
 use crate::quarantine;
 use crate::reload::{self, Reloads};
@@ -92,7 +91,7 @@ fn consume_all(pipeline: &Pipeline, plans: Vec<Plan>, closers: &Arc<Closers>, on
 struct Plan {
     name: String,
     table: ConsumerTable,
-    filter: Option<Arc<dyn FilterFactory>>,
+    filters: Vec<NamedFilter>,
     processor: ProcessorMaker,
     sink: SinkTable,
     policy: Policy,
@@ -110,12 +109,7 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         check_sink(&sink).context("sink")?;
         Ok(Plan {
             name: table.name.get_ref().clone(),
-            filter: table
-                .filter
-                .as_ref()
-                .map(|plugin| engines.filter(plugin))
-                .transpose()
-                .context("filter")?,
+            filters: Engines::filters(&table.filter, Plugin::path, |plugin| engines.filter(plugin))?,
             processor: engines.processor(&table.processor).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
@@ -207,11 +201,7 @@ impl Pass {
 
 fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
     let mut options = plan.table.options()?;
-    options.filter = match &plan.filter {
-        Some(factory) => Some(factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?),
-        None => None,
-    };
-    options.more_filters = plan.filter.clone();
+    options.filters = plan.filters.iter().map(NamedFilter::options).collect::<Result<_>>()?;
     Ok(source.open(options)?)
 }
 

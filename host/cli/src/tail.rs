@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use tailweir_pipeline::{
     CheckpointName, CheckpointOptions, Closer, ConsumerOptions, DriveError, Policy, SinkProcessor,
     SourceOptions, StartFrom, drive, open,
@@ -13,8 +13,9 @@ use tailweir_segments::{Mode, Pattern, Watch};
 use crate::args::TailArgs;
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
+use crate::filter_args::FilterArg;
 use crate::logging::LogEvents;
-use crate::plugins::Engines;
+use crate::plugins::{Engines, NamedFilter};
 use crate::progress;
 use crate::reload;
 use crate::signals::Shutdown;
@@ -27,9 +28,9 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let on_signal = stop.clone();
     let (asker, reload) = reload::channel();
     // Without a plug-in, a terminal that is closed ends it as it does any program.
-    match &args.filter {
-        Some(_) => Shutdown::or_reload(move || on_signal.ask(), asker)?,
-        None => Shutdown::on_signal(move || on_signal.ask())?,
+    match args.filters.0.is_empty() {
+        false => Shutdown::or_reload(move || on_signal.ask(), asker)?,
+        true => Shutdown::on_signal(move || on_signal.ask())?,
     };
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let engines = Engines::new(engine.clone());
@@ -89,17 +90,9 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
         let name = CheckpointName::new(name).map_err(|e| UsageError(format!("--checkpoint: {e}")))?;
         options.checkpoint = Some(CheckpointOptions::new(name));
     }
-    if let Some(path) = &args.filter {
-        let config = match &args.config {
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| UsageError(format!("--config is not JSON: {e}")))?
-            }
-            None => serde_json::Value::Null,
-        };
-        let filter = engines.filter_file(path, config)?;
-        options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
-        options.more_filters = Some(filter);
-    }
+    let load = |filter: &FilterArg| engines.filter_file(&filter.path, filter.config.clone());
+    let filters = Engines::filters(&args.filters.0, |filter| &filter.path, load)?;
+    options.filters = filters.iter().map(NamedFilter::options).collect::<Result<_>>()?;
     Ok(options)
 }
 

@@ -12,6 +12,7 @@
 
 mod ahead;
 mod book;
+mod chain;
 pub mod checkpoint;
 mod consumer;
 mod counters;
@@ -35,8 +36,8 @@ pub use drive::{
     Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
 };
 pub use options::{
-    CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
-    OnMalformed, SourceOptions, StartFrom,
+    CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions,
+    OnFilterError, OnMalformed, SourceOptions, StartFrom,
 };
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,

@@ -112,7 +112,7 @@ struct Keeping {
 pub(crate) struct Aside<'a> {
     pub(crate) position: &'a tailweir_core::Position,
     pub(crate) reason: &'a str,
-    pub(crate) blame: Blame,
+    pub(crate) blame: Blame<'a>,
     pub(crate) bytes: &'a [u8],
 }
 

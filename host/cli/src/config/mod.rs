@@ -58,7 +58,9 @@ pub(crate) struct Tailer {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConsumerTable {
     pub(crate) name: Spanned<String>,
-    pub(crate) filter: Option<Plugin<ForFilter>>,
+    /// One, or a list of them, all of which must keep a record.
+    #[serde(default, deserialize_with = "values::one_or_more")]
+    pub(crate) filter: Vec<Plugin<ForFilter>>,
     pub(crate) processor: ProcessorTable,
     pub(crate) sink: Option<SinkTable>,
     pub(crate) max_batch_size: Option<NonZeroUsize>,
@@ -77,7 +79,7 @@ pub(crate) struct ConsumerTable {
 }
 
 impl ConsumerTable {
-    /// What the consumer is told, without its filter.
+    /// What the consumer is told, without its filters.
     pub(crate) fn options(&self) -> anyhow::Result<ConsumerOptions> {
         let mut options = ConsumerOptions::new(self.name.get_ref());
         options.on_filter_error = OnFilterError::Isolate;
@@ -93,14 +95,11 @@ impl ConsumerTable {
         Ok(options)
     }
 
-    /// How much its quarantine may hold, and what its plug-ins are called there.
+    /// How much its quarantine may hold, and what its processor is called there.
     pub(crate) fn quarantine(&self) -> QuarantineOptions {
         let mut options = QuarantineOptions::default();
         options.max_bytes = self.quarantine_max_bytes.map_or(options.max_bytes, NonZeroU64::get);
         options.when_full = self.quarantine_when_full.unwrap_or_default();
-        if let Some(filter) = &self.filter {
-            options.filter = format!("filter {}", filter.path().display());
-        }
         if let ProcessorTable::Plugin(plugin) = &self.processor {
             options.processor = format!("processor {}", plugin.path().display());
         }
@@ -397,13 +396,13 @@ impl Pipeline {
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let consumers = self.consumers.iter_mut().flat_map(|consumer| {
-            let filter = consumer.filter.as_mut().map(Plugin::paths_mut).unwrap_or_default();
+            let filters = consumer.filter.iter_mut().flat_map(Plugin::paths_mut);
             let processor = match &mut consumer.processor {
                 ProcessorTable::Plugin(plugin) => plugin.paths_mut(),
                 ProcessorTable::BuiltIn(sink) => sink.paths_mut(),
             };
             let sink = consumer.sink.iter_mut().flat_map(SinkTable::paths_mut);
-            filter.into_iter().chain(processor).chain(sink)
+            filters.chain(processor).chain(sink)
         });
         let cache = self.plugin_cache.iter_mut().filter(|cache| cache.as_os_str() != "off");
         std::iter::once(&mut self.tailer.directory).chain(cache).chain(consumers)
@@ -518,6 +517,16 @@ mod tests {
             "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\nsink = { file = { path = 'x' } }",
             "p.toml:4: the `sink` of consumer `a` takes what a plug-in emits; a built-in processor emits nothing",
         );
+        let filter = |filter: &str| {
+            format!("[[consumer]]\nname = 'a'\nprocessor = {{ stdout = {{}} }}\nfilter = {filter}")
+        };
+        check(&filter("[]"), "p.toml:6: an empty list; leave it out to have everything");
+        check(&filter("'f.lua'"), "p.toml:6: invalid type: string, expected a table, or a list of tables");
+        check(
+            &filter("[{ wasm = 'f' },\n{ lua = 'f', limits = {} }]"),
+            "p.toml:7: `limits` is for `wasm`: a Lua function has none",
+        );
+        check(&filter("[{ wasn = 'f' }]"), "p.toml:6: unknown option `wasn`; did you mean `wasm`?");
         let two = "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\n";
         check(&two.repeat(2), "p.toml:7: a second consumer is called `a`");
         check(
@@ -537,6 +546,6 @@ mod tests {
         let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
         let beside = |name: &str| folder.path().join(name);
         assert_eq!(paths, [beside("logs"), beside("code"), beside("f.lua"), "/p.lua".into(), beside("url")]);
-        assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
+        assert_eq!(pipeline.consumers[0].filter[0].config, serde_json::json!({"a": [1]}));
     }
 }
