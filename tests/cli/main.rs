@@ -8,6 +8,7 @@ mod checkpoints;
 mod failure_modes;
 mod hostile;
 mod languages;
+mod parallel;
 mod plugin;
 mod plugin_cache;
 mod plugin_tools;

@@ -28,6 +28,8 @@ pub(crate) struct Kind {
     pub(crate) told: Told,
     /// Records that may be delivered and not committed at any time.
     pub(crate) uncommitted: usize,
+    /// Whether batches come in order.
+    pub(crate) ordered: bool,
     /// The key of its state that has the number of records it was committed for.
     pub(crate) counts: Option<&'static str>,
 }
@@ -44,11 +46,11 @@ pub(crate) enum Told {
 }
 
 const fn lua(name: &'static str, pool: Option<&'static str>, uncommitted: usize) -> Kind {
-    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, counts: None }
+    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, ordered: true, counts: None }
 }
 
 const fn file(name: &'static str, pool: Option<&'static str>, masked: bool) -> Kind {
-    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, counts: None }
+    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, ordered: true, counts: None }
 }
 
 /// One program and its consumers.
@@ -86,6 +88,8 @@ pub(crate) const PLANS: [Plan; 3] = [
             file("lua-and-wasm", Some("b"), true),
             file("lua-processor", None, false),
             file("synced", None, false),
+            // Batches of 50 records, of which 1,024 may be ahead of the first that is not committed.
+            Kind { ordered: false, uncommitted: 1024 * 50, ..file("parallel", Some("b"), true) },
             Kind { counts: Some("n"), ..file("lua-state", None, false) },
             Kind { told: Told::State, counts: Some("records"), ..file("counter", None, false) },
             Kind { told: Told::State, counts: Some("records"), ..file("synced-counter", None, false) },
@@ -229,6 +233,14 @@ COMMON
 name = 'synced'
 processor = { file = { path = 'out/synced', sync = true } }
 checkpoint_sync = 'always'
+COMMON
+
+[[consumer]]
+name = 'parallel'
+filter = [{ wasm = 'pool-filter.wasm', config = { pool = 'b' } }, { lua = 'filter.lua' }]
+processor = { wasm = 'redact.wasm' }
+sink = { file = { path = 'out/parallel', sync = false } }
+parallelism = 3
 COMMON
 
 [[consumer]]

@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
-use tailweir_pipeline::{FilterOptions, Sink, SinkProcessor};
+use tailweir_pipeline::{FilterOptions, Outgoing, Sink, SinkFuture, SinkProcessor, Worker};
 use tailweir_wasm::Limits;
 
-use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
+use crate::config::{ConsumerTable, Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
 use crate::reload::{ProcessorSlot, Reloads};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
@@ -70,9 +71,9 @@ impl Engines {
         }
     }
 
-    /// The processor that a pipeline names, tried once.
-    pub(crate) fn processor(&self, table: &ProcessorTable) -> Result<ProcessorMaker> {
-        let maker = match table {
+    /// The processor that a consumer of a pipeline names, tried once.
+    pub(crate) fn processor(&self, consumer: &ConsumerTable) -> Result<ProcessorMaker> {
+        let maker = match &consumer.processor {
             ProcessorTable::BuiltIn(sink) => {
                 check_sink(sink)?;
                 ProcessorMaker::Sink(sink.clone())
@@ -80,7 +81,11 @@ impl Engines {
             ProcessorTable::Plugin(plugin) => match &plugin.engine {
                 Engine::Wasm { path, grants, limits } => {
                     let host = self.wasm.host()?;
-                    let loaded = host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
+                    let mut loaded =
+                        host.processor(path, &plugin.config()?, grants.clone(), limits.clone())?;
+                    if consumer.instances() > 1 {
+                        loaded = loaded.in_parallel()?;
+                    }
                     ProcessorMaker::Wasm(self.reloads.processor(loaded))
                 }
                 Engine::Lua { path } => {
@@ -194,6 +199,39 @@ pub(crate) fn check_sink(table: &SinkTable) -> Result<()> {
             check.with_context(|| format!("cannot append to {}", options.path.display()))
         }
         SinkTable::Http(options) => HttpSink::new(options).map(drop).context("http"),
+    }
+}
+
+/// Processors that are alike, and where what they emit goes: so many for batches that are dealt with at once.
+pub(crate) fn workers(maker: &ProcessorMaker, table: &SinkTable, instances: usize) -> Result<Vec<Worker>> {
+    let shared = match table {
+        // One at a time writes to it, each its whole batch.
+        SinkTable::Stdout {} | SinkTable::File(_) if instances > 1 => Some(SharedSink::new(sink(table)?)),
+        _ => None,
+    };
+    let worker = |_| {
+        let sink = match &shared {
+            Some(shared) => Box::new(shared.clone()) as Box<dyn Sink>,
+            None => sink(table)?,
+        };
+        Ok(Worker { processor: maker.create()?, sink })
+    };
+    (0..instances).map(worker).collect()
+}
+
+/// A sink for several, who take turns.
+#[derive(Clone)]
+struct SharedSink(Rc<tokio::sync::Mutex<Box<dyn Sink>>>);
+
+impl SharedSink {
+    fn new(sink: Box<dyn Sink>) -> Self {
+        Self(Rc::new(tokio::sync::Mutex::new(sink)))
+    }
+}
+
+impl Sink for SharedSink {
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        Box::pin(async move { self.0.lock().await.send(records).await })
     }
 }
 

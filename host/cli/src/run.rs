@@ -8,7 +8,8 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use tailweir_pipeline::{
-    CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, drive,
+    CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, Worker, drive,
+    drive_parallel,
 };
 use tailweir_segments::{Mode, Watch, list};
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use crate::config::{self, ConsumerTable, Pipeline, Plugin, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, NamedFilter, ProcessorMaker, check_sink, sink};
+use crate::plugins::{Engines, NamedFilter, ProcessorMaker, check_sink, workers};
 use crate::progress;
 use crate::quarantine;
 use crate::reload::{self, Reloads};
@@ -110,7 +111,7 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         Ok(Plan {
             name: table.name.get_ref().clone(),
             filters: Engines::filters(&table.filter, Plugin::path, |plugin| engines.filter(plugin))?,
-            processor: engines.processor(&table.processor).context("processor")?,
+            processor: engines.processor(table).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
             table: table.clone(),
@@ -145,14 +146,19 @@ fn source(tailer: &Tailer, once: bool) -> SourceOptions {
 fn consume(plan: &Plan, source: &Source, closers: &Closers, pass: Pass) -> Result<()> {
     let mut consumer = open(plan, source)?;
     closers.add(&consumer);
-    let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
+    let mut workers = workers(&plan.processor, &plan.sink, plan.table.instances())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
         pass.through().await;
-        drive(&mut consumer, &mut *processor, &mut *sink, &plan.policy).await
+        match &mut workers[..] {
+            [Worker { processor, sink }] => {
+                drive(&mut consumer, &mut **processor, &mut **sink, &plan.policy).await
+            }
+            _ => drive_parallel(&mut consumer, workers, &plan.policy).await,
+        }
     })?;
     let counted = consumer.counters().snapshot();
     info!(consumer = plan.name, records = counted.records, committed = counted.committed_records, "ended");

@@ -105,6 +105,7 @@ pub struct Consumer {
     subscription: Option<Subscription>,
     notify: Arc<Notify>,
     closed: Arc<AtomicBool>,
+    closing: Arc<Notify>,
     /// What was scanned: the end of the pending batch's spans.
     place: Place,
     /// The block that is being cut into batches.
@@ -207,6 +208,7 @@ impl Consumer {
             subscription: None,
             notify,
             closed: Arc::default(),
+            closing: Arc::default(),
             place,
             current: None,
             set_aside_to: None,
@@ -233,7 +235,18 @@ impl Consumer {
 
     /// A handle that closes it, from any thread.
     pub fn closer(&self) -> Closer {
-        Closer { closed: self.closed.clone(), notify: self.notify.clone() }
+        let (closed, notify, closing) = (self.closed.clone(), self.notify.clone(), self.closing.clone());
+        Closer { closed, notify, closing }
+    }
+
+    /// How many batches may be delivered and not committed.
+    pub(crate) fn max_uncommitted(&self) -> usize {
+        self.max_uncommitted
+    }
+
+    /// Says that batches are committed in any order on purpose.
+    pub(crate) fn expect_any_order(&self) {
+        self.settlement.expect_any_order();
     }
 
     /// Says that putting a line in quarantine is tried again until it works.

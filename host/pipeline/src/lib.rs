@@ -21,6 +21,7 @@ mod drive;
 mod files;
 mod halving;
 mod options;
+mod parallel;
 mod pass;
 mod quarantine;
 mod settlement;
@@ -39,6 +40,7 @@ pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions,
     OnFilterError, OnMalformed, SourceOptions, StartFrom,
 };
+pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
     Updated, WhenFull, read as read_quarantine,

@@ -264,6 +264,11 @@ impl Settlement {
         self.sync.is_some()
     }
 
+    /// Says that deliveries are acknowledged in any order on purpose: there is nothing to warn of.
+    pub(crate) fn expect_any_order(&self) {
+        self.inner().warned_of_held = true;
+    }
+
     /// Records a delivery. `label` says what it is, for messages.
     pub(crate) fn deliver(&self, spans: &[Span], label: String) -> Result<Ticket, LedgerError> {
         let mut inner = self.inner();

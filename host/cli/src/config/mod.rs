@@ -63,6 +63,8 @@ pub(crate) struct ConsumerTable {
     pub(crate) filter: Vec<Plugin<ForFilter>>,
     pub(crate) processor: ProcessorTable,
     pub(crate) sink: Option<SinkTable>,
+    #[serde(default, deserialize_with = "values::parallelism")]
+    pub(crate) parallelism: Option<NonZeroUsize>,
     pub(crate) max_batch_size: Option<NonZeroUsize>,
     pub(crate) max_batch_bytes: Option<NonZeroUsize>,
     pub(crate) max_batch_latency: Option<Period>,
@@ -83,6 +85,8 @@ impl ConsumerTable {
     pub(crate) fn options(&self) -> anyhow::Result<ConsumerOptions> {
         let mut options = ConsumerOptions::new(self.name.get_ref());
         options.on_filter_error = OnFilterError::Isolate;
+        // One of those that filter is the consumer's own thread.
+        options.filter_threads = self.parallelism.map(|instances| instances.get() - 1);
         options.max_poison = self.on_error.max_poison();
         options.on_malformed = self.on_malformed.unwrap_or_default();
         options.max_batch_size = self.max_batch_size.map_or(options.max_batch_size, Into::into);
@@ -104,6 +108,11 @@ impl ConsumerTable {
             options.processor = format!("processor {}", plugin.path().display());
         }
         options
+    }
+
+    /// How many batches its processor deals with at once.
+    pub(crate) fn instances(&self) -> usize {
+        self.parallelism.map_or(1, NonZeroUsize::get)
     }
 
     /// The name of its checkpoint: its own, unless it has been given another. [`load`] has checked it.
@@ -356,6 +365,12 @@ pub fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
             let message = "takes what a plug-in emits; a built-in processor emits nothing";
             return fail(&consumer.name, format!("the `sink` of consumer `{name}` {message}"));
         }
+        if let (ProcessorTable::BuiltIn(SinkTable::Stdout {} | SinkTable::File(_)), 2..) =
+            (&consumer.processor, consumer.instances())
+        {
+            let message = "is for plug-ins and `http`: a file is written by one. Leave it out; filters run on all cores as it is";
+            return fail(&consumer.name, format!("the `parallelism` of consumer `{name}` {message}"));
+        }
         let checkpoint = consumer.checkpoint_name();
         if let Err(e) = CheckpointName::new(checkpoint.get_ref()) {
             return fail(checkpoint, e.to_string());
@@ -525,6 +540,19 @@ mod tests {
         check(
             &filter("[{ wasm = 'f' },\n{ lua = 'f', limits = {} }]"),
             "p.toml:7: `limits` is for `wasm`: a Lua function has none",
+        );
+        let parallelism = |n: &str, processor: &str| {
+            format!(
+                "[[consumer]]\nname = 'a'\nprocessor = {{ {processor} = {{ path = 'x' }} }}\nparallelism = {n}"
+            )
+        };
+        let from_1_to_64 = "must be a whole number from 1 to 64";
+        check(&parallelism("0", "file"), &format!("p.toml:6: `parallelism` {from_1_to_64}, not 0"));
+        check(&parallelism("65", "file"), &format!("p.toml:6: `parallelism` {from_1_to_64}, not 65"));
+        check(
+            &parallelism("2", "file"),
+            "p.toml:4: the `parallelism` of consumer `a` is for plug-ins and `http`: a file is written by one. Leave it out; \
+             filters run on all cores as it is",
         );
         check(&filter("[{ wasn = 'f' }]"), "p.toml:6: unknown option `wasn`; did you mean `wasm`?");
         let two = "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\n";

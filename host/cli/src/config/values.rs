@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::env::VarError;
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -255,6 +256,23 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D, name: &str) -> Resul
     match u32::deserialize(deserializer)? {
         0 => Err(Error::custom(format!("{name} must be at least 1"))),
         number => Ok(Some(number)),
+    }
+}
+
+/// How many instances of a plug-in there may be: each has its memory, and a thread if it is a component.
+const MAX_PARALLELISM: usize = 64;
+
+/// A number of instances.
+pub(super) fn parallelism<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroUsize>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let instances = usize::try_from(number).ok().and_then(NonZeroUsize::new);
+    match instances.filter(|instances| instances.get() <= MAX_PARALLELISM) {
+        Some(instances) => Ok(Some(instances)),
+        None => Err(Error::custom(format!(
+            "`parallelism` must be a whole number from 1 to {MAX_PARALLELISM}, not {number}"
+        ))),
     }
 }
 
