@@ -18,8 +18,8 @@ use tailweir_core::{
 };
 use tailweir_lua::plugin::{load_filter, load_processor};
 use tailweir_pipeline::{
-    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, OnCrash, OnFilterError, Outgoing,
-    Policy, Sink, SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
+    Backoff, CheckpointName, CheckpointOptions, Consumer, ConsumerOptions, FilterOptions, OnCrash,
+    OnFilterError, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, SourceOptions, Then, drive, open,
 };
 use tailweir_segments::{Mode, sample};
 use tailweir_wasm::{Grants, Host, HostOptions, Limits};
@@ -194,7 +194,7 @@ fn consumer(dir: &Path, filter: Option<Box<dyn Filter>>, size: usize, block: usi
     source.reader.block_size = block;
     let mut options = ConsumerOptions::new("c");
     options.max_batch_size = size;
-    options.filter = filter;
+    options.filters = filter.map(FilterOptions::from).into_iter().collect();
     options.on_filter_error = OnFilterError::Isolate;
     options.checkpoint = Some(CheckpointOptions::new(CheckpointName::new("c").unwrap()));
     open(source, vec![options]).unwrap().pop().unwrap()

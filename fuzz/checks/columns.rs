@@ -34,6 +34,12 @@ pub fn check(pointer: &str, lines: &str) {
         let expected = tree.pointer(pointer).filter(|value| !value.is_null());
         check_entry(entry, expected, &format!("{pointer} in {}", record.text()));
     }
+    let alone: Vec<_> = batch.column(&parsed).collect();
+    batch.share();
+    // Looked for, and then kept.
+    for _ in 0..2 {
+        assert!(batch.column(&parsed).eq(alone.iter().copied()), "{pointer}, shared");
+    }
 }
 
 fn check_entry(entry: Option<&str>, expected: Option<&Value>, what: &str) {

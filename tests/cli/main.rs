@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod author_mistakes;
+mod chains;
 mod checkpoints;
 mod failure_modes;
 mod hostile;
 mod languages;
+mod parallel;
 mod plugin;
 mod plugin_cache;
 mod plugin_tools;

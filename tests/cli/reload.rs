@@ -418,3 +418,40 @@ fn another_user_gets_no_answer() {
     let log = fs::read_to_string(world.path("stderr")).unwrap();
     assert!(!log.contains("not changed"), "nothing was read again: {log}");
 }
+
+#[test]
+fn f17_a_new_version_reaches_every_instance_and_one_with_state_reaches_none() {
+    let old = guest("redact");
+    let consumer = "[[consumer]]\nname = 'p'\nprocessor = { wasm = 'p.wasm' }\nparallelism = 3\nmax_batch_size = 1\n\
+         sink = { file = { path = 'out', sync = false } }\n";
+    let mut world = World::new(&old, consumer);
+    // Batches of one record come in any order.
+    let expect = |world: &World, expected: String| {
+        let output = || fs::read_to_string(world.path("out")).unwrap_or_default();
+        wait_for("out to grow", || output().len() >= expected.len());
+        let sorted = |text: String| {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(output()), sorted(expected));
+    };
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    let redacted = lines(1..=10).replace("x@", "***@");
+    expect(&world, redacted.clone());
+    world.replace(&guest("counter"));
+    world.signal(Signal::HUP);
+    world.wait_for_log(&["ERROR", "plug-in not replaced", "redact", "goes on", "p.wasm: it keeps state"]);
+    let mask = old.windows(4).position(|bytes| bytes == b"***@").unwrap();
+    let mut new = old.clone();
+    new[mask..mask + 3].copy_from_slice(b"###");
+    world.replace(&new);
+    world.signal(Signal::HUP);
+    world.wait_for_log(&["INFO", "p.wasm", "redact", "takes over from redact"]);
+    for _ in 0..3 {
+        world.add_segment();
+    }
+    expect(&world, redacted + &lines(11..=world.records).replace("x@", "###@"));
+    world.end();
+}

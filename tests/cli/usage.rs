@@ -19,7 +19,7 @@ fn mistakes_on_the_command_line_end_with_2() {
     check("tail /tmp --max-batch-size 0", "must be at least 1");
     check("tail /tmp --max-batch-latency 5", "500ms");
     check("tail /tmp --config {}", "--filter");
-    check("tail /tmp --filter f.lua --config {", "--config is not JSON");
+    check("tail /tmp --filter f.lua --config {", "the --config of --filter f.lua is not JSON");
     check("tail /tmp --pattern [", "--pattern: ");
     check("tail /tmp --checkpoint a/b", "--checkpoint: checkpoint_name `a/b`");
     check("--script", "--policy <FILE>");

@@ -31,6 +31,8 @@ pub(crate) struct Kind {
     pub(crate) told: Told,
     /// Records that may be delivered and not committed at any time.
     pub(crate) uncommitted: usize,
+    /// Whether batches come in order.
+    pub(crate) ordered: bool,
     /// The key of its state that has the number of records it was committed for.
     pub(crate) counts: Option<&'static str>,
     /// Whether its plug-in can do nothing with a record that is poison.
@@ -49,11 +51,13 @@ pub(crate) enum Told {
 }
 
 const fn lua(name: &'static str, pool: Option<&'static str>, uncommitted: usize) -> Kind {
-    Kind { name, pool, masked: false, told: Told::Batches, uncommitted, counts: None, minds_poison: false }
+    let told = Told::Batches;
+    Kind { name, pool, masked: false, told, uncommitted, ordered: true, counts: None, minds_poison: false }
 }
 
 const fn file(name: &'static str, pool: Option<&'static str>, masked: bool) -> Kind {
-    Kind { name, pool, masked, told: Told::Lines, uncommitted: 50, counts: None, minds_poison: false }
+    let (told, uncommitted) = (Told::Lines, 50);
+    Kind { name, pool, masked, told, uncommitted, ordered: true, counts: None, minds_poison: false }
 }
 
 const fn picky(name: &'static str) -> Kind {
@@ -104,6 +108,8 @@ const PLANS: [Plan; 4] = [
             file("lua-and-wasm", Some("b"), true),
             file("lua-processor", None, false),
             file("synced", None, false),
+            // Batches of 50 records, of which 1,024 may be ahead of the first that is not committed.
+            Kind { ordered: false, uncommitted: 1024 * 50, ..file("parallel", Some("b"), true) },
             Kind { counts: Some("n"), ..file("lua-state", None, false) },
             Kind { told: Told::State, counts: Some("records"), ..file("counter", None, false) },
             Kind { told: Told::State, counts: Some("records"), ..file("synced-counter", None, false) },
@@ -262,6 +268,14 @@ COMMON
 name = 'synced'
 processor = { file = { path = 'out/synced', sync = true } }
 checkpoint_sync = 'always'
+COMMON
+
+[[consumer]]
+name = 'parallel'
+filter = [{ wasm = 'pool-filter.wasm', config = { pool = 'b' } }, { lua = 'filter.lua' }]
+processor = { wasm = 'redact.wasm' }
+sink = { file = { path = 'out/parallel', sync = false } }
+parallelism = 3
 COMMON
 
 [[consumer]]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::filter_args::FilterArgs;
 use crate::plugin::args::PluginCommandArgs;
 
 /// Tail a directory of compressed JSONL log segments through Lua scripts and WebAssembly plug-ins, with progress kept
@@ -182,21 +183,11 @@ pub(crate) struct TailArgs {
     /// Keep progress in the file `.NAME` in the directory, and go on from there
     #[arg(long, value_name = "NAME")]
     pub(crate) checkpoint: Option<String>,
-    /// Print what this filter keeps: a WebAssembly component, or a Lua file that returns a function
-    #[arg(long, value_name = "FILE.wasm|FILE.lua")]
-    pub(crate) filter: Option<PathBuf>,
-    /// The filter's configuration, as JSON
-    #[arg(long, value_name = "JSON", requires = "filter")]
-    pub(crate) config: Option<String>,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
     /// Read a component again when its file changes, not only at SIGHUP
     #[arg(long, requires = "filter")]
     pub(crate) reload_on_change: bool,
-    /// Run this second version of the filter beside it, without effect, and tell where its verdicts differ
-    #[arg(long, value_name = "FILE.wasm|FILE.lua", requires = "filter")]
-    pub(crate) shadow: Option<PathBuf>,
-    /// The shadow's configuration, as JSON, if it has another one than the filter
-    #[arg(long, value_name = "JSON", requires = "shadow")]
-    pub(crate) shadow_config: Option<String>,
     /// Records per batch; each batch is committed once it is written
     #[arg(long, value_name = "N", default_value = "1000", value_parser = positive)]
     pub(crate) max_batch_size: usize,
@@ -323,12 +314,8 @@ pub(crate) struct QuarantineReplay {
     /// To stdout, as `tailweir tail` prints them
     #[arg(long)]
     pub(crate) stdout: bool,
-    /// With --stdout: print what this filter keeps
-    #[arg(long, value_name = "FILE.wasm|FILE.lua", requires = "stdout")]
-    pub(crate) filter: Option<PathBuf>,
-    /// The filter's configuration, as JSON
-    #[arg(long, value_name = "JSON", requires = "filter")]
-    pub(crate) config: Option<String>,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
     /// With --lua: arguments for the script's `main`
     #[arg(last = true, requires = "lua")]
     pub(crate) args: Vec<String>,
@@ -402,6 +389,6 @@ mod tests {
     fn options_of_the_same_name_are_told_apart() {
         let cli = Cli::parse_from(["tailweir", "tail", "dir", "--filter", "f.lua", "--log", "info"]);
         let Command::Tail(tail) = cli.command else { panic!("{:?}", cli.command) };
-        assert_eq!((tail.filter, cli.log.filter.as_deref()), (Some("f.lua".into()), Some("info")));
+        assert_eq!((tail.filters.paths(), cli.log.filter.as_deref()), (vec!["f.lua".into()], Some("info")));
     }
 }

@@ -13,6 +13,7 @@ pub mod config;
 mod demo;
 mod engine;
 mod exit;
+mod filter_args;
 mod kumo_wasm;
 mod logging;
 mod plugin;

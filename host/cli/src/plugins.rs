@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor, StateView};
 use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
-use tailweir_pipeline::{Sink, SinkProcessor};
+use tailweir_pipeline::{FilterOptions, Outgoing, Sink, SinkFuture, SinkProcessor, Worker};
 use tailweir_wasm::{Grants, Host, Limits};
 
-use crate::config::{Engine, ForFilter, ForProcessor, Plugin, ProcessorTable, SinkTable};
+use crate::config::{ConsumerTable, Engine, ForFilter, ForProcessor, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
+use crate::filter_args::{FilterArg, ShadowArg};
 use crate::reload::{Place, ProcessorSlot, Reloads, Role};
 use crate::shadow::{ShadowOfProcessor, Shadows, shadow_filter};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
@@ -47,22 +49,36 @@ impl Engines {
         (self.reloads, self.shadows)
     }
 
+    /// The filters of a consumer, each with what it is called where it is to blame.
+    ///
+    /// `load` makes one of them; its errors are told with which one it is.
+    pub(crate) fn filters<T>(
+        of: &[T],
+        path: impl Fn(&T) -> &Path,
+        load: impl Fn(&T) -> Result<Arc<dyn FilterFactory>>,
+    ) -> Result<Vec<NamedFilter>> {
+        let named = |(n, filter): (usize, &T)| {
+            let (which, path) = (which(n, of.len()), path(filter).display());
+            let name = if of.len() == 1 { format!("{which} {path}") } else { format!("{which} ({path})") };
+            Ok(NamedFilter { name, factory: load(filter).context(which)? })
+        };
+        of.iter().enumerate().map(named).collect()
+    }
+
     /// The filter in a file, which may be a component or a Lua file that returns a function, with a shadow if there is one.
-    pub(crate) fn filter_file(
-        &self,
-        owner: Owner<'_>,
-        (path, config): (&Path, serde_json::Value),
-        shadow: Option<(&Path, serde_json::Value)>,
-    ) -> Result<Arc<dyn FilterFactory>> {
+    pub(crate) fn filter_file(&self, owner: Owner<'_>, filter: &FilterArg) -> Result<Arc<dyn FilterFactory>> {
         let engine = |path: &Path| match is_lua(path) {
             true => Engine::Lua { path: path.to_owned() },
             false => {
                 Engine::Wasm { path: path.to_owned(), grants: Grants::default(), limits: Limits::default() }
             }
         };
-        let live = self.any_filter(owner.place(Role::Filter), &engine(path), config)?;
-        match shadow {
-            Some((path, config)) => self.with_shadow(owner, live, path, &engine(path), config),
+        let live =
+            self.any_filter(owner.place(Role::Filter), &engine(&filter.path), filter.config.clone())?;
+        match &filter.shadow {
+            Some(ShadowArg { path, config }) => {
+                self.with_shadow(owner, live, path, &engine(path), config.clone())
+            }
             None => Ok(live),
         }
     }
@@ -118,9 +134,9 @@ impl Engines {
         }
     }
 
-    /// The processor that a pipeline names, tried once.
-    pub(crate) fn processor(&self, owner: Owner<'_>, table: &ProcessorTable) -> Result<ProcessorMaker> {
-        let plugin = match table {
+    /// The processor that a consumer of a pipeline names, tried once.
+    pub(crate) fn processor(&self, owner: Owner<'_>, consumer: &ConsumerTable) -> Result<ProcessorMaker> {
+        let plugin = match &consumer.processor {
             ProcessorTable::BuiltIn(sink) => {
                 check_sink(sink)?;
                 return Ok(ProcessorMaker::Sink(sink.clone()));
@@ -130,7 +146,13 @@ impl Engines {
         let place = owner.place(Role::Processor);
         let live = match &plugin.engine {
             Engine::Wasm { .. } => {
-                ProcessorMaker::Wasm(self.component(place.clone(), &plugin.engine, plugin.config()?)?)
+                let instances = consumer.instances();
+                ProcessorMaker::Wasm(self.component(
+                    place.clone(),
+                    &plugin.engine,
+                    plugin.config()?,
+                    instances,
+                )?)
             }
             Engine::Lua { path } => {
                 expect_lua(path)?;
@@ -141,29 +163,46 @@ impl Engines {
             }
         };
         match &plugin.shadow {
-            Some(_) => Ok(ProcessorMaker::Shadowed(Box::new(live), self.shadow_of(place, plugin)?)),
+            Some(_) => Ok(ProcessorMaker::Shadowed(
+                Box::new(live),
+                self.shadow_of(place, plugin, consumer.instances())?,
+            )),
             None => Ok(live),
         }
     }
 
-    /// The component that a pipeline names as a processor.
-    fn component(&self, place: Place, engine: &Engine, config: serde_json::Value) -> Result<ProcessorSlot> {
+    /// The component that a pipeline names as a processor, of which there will be so many instances at once.
+    fn component(
+        &self,
+        place: Place,
+        engine: &Engine,
+        config: serde_json::Value,
+        instances: usize,
+    ) -> Result<ProcessorSlot> {
         let Engine::Wasm { path, grants, limits } = engine else {
             bail!("{}: not a component", engine.path().display())
         };
         let plugin = self.host(&place)?.processor(path, &config, grants.clone(), limits.clone());
-        let plugin = plugin.map_err(|e| match place.role {
+        let mut plugin = plugin.map_err(|e| match place.role {
             Role::ShadowProcessor => anyhow!(place.role.explain(&e)),
             _ => e.into(),
         })?;
+        if instances > 1 {
+            plugin = plugin.in_parallel()?;
+        }
         Ok(self.reloads.processor(place, plugin))
     }
 
     /// The shadow of the processor at `place`.
-    fn shadow_of(&self, place: Place, plugin: &Plugin<ForProcessor>) -> Result<ShadowOfProcessor> {
+    fn shadow_of(
+        &self,
+        place: Place,
+        plugin: &Plugin<ForProcessor>,
+        instances: usize,
+    ) -> Result<ShadowOfProcessor> {
         let shadow = plugin.shadow.as_ref().context("no shadow")?;
         let (engine, config) = (shadow.engine(&plugin.engine), shadow.config(plugin)?);
-        let slot = self.component(place.of_shadow(), &engine, config).context("shadow")?;
+        let slot = self.component(place.of_shadow(), &engine, config, instances).context("shadow")?;
         ShadowOfProcessor::start(&self.shadows, place, shadow.path(), slot)
     }
 
@@ -172,6 +211,25 @@ impl Engines {
         let file = LuaFile { path: path.to_owned(), config, engine: self.wasm.clone() };
         file.filter()?;
         Ok(Arc::new(file))
+    }
+}
+
+/// Which filter of a consumer it is, the `n`th of so many.
+fn which(n: usize, of: usize) -> String {
+    if of == 1 { "filter".to_owned() } else { format!("filter {} of {of}", n + 1) }
+}
+
+/// A filter of a consumer.
+pub(crate) struct NamedFilter {
+    name: String,
+    factory: Arc<dyn FilterFactory>,
+}
+
+impl NamedFilter {
+    /// Makes one for a consumer's thread, which may have more made.
+    pub(crate) fn options(&self) -> Result<FilterOptions> {
+        let filter = self.factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?;
+        Ok(FilterOptions { name: self.name.clone(), filter, more: Some(self.factory.clone()) })
     }
 }
 
@@ -258,6 +316,39 @@ pub(crate) fn check_sink(table: &SinkTable) -> Result<()> {
             check.with_context(|| format!("cannot append to {}", options.path.display()))
         }
         SinkTable::Http(options) => HttpSink::new(options).map(drop).context("http"),
+    }
+}
+
+/// Processors that are alike, and where what they emit goes: so many for batches that are dealt with at once.
+pub(crate) fn workers(maker: &ProcessorMaker, table: &SinkTable, instances: usize) -> Result<Vec<Worker>> {
+    let shared = match table {
+        // One at a time writes to it, each its whole batch.
+        SinkTable::Stdout {} | SinkTable::File(_) if instances > 1 => Some(SharedSink::new(sink(table)?)),
+        _ => None,
+    };
+    let worker = |_| {
+        let sink = match &shared {
+            Some(shared) => Box::new(shared.clone()) as Box<dyn Sink>,
+            None => sink(table)?,
+        };
+        Ok(Worker { processor: maker.create()?, sink })
+    };
+    (0..instances).map(worker).collect()
+}
+
+/// A sink for several, who take turns.
+#[derive(Clone)]
+struct SharedSink(Rc<tokio::sync::Mutex<Box<dyn Sink>>>);
+
+impl SharedSink {
+    fn new(sink: Box<dyn Sink>) -> Self {
+        Self(Rc::new(tokio::sync::Mutex::new(sink)))
+    }
+}
+
+impl Sink for SharedSink {
+    fn send<'a>(&'a mut self, records: Outgoing<'a>) -> SinkFuture<'a> {
+        Box::pin(async move { self.0.lock().await.send(records).await })
     }
 }
 

@@ -233,6 +233,13 @@ fn lock(directory: &Path, name: &CheckpointName) -> Result<KeptQuarantine> {
 
 fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result<()> {
     let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    if !args.stdout && !args.filters.0.is_empty() {
+        let why = "--filter is for --stdout; a pipeline and a script have filters of their own";
+        return Err(UsageError(why.to_owned()).into());
+    }
+    if args.filters.0.iter().any(|filter| filter.shadow.is_some()) {
+        return Err(UsageError("--shadow is for `tailweir tail`; a replay has no shadows".to_owned()).into());
+    }
     let kept = lock(&args.place.directory, &name)?;
     let room =
         tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
@@ -299,11 +306,8 @@ fn send(
             directory: room.to_owned(),
             pattern: "*".to_owned(),
             checkpoint: Some(name.as_str().to_owned()),
-            filter: args.filter.clone(),
-            config: args.config.clone(),
+            filters: args.filters.clone(),
             reload_on_change: false,
-            shadow: None,
-            shadow_config: None,
             max_batch_size: 1000,
             max_batch_latency: Duration::from_secs(1),
             latest: false,

@@ -5,22 +5,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
-use tailweir_core::FilterFactory;
 use tailweir_pipeline::{
-    CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, drive,
+    CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, Worker, drive,
+    drive_parallel,
 };
 use tailweir_segments::{Mode, Watch, list};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::args::RunArgs;
-use crate::config::{self, ConsumerTable, Pipeline, SinkTable, Tailer};
+use crate::config::{self, ConsumerTable, Pipeline, Plugin, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, Owner, ProcessorMaker, check_sink, sink};
+use crate::plugins::{Engines, NamedFilter, Owner, ProcessorMaker, check_sink, workers};
 use crate::progress;
 use crate::quarantine;
 use crate::reload::{self, Reloads};
@@ -95,7 +95,7 @@ fn consume_all(pipeline: &Pipeline, plans: Vec<Plan>, closers: &Arc<Closers>, on
 struct Plan {
     name: String,
     table: ConsumerTable,
-    filter: Option<Arc<dyn FilterFactory>>,
+    filters: Vec<NamedFilter>,
     processor: ProcessorMaker,
     sink: SinkTable,
     policy: Policy,
@@ -115,13 +115,8 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         check_sink(&sink).context("sink")?;
         Ok(Plan {
             name: table.name.get_ref().clone(),
-            filter: table
-                .filter
-                .as_ref()
-                .map(|plugin| engines.filter(owner, plugin))
-                .transpose()
-                .context("filter")?,
-            processor: engines.processor(owner, &table.processor).context("processor")?,
+            filters: Engines::filters(&table.filter, Plugin::path, |plugin| engines.filter(owner, plugin))?,
+            processor: engines.processor(owner, table).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),
             table: table.clone(),
@@ -158,14 +153,19 @@ fn consume(plan: &Plan, source: &Source, closers: &Closers, pass: Pass) -> Resul
     let mut consumer = open(plan, source)?;
     closers.add(&consumer);
     plan.processor.will_use(consumer.state_view());
-    let (mut processor, mut sink) = (plan.processor.create()?, sink(&plan.sink)?);
+    let mut workers = workers(&plan.processor, &plan.sink, plan.table.instances())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
         pass.through().await;
-        drive(&mut consumer, &mut *processor, &mut *sink, &plan.policy).await
+        match &mut workers[..] {
+            [Worker { processor, sink }] => {
+                drive(&mut consumer, &mut **processor, &mut **sink, &plan.policy).await
+            }
+            _ => drive_parallel(&mut consumer, workers, &plan.policy).await,
+        }
     })?;
     let counted = consumer.counters().snapshot();
     info!(consumer = plan.name, records = counted.records, committed = counted.committed_records, "ended");
@@ -214,11 +214,7 @@ impl Pass {
 
 fn open(plan: &Plan, source: &Source) -> Result<Consumer> {
     let mut options = plan.table.options()?;
-    options.filter = match &plan.filter {
-        Some(factory) => Some(factory.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?),
-        None => None,
-    };
-    options.more_filters = plan.filter.clone();
+    options.filters = plan.filters.iter().map(NamedFilter::options).collect::<Result<_>>()?;
     Ok(source.open(options)?)
 }
 

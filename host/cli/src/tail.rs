@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use tailweir_pipeline::{
     CheckpointName, CheckpointOptions, Closer, ConsumerOptions, DriveError, Policy, SinkProcessor,
     SourceOptions, StartFrom, drive, open,
@@ -13,8 +13,9 @@ use tailweir_segments::{Mode, Pattern, Watch};
 use crate::args::TailArgs;
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
+use crate::filter_args::FilterArg;
 use crate::logging::LogEvents;
-use crate::plugins::{Engines, Owner};
+use crate::plugins::{Engines, NamedFilter, Owner};
 use crate::progress;
 use crate::reload::{self, When};
 use crate::signals::Shutdown;
@@ -27,15 +28,15 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let on_signal = stop.clone();
     let (asker, reload) = reload::channel();
     // Without a plug-in, a terminal that is closed ends it as it does any program.
-    match &args.filter {
-        Some(_) => Shutdown::or_reload(move || on_signal.ask(), asker)?,
-        None => Shutdown::on_signal(move || on_signal.ask())?,
+    match args.filters.0.is_empty() {
+        false => Shutdown::or_reload(move || on_signal.ask(), asker)?,
+        true => Shutdown::on_signal(move || on_signal.ask())?,
     };
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let engines = Engines::new(engine.clone());
     let options = consumer(args, &engines)?;
     let (reloads, shadows) = engines.into_parts();
-    if args.filter.is_some() {
+    if !args.filters.0.is_empty() {
         let when = if args.reload_on_change { When::Changed } else { When::Asked };
         reload.serve(reloads, when, &args.directory)?;
     }
@@ -94,21 +95,10 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
         let name = CheckpointName::new(name).map_err(|e| UsageError(format!("--checkpoint: {e}")))?;
         options.checkpoint = Some(CheckpointOptions::new(name));
     }
-    if let Some(path) = &args.filter {
-        let json = |option: &str, text: &String| {
-            serde_json::from_str::<serde_json::Value>(text)
-                .map_err(|e| UsageError(format!("{option} is not JSON: {e}")))
-        };
-        let config = args.config.as_ref().map(|text| json("--config", text)).transpose()?.unwrap_or_default();
-        let shadow_config =
-            args.shadow_config.as_ref().map(|text| json("--shadow-config", text)).transpose()?;
-        let shadow =
-            args.shadow.as_deref().map(|path| (path, shadow_config.unwrap_or_else(|| config.clone())));
-        let owner = Owner { consumer: &options.name, checkpoint: args.checkpoint.as_deref() };
-        let filter = engines.filter_file(owner, (path.as_path(), config), shadow)?;
-        options.filter = Some(filter.create().map_err(|e| anyhow!(e)).context("cannot make the filter")?);
-        options.more_filters = Some(filter);
-    }
+    let owner = Owner { consumer: &options.name, checkpoint: args.checkpoint.as_deref() };
+    let load = |filter: &FilterArg| engines.filter_file(owner, filter);
+    let filters = Engines::filters(&args.filters.0, |filter| &filter.path, load)?;
+    options.filters = filters.iter().map(NamedFilter::options).collect::<Result<_>>()?;
     Ok(options)
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{Block, Pointer, Position, Span};
+use crate::block::Column;
+use crate::{Block, Pointer, Position, Span, Verdict};
 
 /// Records of one consumer, in order, and the stretches of stream that they account for.
 ///
@@ -176,15 +177,70 @@ impl Batch {
         part
     }
 
+    /// Those of its records that `verdict` keeps, and no span. They share their bytes, and what is known of their columns.
+    pub fn kept(&self, verdict: &Verdict) -> Self {
+        let mut part = Self::new(self.consumer.clone());
+        let kept = self.records.iter().enumerate().filter(|(index, _)| verdict.keeps(*index));
+        part.records = kept.map(|(_, place)| *place).collect();
+        part.blocks = self.blocks.clone();
+        part.bytes = part.iter().map(|record| record.bytes().len()).sum();
+        part
+    }
+
+    /// Says that several will ask for its columns; see [`Block::share`].
+    pub fn share(&self) {
+        self.blocks.iter().for_each(|block| block.share());
+    }
+
     /// One entry per record: the text of the value at `pointer`, or `None` where there is none or it is `null`.
     pub fn column<'a>(&'a self, pointer: &'a Pointer) -> impl ExactSizeIterator<Item = Option<&'a str>> {
-        self.iter().map(|record| record.find(pointer).filter(|value| *value != "null"))
+        let values = self.values(pointer);
+        self.records.iter().map(move |place| values.at(*place).filter(|value| *value != "null"))
+    }
+
+    /// The values at `pointer`, to be asked for one by one.
+    pub fn values<'a>(&'a self, pointer: &'a Pointer) -> Values<'a> {
+        let columns = self.blocks.iter().map(|block| block.column(pointer));
+        Values { batch: self, pointer, columns: columns.collect() }
+    }
+
+    /// Of how many records the value at `pointer` is known, so that [`column`](Self::column) need not look for it: somebody
+    /// has asked before, and the records' blocks are [shared](Block::share).
+    pub fn known(&self, pointer: &Pointer) -> usize {
+        let is_known =
+            |place: &&Place| self.blocks[place.block as usize].is_known(place.index as usize, pointer);
+        self.records.iter().filter(is_known).count()
     }
 
     /// What identifies the batch: the same records, delivered again, have the same id, and batches that differ in any
     /// record, its place or its bytes, do not share one.
     pub fn id(&self) -> &BatchId {
         self.id.get_or_init(|| BatchId::of(self))
+    }
+}
+
+/// What a pointer leads to in each record of a batch.
+#[derive(Debug)]
+pub struct Values<'a> {
+    batch: &'a Batch,
+    pointer: &'a Pointer,
+    /// What is kept of each of its blocks, if anything is.
+    columns: Vec<Option<Arc<Column>>>,
+}
+
+impl<'a> Values<'a> {
+    /// The text of the value in the record at `index`, be it `null`; `None` if there is no value, or no record.
+    pub fn get(&self, index: usize) -> Option<&'a str> {
+        self.at(*self.batch.records.get(index)?)
+    }
+
+    #[inline]
+    fn at(&self, place: Place) -> Option<&'a str> {
+        let (block, index) = (&self.batch.blocks[place.block as usize], place.index as usize);
+        match &self.columns[place.block as usize] {
+            None => block.find(index, self.pointer),
+            Some(column) => block.find_once(column, index, self.pointer),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A block: consecutive lines of one segment in one arena.
 
+mod columns;
 mod shelf;
 
 use std::borrow::Cow;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub(crate) use self::columns::Column;
+use self::columns::Columns;
 use self::shelf::Index;
 pub use self::shelf::Shelf;
 use crate::json::members::{Found, Members};
@@ -99,6 +102,7 @@ pub struct Block {
     repaired: Vec<Box<str>>,
     defects: Vec<Defect>,
     blank: u64,
+    columns: Columns,
     /// Where its memory goes.
     shelf: Option<Arc<Shelf>>,
 }
@@ -169,6 +173,7 @@ impl Block {
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
+            columns: Columns::default(),
             shelf: None,
         };
         let (mut tokens, mut shapes) = (Tokens::default(), Shapes::default());
@@ -196,8 +201,8 @@ impl Block {
         defect: Defect,
     ) -> Self {
         let (text, index, repaired) = (Vec::new(), Index::default(), Vec::new());
-        let (defects, blank, shelf) = (vec![defect], 0, None);
-        Self { segment, identity, from, to, text, index, repaired, defects, blank, shelf }
+        let (defects, blank, columns, shelf) = (vec![defect], 0, Columns::default(), None);
+        Self { segment, identity, from, to, text, index, repaired, defects, blank, columns, shelf }
     }
 
     /// Adds the line from `start` on as a record, a defect or a blank line.
@@ -441,6 +446,7 @@ impl Block {
             repaired: Vec::new(),
             defects: Vec::new(),
             blank: 0,
+            columns: Columns::default(),
             shelf: None,
         };
         for slot in indices.map(|index| self.index.slots[index]) {

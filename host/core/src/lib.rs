@@ -19,7 +19,7 @@ pub mod processor;
 pub mod state;
 pub mod sums;
 
-pub use batch::{Batch, BatchId, Record};
+pub use batch::{Batch, BatchId, Record, Values};
 pub use block::{Block, Defect, DefectKind, Shelf};
 pub use event::{Event, EventSink};
 pub use filter::{Filter, FilterError, FilterFactory, Located, Verdict};

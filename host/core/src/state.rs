@@ -71,6 +71,11 @@ pub enum StateError {
         "an earlier batch, {0}, is not committed; with state, each batch is committed before the next one is begun"
     )]
     Earlier(String),
+    /// Batches are not dealt with one after the other.
+    #[error(
+        "several batches are dealt with at once (`parallelism`), and state is made of one after the other; leave `parallelism` out"
+    )]
+    Parallel,
     /// It can't be read or written.
     #[error("{0}")]
     Store(String),

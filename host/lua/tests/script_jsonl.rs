@@ -384,7 +384,7 @@ fn options_that_are_wrong_are_named() {
     );
     check(
         "new_tailer({ directory = 'DIR' }, 'x')",
-        ": the filter must be a function or a filter made by kumo.wasm, got 'x'",
+        ": the filter must be a function, a filter made by kumo.wasm, or an array of such, got 'x'",
     );
     check("new_multi_tailer { directory = 'DIR' }", ": option `consumers` is required");
     check(

@@ -1,4 +1,4 @@
-//! Filtering ahead: threads with instances of a consumer's filter of their own ask them about blocks that the consumer has
+//! Filtering ahead: threads with instances of a consumer's filters of their own ask them about blocks that the consumer has
 //! not come to yet.
 //!
 //! Only a consumer that has fallen behind its pass has such threads, and all consumers of the process together have no more
@@ -9,8 +9,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use tailweir_core::{Batch, Block, FilterError, FilterFactory, Verdict};
+use tailweir_core::{Batch, Block, FilterFactory};
 use tokio::sync::Notify;
+
+use crate::chain::{Answer, instances, sift};
 
 /// How many blocks ahead threads may be, for each of them.
 const BLOCKS_PER_THREAD: usize = 3;
@@ -24,9 +26,6 @@ static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallel
 /// How many more threads the process may have.
 static FREE: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(*CORES));
 
-/// What a filter says about a whole block.
-pub(crate) type Answer = Result<Verdict, FilterError>;
-
 /// What is known of a block that a consumer comes to.
 pub(crate) enum Known {
     /// Nothing, and no thread is at it.
@@ -38,9 +37,12 @@ pub(crate) enum Known {
 
 /// The threads of one consumer.
 pub(crate) struct Ahead {
-    factory: Arc<dyn FilterFactory>,
+    /// Of each filter of the chain.
+    factories: Arc<[Arc<dyn FilterFactory>]>,
     shared: Arc<Shared>,
     threads: usize,
+    /// How many threads it may have.
+    limit: usize,
 }
 
 struct Shared {
@@ -70,9 +72,17 @@ enum Progress {
 }
 
 impl Ahead {
-    pub(crate) fn new(factory: Arc<dyn FilterFactory>, consumer: Arc<str>, done: Arc<Notify>) -> Self {
+    /// `limit` is how many threads there may be; `None` leaves it to the number of cores.
+    pub(crate) fn new(
+        factories: Vec<Arc<dyn FilterFactory>>,
+        limit: Option<usize>,
+        consumer: Arc<str>,
+        done: Arc<Notify>,
+    ) -> Self {
         let shared = Shared { state: Mutex::default(), work: Condvar::new(), consumer, done };
-        Self { factory, shared: Arc::new(shared), threads: 0 }
+        // The consumer's own thread is one of those that filter.
+        let limit = limit.unwrap_or_else(|| CORES.saturating_sub(1).max(1));
+        Self { factories: factories.into(), shared: Arc::new(shared), threads: 0, limit }
     }
 
     /// How many of the blocks that come next are of interest.
@@ -122,16 +132,16 @@ impl Ahead {
 
     /// Starts a thread, if the process may have another and this consumer has not got its share.
     fn start_thread(&mut self) {
-        // The consumer's own thread is one of those that filter.
-        let share = CORES.saturating_sub(1).max(1);
         let take = |free: usize| free.checked_sub(1);
-        if self.threads == share || FREE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+        if self.threads >= self.limit
+            || FREE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err()
+        {
             return;
         }
-        let (factory, shared) = (self.factory.clone(), self.shared.clone());
+        let (factories, shared) = (self.factories.clone(), self.shared.clone());
         let run = move || {
             let _place = Place;
-            shared.run(&*factory);
+            shared.run(&factories);
         };
         match std::thread::Builder::new().name(format!("tailweir-ask-{}", self.threads)).spawn(run) {
             Ok(_) => self.threads += 1,
@@ -163,14 +173,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body of a thread. Without an instance it does nothing, and all is left to the consumer's own.
-    fn run(&self, factory: &dyn FilterFactory) {
-        let Ok(mut filter) = factory.create() else { return };
+    /// The body of a thread. Without instances it does nothing, and all is left to the consumer's own.
+    fn run(&self, factories: &[Arc<dyn FilterFactory>]) {
+        let Some(mut filters) = instances(factories) else { return };
         while let Some(block) = self.next() {
             let running = Running { shared: self, block: &block };
             let candidates = Arc::new(Batch::of_block(self.consumer.clone(), block.clone(), 0..block.len()));
-            let answer = filter.evaluate(&candidates);
-            drop(candidates);
+            let answer = sift(&mut filters, candidates);
             running.end(answer);
         }
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tailweir_core::{
-    Batch, Block, Event, EventSink, Filter, FilterError, LedgerError, Located, Mark, Point, Position,
-    SegmentName, Span, StateView, Sums, Verdict,
+    Batch, Block, Event, EventSink, FilterError, LedgerError, Mark, Point, Position, SegmentName, Span,
+    StateView, Sums, Verdict,
 };
 use tailweir_segments::{Begun, ReadError, Start};
 use thiserror::Error;
@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use crate::ahead::{Ahead, Known};
 use crate::book::{Kept, Part, Share};
-use crate::halving::{Failed, Halving};
+use crate::chain::{Broken, Chain, Fault, Judged, Poison};
 use crate::options::LONGEST;
 use crate::pass::{Item, Place, Pool, Subscription, Taken};
 use crate::quarantine::{Blame, QuarantineError};
 use crate::settlement::{Aside, CommitError, Settlement, chain};
-use crate::{Closer, ConsumerOptions, Counters, Delivery, OnFilterError, OnMalformed};
+use crate::{Closer, ConsumerOptions, Counters, Delivery, OnMalformed};
 
 /// How many items a consumer goes through without delivering before it lets other tasks of its thread run.
 const ITEMS_PER_TURN: u32 = 32;
@@ -32,20 +32,24 @@ const REJOIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Why there is no next batch.
 #[derive(Debug, Error)]
 pub enum NextError {
-    /// The filter failed. What it kept before was delivered; the next call tries the same record again.
-    #[error("the filter failed at {position}: {source}")]
+    /// A filter failed. What was kept before was delivered; the next call tries the same record again.
+    #[error("{filter} failed at {position}: {source}")]
     Filter {
+        /// The filter: its name if there are several, else `the filter`.
+        filter: String,
         /// The record, or the first one of those that it was given together.
         position: Position,
         /// What the filter says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The filter fails on whatever it is given. None of the records is in quarantine; the next call tries them again.
+    /// A filter fails on whatever it is given. None of the records is in quarantine; the next call tries them again.
     #[error(
-        "the filter failed on {in_a_row} records in a row, each by itself, the last one at {position}, so it is the filter \
+        "{filter} failed on {in_a_row} records in a row, each by itself, the last one at {position}, so it is the filter \
          that must be mended: {source}"
     )]
     Broken {
+        /// The filter: its name if there are several, else `the filter`.
+        filter: String,
         /// How many records.
         in_a_row: u32,
         /// The last of them.
@@ -93,11 +97,7 @@ pub struct Consumer {
     max_batch_latency: Duration,
     max_uncommitted: usize,
     on_malformed: OnMalformed,
-    on_filter_error: OnFilterError,
-    max_poison: Option<u32>,
-    /// Records that the filter failed on since it last answered about one.
-    poison_in_a_row: u32,
-    filter: Option<Box<dyn Filter>>,
+    chain: Chain,
     ahead: Option<Ahead>,
     settlement: Arc<Settlement>,
     events: Arc<dyn EventSink>,
@@ -105,6 +105,7 @@ pub struct Consumer {
     subscription: Option<Subscription>,
     notify: Arc<Notify>,
     closed: Arc<AtomicBool>,
+    closing: Arc<Notify>,
     /// What was scanned: the end of the pending batch's spans.
     place: Place,
     /// The block that is being cut into batches.
@@ -150,7 +151,7 @@ enum Line {
 
 /// What stops a consumer at a record.
 enum Barrier {
-    Filter(Box<dyn std::error::Error + Send + Sync>),
+    Filter(Fault),
     /// Index into the block's defects.
     Defect(usize),
 }
@@ -187,9 +188,12 @@ impl Consumer {
             let notify = notify.clone();
             hand.on_advance(move || notify.notify_one());
         }
-        let ahead = |factory| Ahead::new(factory, name.clone(), notify.clone());
+        // A filter of which there is one only keeps all of them here.
+        let more: Option<Vec<_>> = options.filters.iter().map(|filter| filter.more.clone()).collect();
+        let more = more.filter(|more| !more.is_empty() && options.filter_threads != Some(0));
+        let ahead = |more| Ahead::new(more, options.filter_threads, name.clone(), notify.clone());
         Self {
-            ahead: options.more_filters.map(ahead),
+            ahead: more.map(ahead),
             pending: Batch::new(name.clone()),
             name,
             max_batch_size: options.max_batch_size.max(1),
@@ -197,16 +201,14 @@ impl Consumer {
             max_batch_latency: options.max_batch_latency.min(LONGEST),
             max_uncommitted: options.max_uncommitted.max(1),
             on_malformed: options.on_malformed,
-            on_filter_error: options.on_filter_error,
-            max_poison: options.max_poison,
-            poison_in_a_row: 0,
-            filter: options.filter,
+            chain: Chain::new(options.filters, options.on_filter_error, options.max_poison),
             settlement,
             events,
             pool,
             subscription: None,
             notify,
             closed: Arc::default(),
+            closing: Arc::default(),
             place,
             current: None,
             set_aside_to: None,
@@ -233,7 +235,18 @@ impl Consumer {
 
     /// A handle that closes it, from any thread.
     pub fn closer(&self) -> Closer {
-        Closer { closed: self.closed.clone(), notify: self.notify.clone() }
+        let (closed, notify, closing) = (self.closed.clone(), self.notify.clone(), self.closing.clone());
+        Closer { closed, notify, closing }
+    }
+
+    /// How many batches may be delivered and not committed.
+    pub(crate) fn max_uncommitted(&self) -> usize {
+        self.max_uncommitted
+    }
+
+    /// Says that batches are committed in any order on purpose.
+    pub(crate) fn expect_any_order(&self) {
+        self.settlement.expect_any_order();
     }
 
     /// Says that putting a line in quarantine is tried again until it works.
@@ -516,16 +529,15 @@ impl Consumer {
         Ok(())
     }
 
-    /// Asks the filter about the records `first..end`. If it fails and that is to be raised, where. `None`: the answer comes
+    /// Asks the filters about the records `first..end`. If one fails and that is to be raised, where. `None`: the answer comes
     /// later.
     fn ask(&mut self, block: &Arc<Block>, first: usize, end: usize) -> Result<Option<Asked>, NextError> {
-        let Some(filter) = &mut self.filter else {
+        if self.chain.is_empty() {
             return Ok(Some((Verdict::All, None)));
-        };
+        }
         if first == end {
             return Ok(Some((Verdict::None, None)));
         }
-        let candidates = || Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
         let mut known = Known::Nothing;
         if let (Some(ahead), Some(subscription)) = (&mut self.ahead, &self.subscription) {
             ahead.look_at(&subscription.coming(ahead.reach()));
@@ -533,83 +545,31 @@ impl Consumer {
                 known = ahead.ask(block);
             }
         }
-        let answer = match known {
-            Known::Answer(answer) => answer,
+        let failed: Option<FilterError> = match known {
+            Known::Answer(Ok(sifted)) => {
+                let Judged { verdict, .. } = self.chain.adopt(sifted);
+                return Ok(Some((verdict, None)));
+            }
+            Known::Answer(Err(failed)) => failed,
             Known::Soon => return Ok(None),
-            Known::Nothing => filter.evaluate(&candidates()),
+            Known::Nothing => None,
         };
-        Ok(Some(match answer {
-            Ok(verdict) => {
-                self.poison_in_a_row = 0;
-                (verdict, None)
-            }
-            Err(error) => match self.on_filter_error {
-                OnFilterError::Raise => {
-                    let at = first + error.decided.len();
-                    (Verdict::Keep(error.decided), Some((at, Barrier::Filter(error.source))))
-                }
-                OnFilterError::Isolate => {
-                    let candidates = candidates();
-                    (Verdict::Keep(self.isolate(&candidates, error)?), None)
-                }
-            },
-        }))
+        let candidates = Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
+        let Judged { verdict, failed, poison } = self.chain.judge(&candidates, failed)?;
+        // Once all is decided: if a filter turns out to be broken, nothing is set aside.
+        for poison in &poison {
+            self.condemn(&candidates, poison)?;
+        }
+        Ok(Some((verdict, failed.map(|(at, fault)| (first + at, Barrier::Filter(fault))))))
     }
 
-    /// Finds the records that the filter fails on, by trying again and then by halving, and puts them in quarantine.
-    fn isolate(&mut self, candidates: &Arc<Batch>, error: FilterError) -> Result<Vec<bool>, NextError> {
-        let mut keep = vec![false; candidates.len()];
-        let mut halving = Halving::new(candidates.len());
-        let (mut error, mut poison) = (Some(error), Vec::new());
-        while let (Some(part), Some(filter)) = (halving.next(), &mut self.filter) {
-            let answer = match error.take() {
-                Some(error) => Err(error),
-                None => filter.evaluate(&Arc::new(candidates.slice(part.clone()))),
-            };
-            let error = match answer {
-                Ok(verdict) => {
-                    for (index, keep) in keep[part].iter_mut().enumerate() {
-                        *keep = verdict.keeps(index);
-                    }
-                    halving.passed();
-                    self.poison_in_a_row = 0;
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let failed = match error.located {
-                Located::Batch => halving.failed(),
-                Located::Record => {
-                    let decided = error.decided.len().min(part.len() - 1);
-                    keep[part.start..][..decided].copy_from_slice(&error.decided[..decided]);
-                    self.poison_in_a_row *= u32::from(decided == 0);
-                    halving.failed_at(part.start + decided)
-                }
-            };
-            let Failed::Found(index) = failed else { continue };
-            self.poison_in_a_row += 1;
-            if self.max_poison.is_some_and(|max| self.poison_in_a_row >= max) {
-                let in_a_row = std::mem::take(&mut self.poison_in_a_row);
-                let position = candidates.get(index).map(|record| record.position());
-                let position = position.expect("the index is one of the candidates'");
-                return Err(NextError::Broken { in_a_row, position, source: error.source });
-            }
-            poison.push((index, chain(&*error.source)));
-        }
-        // Once all is decided: if the filter turns out to be broken, nothing is set aside.
-        for (index, reason) in &poison {
-            if let Some(record) = candidates.get(*index) {
-                self.condemn(&record.position(), reason, record.bytes())?;
-            }
-        }
-        Ok(keep)
-    }
-
-    /// Puts a record in quarantine that the filter fails on; once, however often the filter is asked.
-    fn condemn(&mut self, position: &Position, reason: &str, bytes: &[u8]) -> Result<(), QuarantineError> {
+    /// Puts a record in quarantine that a filter fails on; once, however often the filter is asked.
+    fn condemn(&mut self, candidates: &Batch, poison: &Poison) -> Result<(), QuarantineError> {
+        let Some(record) = candidates.get(poison.index) else { return Ok(()) };
+        let (position, bytes) = (record.position(), record.bytes());
         if !self.aside.contains_key(&position.line) {
-            let aside = Aside { position, reason, blame: Blame::Filter, bytes };
-            let kept = self.settlement.set_aside(&aside)?;
+            let (reason, blame) = (&*poison.reason, Blame::Filter(&poison.filter));
+            let kept = self.settlement.set_aside(&Aside { position: &position, reason, blame, bytes })?;
             self.aside.insert(position.line, (Line::Record, kept));
         }
         Ok(())
@@ -677,7 +637,7 @@ impl Consumer {
         Counters::add(&counters.kept, kept);
         self.part.kept += kept;
         self.part.dropped += records - kept;
-        if self.filter.is_some() && records > 0 {
+        if !self.chain.is_empty() && records > 0 {
             self.events.emit(Event::Filtered { consumer: self.name.to_string(), records, kept });
         }
         full
@@ -688,8 +648,8 @@ impl Consumer {
         let Current { block, barrier, .. } = current;
         self.held = Some(Arc::new(Item::Block(block.clone())));
         match barrier {
-            Some((at, Barrier::Filter(source))) => {
-                NextError::Filter { position: block.position(at.min(block.len() - 1)), source }
+            Some((at, Barrier::Filter(Fault { filter, source }))) => {
+                NextError::Filter { filter, position: block.position(at.min(block.len() - 1)), source }
             }
             Some((_, Barrier::Defect(index))) => {
                 let (position, kind) = (place_of_defect(&block, index), block.defects()[index].kind.clone());
@@ -787,6 +747,12 @@ impl Consumer {
         Counters::add(&self.settlement.counters().batches, 1);
         let (shares, settlement) = (std::mem::take(&mut self.shares), self.settlement.clone());
         Ok(Turn::Deliver(Delivery::new(batch, ticket, shares, settlement, self.events.clone())))
+    }
+}
+
+impl From<Broken> for NextError {
+    fn from(Broken { in_a_row, position, fault: Fault { filter, source } }: Broken) -> Self {
+        Self::Broken { filter, in_a_row, position, source }
     }
 }
 

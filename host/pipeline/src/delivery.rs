@@ -18,7 +18,10 @@ use crate::state::BatchState;
 #[derive(Debug, Clone)]
 pub struct Closer {
     pub(crate) closed: Arc<AtomicBool>,
+    /// Wakes the consumer.
     pub(crate) notify: Arc<Notify>,
+    /// Wakes all who wait for the end.
+    pub(crate) closing: Arc<Notify>,
 }
 
 impl Closer {
@@ -26,6 +29,7 @@ impl Closer {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.notify.notify_one();
+        self.closing.notify_waiters();
     }
 
     /// Whether it was closed.
@@ -35,11 +39,11 @@ impl Closer {
 
     /// Waits until it is closed.
     pub async fn closed(&self) {
-        while !self.is_closed() {
-            self.notify.notified().await;
+        // Before the look: whoever closes it afterwards wakes this.
+        let closing = self.closing.notified();
+        if !self.is_closed() {
+            closing.await;
         }
-        // Another waiter may have been meant.
-        self.notify.notify_one();
     }
 }
 

@@ -1,14 +1,18 @@
 //! Running a consumer with a processor: deliver, settle what it answers, and try again as the policy says.
 
+use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tailweir_core::{Batch, BatchId, Failure, Outcome, ProcessFuture, Processor, StateKeeper};
+use tailweir_core::{
+    Batch, BatchId, Bucket, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper, StateLimits,
+    StateView,
+};
 use thiserror::Error;
 
 use crate::halving::{Failed, Halving};
-use crate::settlement::CommitError;
+use crate::settlement::{CommitError, Settlement};
 use crate::state::BatchState;
 use crate::{Closer, Consumer, Delivery, NextError};
 
@@ -221,19 +225,19 @@ pub async fn drive(
     sink: &mut dyn Sink,
     policy: &Policy,
 ) -> Result<(), DriveError> {
-    let closer = consumer.closer();
-    let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row: 0 };
+    let (closer, found_in_a_row) = (consumer.closer(), Cell::new(0));
+    let (found_in_a_row, state) = (&found_in_a_row, StateIs::KeptWithBatch);
+    let mut attempts = Attempts { processor, sink, policy, closer, found_in_a_row, beside: 0, state };
     while let Some(mut delivery) = next(consumer, policy, &attempts.closer).await? {
-        match attempts.settle(&mut delivery).await? {
-            Settled::Done { rejected } => finish(&mut delivery, &rejected, policy, &attempts.closer).await?,
-            Settled::Abandoned => break,
+        if attempts.deal_with(&mut delivery).await? == Dealt::Abandoned {
+            break;
         }
     }
     Ok(())
 }
 
 /// The next batch. While the quarantine of a line that is no record can't be written, it is tried again.
-async fn next(
+pub(crate) async fn next(
     consumer: &mut Consumer,
     policy: &Policy,
     closer: &Closer,
@@ -324,17 +328,58 @@ enum Answer {
     Abandoned,
 }
 
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dealt {
+    Done,
+    /// It was left uncommitted, as the consumer was closed.
+    Abandoned,
+}
+
+/// Where state is kept that goes with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateIs {
+    KeptWithBatch,
+    /// Nowhere: several batches are dealt with at once.
+    KeptNowhere,
+}
+
+/// Stands for the state that there is none of.
+struct NoState;
+
+impl StateKeeper for NoState {
+    fn open(&self, _: &str, _: &StateLimits) -> Result<Bucket, StateError> {
+        Err(StateError::Parallel)
+    }
+
+    fn view(&self) -> Weak<dyn StateView> {
+        Weak::<Settlement>::new()
+    }
+}
+
 /// Tries batches.
-struct Attempts<'a> {
-    processor: &'a mut dyn Processor,
-    sink: &'a mut dyn Sink,
-    policy: &'a Policy,
-    closer: Closer,
-    /// Records that the processor broke on since it last dealt with one.
-    found_in_a_row: u32,
+pub(crate) struct Attempts<'a> {
+    pub(crate) processor: &'a mut dyn Processor,
+    pub(crate) sink: &'a mut dyn Sink,
+    pub(crate) policy: &'a Policy,
+    pub(crate) closer: Closer,
+    /// Records that the processor, or one of those beside it, broke on since one of them last dealt with a record.
+    pub(crate) found_in_a_row: &'a Cell<u32>,
+    /// How many processors like it there are beside it. Each may just have found a record when it does.
+    pub(crate) beside: u32,
+    pub(crate) state: StateIs,
 }
 
 impl Attempts<'_> {
+    /// Deals with a delivery to its commit.
+    pub(crate) async fn deal_with(&mut self, delivery: &mut Delivery) -> Result<Dealt, DriveError> {
+        match self.settle(delivery).await? {
+            Settled::Done { rejected } => finish(delivery, &rejected, self.policy, &self.closer).await?,
+            Settled::Abandoned => return Ok(Dealt::Abandoned),
+        }
+        Ok(Dealt::Done)
+    }
+
     /// Tries a batch, as a whole and then in parts, until it is dealt with.
     async fn settle(&mut self, delivery: &mut Delivery) -> Result<Settled, DriveError> {
         let batch = delivery.batch().clone();
@@ -359,7 +404,7 @@ impl Attempts<'_> {
                     }
                 },
                 answer => {
-                    self.found_in_a_row = 0;
+                    self.found_in_a_row.set(0);
                     halving.passed();
                     if let Answer::Rejected(Rejected { indices, reason }) = answer {
                         let indices = indices.iter().map(|index| index.saturating_add(first));
@@ -374,11 +419,12 @@ impl Attempts<'_> {
 
     /// Counts a record that the processor breaks on; whether it breaks on all of them.
     fn count_found(&mut self, batch: &Batch, reason: &str) -> Result<(), DriveError> {
-        self.found_in_a_row += 1;
+        let in_a_row = self.found_in_a_row.get() + 1;
+        self.found_in_a_row.set(in_a_row);
         match self.policy.on_crash {
-            OnCrash::Isolate { limit: Some(limit) } if self.found_in_a_row >= limit => {
+            OnCrash::Isolate { limit: Some(limit) } if in_a_row >= limit.saturating_add(self.beside) => {
                 let (batch, reason) = (batch.id().to_string(), reason.to_owned());
-                Err(DriveError::Broken { batch, in_a_row: self.found_in_a_row, reason })
+                Err(DriveError::Broken { batch, in_a_row, reason })
             }
             _ => Ok(()),
         }
@@ -438,7 +484,10 @@ impl Attempts<'_> {
     /// Gives a part to the processor, and what it emits to the sink. State that was changed stays if the part is dealt with,
     /// be it without the records that are rejected.
     async fn attempt(&mut self, part: &Arc<Batch>, state: &Arc<BatchState>) -> Result<(), Failure> {
-        let keeper: Arc<dyn StateKeeper> = state.clone();
+        let keeper: Arc<dyn StateKeeper> = match self.state {
+            StateIs::KeptWithBatch => state.clone(),
+            StateIs::KeptNowhere => Arc::new(NoState),
+        };
         let answer = match self.processor.process_with_state(part, &keeper).await {
             Ok(Outcome::Done) => Ok(()),
             Ok(Outcome::Emit(records)) => {

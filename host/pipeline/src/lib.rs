@@ -12,6 +12,7 @@
 
 mod ahead;
 mod book;
+mod chain;
 pub mod checkpoint;
 mod consumer;
 mod counters;
@@ -21,6 +22,7 @@ mod files;
 mod halving;
 mod holders;
 mod options;
+mod parallel;
 mod pass;
 mod quarantine;
 mod settlement;
@@ -37,9 +39,10 @@ pub use drive::{
 };
 pub use holders::holders;
 pub use options::{
-    CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, OnFilterError,
-    OnMalformed, SourceOptions, StartFrom,
+    CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions,
+    OnFilterError, OnMalformed, SourceOptions, StartFrom,
 };
+pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
     Updated, WhenFull, read as read_quarantine,

@@ -60,11 +60,13 @@ pub struct ConsumerOptions {
     /// With [`OnFilterError::Isolate`]: how many records in a row may be found that the filter fails on, with none that it
     /// answers about between them, until it is held to be broken. `None` is no limit.
     pub max_poison: Option<u32>,
-    /// Which records it wants; all, if `None`.
-    pub filter: Option<Box<dyn Filter>>,
-    /// Makes more of that filter, for the threads that a consumer which has fallen behind may be given. `None` keeps to the
-    /// consumer's own thread.
-    pub more_filters: Option<Arc<dyn FilterFactory>>,
+    /// Which records it wants: those that all of these keep. They are asked in this order, each about what those before it have
+    /// kept. All records, if there is none.
+    pub filters: Vec<FilterOptions>,
+    /// How many threads besides the consumer's own may filter at once, of those that a consumer which has fallen behind may be
+    /// given; `None` leaves it to the number of cores. There are never more than cores for all consumers of the process
+    /// together.
+    pub filter_threads: Option<usize>,
 }
 
 impl ConsumerOptions {
@@ -80,9 +82,32 @@ impl ConsumerOptions {
             on_malformed: OnMalformed::default(),
             on_filter_error: OnFilterError::default(),
             max_poison: Some(OnCrash::LIMIT),
-            filter: None,
-            more_filters: None,
+            filters: Vec::new(),
+            filter_threads: None,
         }
+    }
+}
+
+/// One filter of a consumer.
+pub struct FilterOptions {
+    /// What it is called where it is to blame: in the quarantine, and in errors if there are several.
+    pub name: String,
+    /// The filter.
+    pub filter: Box<dyn Filter>,
+    /// Makes more of it, for other threads. Without, all filters of the consumer keep to its own thread.
+    pub more: Option<Arc<dyn FilterFactory>>,
+}
+
+impl FilterOptions {
+    /// A filter called `filter`, of which there is only this one.
+    pub fn new(filter: impl Filter + 'static) -> Self {
+        Self::from(Box::new(filter) as Box<dyn Filter>)
+    }
+}
+
+impl From<Box<dyn Filter>> for FilterOptions {
+    fn from(filter: Box<dyn Filter>) -> Self {
+        Self { name: "filter".to_owned(), filter, more: None }
     }
 }
 

@@ -53,6 +53,13 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    /// Says that several consumers get it.
+    fn share(&self) {
+        if let Self::Block(block) = self {
+            block.share();
+        }
+    }
+
     fn footprint(&self) -> usize {
         match self {
             Self::Block(block) => block.footprint(),
@@ -311,6 +318,9 @@ impl Pass {
         let mut state = self.state();
         let id = state.next_subscriber;
         state.next_subscriber += 1;
+        if !state.subscribers.is_empty() {
+            state.window.iter().for_each(|item| item.share());
+        }
         let next = state.first;
         state.subscribers.insert(
             id,
@@ -398,6 +408,9 @@ impl Pass {
 impl State {
     fn push(&mut self, item: Item) {
         self.bytes += item.footprint();
+        if self.subscribers.len() > 1 {
+            item.share();
+        }
         self.window.push_back(Arc::new(item));
         self.subscribers.values().for_each(|s| s.notify.notify_one());
     }

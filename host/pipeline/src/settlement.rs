@@ -125,7 +125,7 @@ struct Keeping {
 pub(crate) struct Aside<'a> {
     pub(crate) position: &'a tailweir_core::Position,
     pub(crate) reason: &'a str,
-    pub(crate) blame: Blame,
+    pub(crate) blame: Blame<'a>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -285,6 +285,11 @@ impl Settlement {
     /// Whether progress is kept.
     pub(crate) fn is_kept(&self) -> bool {
         self.sync.is_some()
+    }
+
+    /// Says that deliveries are acknowledged in any order on purpose: there is nothing to warn of.
+    pub(crate) fn expect_any_order(&self) {
+        self.inner().warned_of_held = true;
     }
 
     /// Records a delivery. `label` says what it is, for messages.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::*;
 use tailweir_core::{Batch, Filter, FilterError, FilterFactory, Located, Verdict};
-use tailweir_pipeline::{Consumer, ConsumerOptions, OnFilterError, open};
+use tailweir_pipeline::{Consumer, ConsumerOptions, FilterOptions, OnFilterError, open};
 use tempfile::tempdir;
 
 /// Keeps even numbers, fails on those that end in 77, and notes which threads decide.
@@ -62,8 +62,7 @@ fn behind(directory: &Path, filter: &Even, more: Option<Arc<dyn FilterFactory>>)
     let mut source = once(directory);
     source.reader.block_size = 300;
     let options = ConsumerOptions {
-        filter: Some(Box::new(filter.clone())),
-        more_filters: more,
+        filters: vec![FilterOptions { more, ..FilterOptions::new(filter.clone()) }],
         on_filter_error: OnFilterError::Isolate,
         ..consumer("c")
     };

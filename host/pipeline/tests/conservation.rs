@@ -11,7 +11,9 @@ use std::sync::Arc;
 use common::*;
 use proptest::prelude::*;
 use tailweir_core::{Batch, Event, Filter, FilterError, Located, Sums, Verdict};
-use tailweir_pipeline::{Consumer, ConsumerOptions, Delivery, OnFilterError, OnMalformed, open};
+use tailweir_pipeline::{
+    Consumer, ConsumerOptions, Delivery, FilterOptions, OnFilterError, OnMalformed, open,
+};
 use tempfile::tempdir;
 
 /// What a line of a segment is.
@@ -119,7 +121,7 @@ impl World {
         source.reader.events = events.clone();
         source.reader.block_size = self.block;
         let mut options = ConsumerOptions {
-            filter: Some(Box::new(Sorter(self.located))),
+            filters: vec![FilterOptions::new(Sorter(self.located))],
             on_filter_error: OnFilterError::Isolate,
             on_malformed: self.on_malformed,
             max_batch_size: self.batch,
@@ -231,7 +233,7 @@ async fn what_is_rejected_where_there_is_no_checkpoint_has_a_count_of_its_own() 
     let mut source = once(dir.path());
     source.reader.events = events.clone();
     let options = ConsumerOptions {
-        filter: Some(Box::new(Sorter(Located::Batch))),
+        filters: vec![FilterOptions::new(Sorter(Located::Batch))],
         on_filter_error: OnFilterError::Isolate,
         ..ConsumerOptions::new("c")
     };

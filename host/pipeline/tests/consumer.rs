@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, Event, Filter, FilterError, Located, SegmentName, Verdict};
 use tailweir_pipeline::{
-    CheckpointStatus, CheckpointSync, CommitError, Listed, NextError, OnFilterError, OnMalformed, OpenError,
-    Source, StartFrom, open, status,
+    CheckpointStatus, CheckpointSync, CommitError, FilterOptions, Listed, NextError, OnFilterError,
+    OnMalformed, OpenError, Source, StartFrom, open, status,
 };
 use tailweir_segments::Watch;
 use tempfile::tempdir;
@@ -60,7 +60,7 @@ async fn f06_a_filter_that_keeps_nothing_still_advances() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..1000);
     let mut options = consumer("c");
-    options.filter = Some(Box::new(Keep(|_| false)));
+    options.filters.push(FilterOptions::new(Keep(|_| false)));
     assert_eq!(drain(&mut open_one(dir.path(), options)).await, Vec::<u64>::new());
     assert_eq!(checkpoint(dir.path(), "c")["line"], 1000);
     assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await, Vec::<u64>::new());
@@ -352,7 +352,7 @@ async fn f22_a_filter_that_keeps_nothing_notices_that_the_lock_is_lost() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..40);
     let mut options = consumer("c");
-    options.filter = Some(Box::new(Keep(|_| false)));
+    options.filters.push(FilterOptions::new(Keep(|_| false)));
     let mut c = open_one(dir.path(), options);
     std::fs::write(dir.path().join("another"), "123").unwrap();
     std::fs::rename(dir.path().join("another"), dir.path().join(".c.lock")).unwrap();
@@ -381,7 +381,7 @@ async fn a_failing_filter_raises_after_the_good_records_before_it() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..30);
     let mut options = consumer("c");
-    options.filter = Some(Box::new(FailsOn(13, Located::Record)));
+    options.filters.push(FilterOptions::new(FailsOn(13, Located::Record)));
     let mut c = open_one(dir.path(), options);
     next(&mut c).await.commit().unwrap();
     let mut second = next(&mut c).await;
@@ -402,7 +402,7 @@ async fn f15_a_poison_record_is_found_and_the_rest_delivered() {
             let dir = tempdir().unwrap();
             sealed(dir.path(), "a", 0..30);
             let mut options = consumer("c");
-            options.filter = Some(Box::new(FailsOn(poison, located)));
+            options.filters.push(FilterOptions::new(FailsOn(poison, located)));
             options.on_filter_error = OnFilterError::Isolate;
             let delivered = drain(&mut open_one(dir.path(), options)).await;
             assert_eq!(
@@ -434,7 +434,7 @@ async fn a_filter_that_fails_on_everything_is_stopped_and_costs_no_record() {
     sealed(dir.path(), "a", 0..30);
     let options = || {
         let mut options = consumer("c");
-        options.filter = Some(Box::new(FailsFrom(0)));
+        options.filters.push(FilterOptions::new(FailsFrom(0)));
         options.on_filter_error = OnFilterError::Isolate;
         options
     };
@@ -645,7 +645,7 @@ async fn f24_a_batch_of_rare_records_keeps_only_them_in_memory() {
     append_text(dir.path(), "a", &text);
     seal(dir.path(), "a");
     let mut options = consumer("c");
-    options.filter = Some(Box::new(Keep(|n| n % 500 == 7)));
+    options.filters.push(FilterOptions::new(Keep(|n| n % 500 == 7)));
     options.max_batch_size = 100;
     let mut c = open_one(dir.path(), options);
     let mut delivery = next(&mut c).await;

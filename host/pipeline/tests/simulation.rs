@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use common::*;
 use proptest::prelude::*;
-use tailweir_pipeline::{Consumer, ConsumerOptions, Delivery, SourceOptions, open};
+use tailweir_pipeline::{Consumer, ConsumerOptions, Delivery, FilterOptions, SourceOptions, open};
 use tailweir_segments::Hand;
 use tempfile::TempDir;
 
@@ -183,7 +183,7 @@ impl Subject {
     fn options(&self) -> ConsumerOptions {
         let mut options = consumer(self.name);
         options.max_batch_latency = LATENCY;
-        options.filter = Some(Box::new(Keep(self.keep)));
+        options.filters.push(FilterOptions::new(Keep(self.keep)));
         options
     }
 

@@ -93,6 +93,12 @@ pub enum LoadErrorKind {
         /// The import's name.
         import: String,
     },
+    /// It is a processor that keeps state, and is to be run in several instances at once.
+    #[error(
+        "it keeps state, which is made of one batch after the other, so it cannot deal with several at once; leave `parallelism` \
+         out, or build it without `state`"
+    )]
+    ParallelState,
     /// It is a processor that sends HTTP requests, and no origin is granted.
     #[error(
         "it sends HTTP requests, so it needs a grant: name the origins that it may reach, as in \

@@ -25,6 +25,14 @@ pub struct ProcessorPlugin {
     template: Arc<Template<World>>,
     description: Arc<Description>,
     live: Arc<Live>,
+    instances: Instances,
+}
+
+/// How many instances deal with batches at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instances {
+    One,
+    Several,
 }
 
 /// Where the state is that a plug-in uses, for the next version of it to read before it takes over.
@@ -62,7 +70,19 @@ impl ProcessorPlugin {
         let started = wait_for(&template, template.try_out(|description| live.copy(&template, description)));
         let description = started.map_err(|kind| template.loaded().error(kind))?;
         template.rename(&description);
-        Ok(Self { template: Arc::new(template), description: Arc::new(description), live })
+        let (template, description) = (Arc::new(template), Arc::new(description));
+        Ok(Self { template, description, live, instances: Instances::One })
+    }
+
+    /// The same, to be run in several instances, each with another batch. Later versions of it are held to that as well.
+    ///
+    /// # Errors
+    /// If it keeps state: what it comes to would depend on which batch is done first.
+    pub fn in_parallel(self) -> Result<Self, LoadError> {
+        match self.template.loaded().keeps {
+            Keeps::State => Err(self.template.loaded().error(LoadErrorKind::ParallelState)),
+            Keeps::Nothing => Ok(Self { instances: Instances::Several, ..self }),
+        }
     }
 
     /// Loads what is in its file now, and tries one instance of it, with the same configuration, grants and limits, and with
@@ -73,7 +93,10 @@ impl ProcessorPlugin {
     pub fn reload(&self) -> Result<Option<Self>, LoadError> {
         let old = self.template.loaded();
         let Some(loaded) = old.again(Kind::Processor)? else { return Ok(None) };
-        let new = Self::with_state(loaded, self.live.clone())?;
+        let mut new = Self::with_state(loaded, self.live.clone())?;
+        if self.instances == Instances::Several {
+            new = new.in_parallel()?;
+        }
         old.host.forget(&old.key);
         Ok(Some(new))
     }

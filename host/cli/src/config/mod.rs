@@ -64,9 +64,13 @@ pub(crate) struct Tailer {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConsumerTable {
     pub(crate) name: Spanned<String>,
-    pub(crate) filter: Option<Plugin<ForFilter>>,
+    /// One, or a list of them, all of which must keep a record.
+    #[serde(default, deserialize_with = "values::one_or_more")]
+    pub(crate) filter: Vec<Plugin<ForFilter>>,
     pub(crate) processor: ProcessorTable,
     pub(crate) sink: Option<SinkTable>,
+    #[serde(default, deserialize_with = "values::parallelism")]
+    pub(crate) parallelism: Option<NonZeroUsize>,
     pub(crate) max_batch_size: Option<NonZeroUsize>,
     pub(crate) max_batch_bytes: Option<NonZeroUsize>,
     pub(crate) max_batch_latency: Option<Period>,
@@ -83,10 +87,12 @@ pub(crate) struct ConsumerTable {
 }
 
 impl ConsumerTable {
-    /// What the consumer is told, without its filter.
+    /// What the consumer is told, without its filters.
     pub(crate) fn options(&self) -> anyhow::Result<ConsumerOptions> {
         let mut options = ConsumerOptions::new(self.name.get_ref());
         options.on_filter_error = OnFilterError::Isolate;
+        // One of those that filter is the consumer's own thread.
+        options.filter_threads = self.parallelism.map(|instances| instances.get() - 1);
         options.max_poison = self.on_error.max_poison();
         options.on_malformed = self.on_malformed.unwrap_or_default();
         options.max_batch_size = self.max_batch_size.map_or(options.max_batch_size, Into::into);
@@ -99,18 +105,20 @@ impl ConsumerTable {
         Ok(options)
     }
 
-    /// How much its quarantine may hold, and what its plug-ins are called there.
+    /// How much its quarantine may hold, and what its processor is called there.
     pub(crate) fn quarantine(&self) -> QuarantineOptions {
         let mut options = QuarantineOptions::default();
         options.max_bytes = self.quarantine_max_bytes.map_or(options.max_bytes, NonZeroU64::get);
         options.when_full = self.quarantine_when_full.unwrap_or_default();
-        if let Some(filter) = &self.filter {
-            options.filter = format!("filter {}", filter.path().display());
-        }
         if let ProcessorTable::Plugin(plugin) = &self.processor {
             options.processor = format!("processor {}", plugin.path().display());
         }
         options
+    }
+
+    /// How many batches its processor deals with at once.
+    pub(crate) fn instances(&self) -> usize {
+        self.parallelism.map_or(1, NonZeroUsize::get)
     }
 
     /// The name of its checkpoint: its own, unless it has been given another. [`load`] has checked it.
@@ -382,6 +390,12 @@ pub fn parse(path: &Path, text: &str) -> Result<Pipeline, ConfigError> {
             let message = "takes what a plug-in emits; a built-in processor emits nothing";
             return fail(&consumer.name, format!("the `sink` of consumer `{name}` {message}"));
         }
+        if let (ProcessorTable::BuiltIn(SinkTable::Stdout {} | SinkTable::File(_)), 2..) =
+            (&consumer.processor, consumer.instances())
+        {
+            let message = "is for plug-ins and `http`: a file is written by one. Leave it out; filters run on all cores as it is";
+            return fail(&consumer.name, format!("the `parallelism` of consumer `{name}` {message}"));
+        }
         let checkpoint = consumer.checkpoint_name();
         if let Err(e) = CheckpointName::new(checkpoint.get_ref()) {
             return fail(checkpoint, e.to_string());
@@ -426,13 +440,13 @@ impl Pipeline {
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let consumers = self.consumers.iter_mut().flat_map(|consumer| {
-            let filter = consumer.filter.as_mut().map(Plugin::paths_mut).unwrap_or_default();
+            let filters = consumer.filter.iter_mut().flat_map(Plugin::paths_mut);
             let processor = match &mut consumer.processor {
                 ProcessorTable::Plugin(plugin) => plugin.paths_mut(),
                 ProcessorTable::BuiltIn(sink) => sink.paths_mut(),
             };
             let sink = consumer.sink.iter_mut().flat_map(SinkTable::paths_mut);
-            filter.into_iter().chain(processor).chain(sink)
+            filters.chain(processor).chain(sink)
         });
         let cache = self.plugin_cache.iter_mut().filter(|cache| cache.as_os_str() != "off");
         std::iter::once(&mut self.tailer.directory).chain(cache).chain(consumers)
@@ -554,6 +568,29 @@ mod tests {
             "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\nsink = { file = { path = 'x' } }",
             "p.toml:4: the `sink` of consumer `a` takes what a plug-in emits; a built-in processor emits nothing",
         );
+        let filter = |filter: &str| {
+            format!("[[consumer]]\nname = 'a'\nprocessor = {{ stdout = {{}} }}\nfilter = {filter}")
+        };
+        check(&filter("[]"), "p.toml:6: an empty list; leave it out to have everything");
+        check(&filter("'f.lua'"), "p.toml:6: invalid type: string, expected a table, or a list of tables");
+        check(
+            &filter("[{ wasm = 'f' },\n{ lua = 'f', limits = {} }]"),
+            "p.toml:7: `limits` is for `wasm`: a Lua function has none",
+        );
+        let parallelism = |n: &str, processor: &str| {
+            format!(
+                "[[consumer]]\nname = 'a'\nprocessor = {{ {processor} = {{ path = 'x' }} }}\nparallelism = {n}"
+            )
+        };
+        let from_1_to_64 = "must be a whole number from 1 to 64";
+        check(&parallelism("0", "file"), &format!("p.toml:6: `parallelism` {from_1_to_64}, not 0"));
+        check(&parallelism("65", "file"), &format!("p.toml:6: `parallelism` {from_1_to_64}, not 65"));
+        check(
+            &parallelism("2", "file"),
+            "p.toml:4: the `parallelism` of consumer `a` is for plug-ins and `http`: a file is written by one. Leave it out; \
+             filters run on all cores as it is",
+        );
+        check(&filter("[{ wasn = 'f' }]"), "p.toml:6: unknown option `wasn`; did you mean `wasm`?");
         let two = "[[consumer]]\nname = 'a'\nprocessor = { stdout = {} }\n";
         check(&two.repeat(2), "p.toml:7: a second consumer is called `a`");
         check(
@@ -582,6 +619,6 @@ mod tests {
         let paths: Vec<_> = pipeline.paths().map(|p| p.clone()).collect();
         let beside = |name: &str| folder.path().join(name);
         assert_eq!(paths, [beside("logs"), beside("code"), beside("f.lua"), "/p.lua".into(), beside("url")]);
-        assert_eq!(pipeline.consumers[0].filter.as_ref().unwrap().config, serde_json::json!({"a": [1]}));
+        assert_eq!(pipeline.consumers[0].filter[0].config, serde_json::json!({"a": [1]}));
     }
 }

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::env::VarError;
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use tailweir_pipeline::{CheckpointSync, OnMalformed, Then, WhenFull};
 use tailweir_segments::{Ordering, Pattern};
 
@@ -48,8 +52,8 @@ pub(crate) enum Text {
 }
 
 /// Does not show the text: it may be a secret.
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plain(_) => f.write_str("the text given"),
             Self::Env(name) => write!(f, "environment variable {name}"),
@@ -259,6 +263,56 @@ fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D, name: &str) -> Resul
         0 => Err(Error::custom(format!("{name} must be at least 1"))),
         number => Ok(Some(number)),
     }
+}
+
+/// How many instances of a plug-in there may be: each has its memory, and a thread if it is a component.
+const MAX_PARALLELISM: usize = 64;
+
+/// A number of instances.
+pub(super) fn parallelism<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroUsize>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    let instances = usize::try_from(number).ok().and_then(NonZeroUsize::new);
+    match instances.filter(|instances| instances.get() <= MAX_PARALLELISM) {
+        Some(instances) => Ok(Some(instances)),
+        None => Err(Error::custom(format!(
+            "`parallelism` must be a whole number from 1 to {MAX_PARALLELISM}, not {number}"
+        ))),
+    }
+}
+
+/// One table, or a list of them that is not empty.
+pub(super) fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    /// Not an untagged enum, which would not say what is wrong with a table.
+    struct OneOrMore<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table, or a list of tables")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<T>, A::Error> {
+            Ok(vec![T::deserialize(MapAccessDeserializer::new(map))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = list.next_element()? {
+                all.push(one);
+            }
+            match all.is_empty() {
+                true => Err(Error::custom("an empty list; leave it out to have everything")),
+                false => Ok(all),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMore(PhantomData))
 }
 
 #[cfg(test)]

@@ -129,14 +129,9 @@ impl Members {
     /// keys are counted from.
     #[inline]
     pub(crate) fn expect(&self, text: &[u8], index: usize) {
-        #[cfg(target_arch = "x86_64")]
         if let Some(key) = self.keys.get(index) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: SSE is part of x86-64, and a prefetch is a hint that reads nothing, whatever the address.
-            unsafe { _mm_prefetch(text.as_ptr().wrapping_add(*key as usize).cast(), _MM_HINT_T0) };
+            fetch(text, *key as usize);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (text, index);
     }
 
     /// Where the first of the members at `range` has its key, if there is one.
@@ -193,6 +188,19 @@ impl Members {
         }
         value..behind
     }
+}
+
+/// Has the memory of `text` fetched that is at `at`, because it will be looked into soon.
+#[inline]
+pub(crate) fn fetch(text: &[u8], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch is a hint that reads nothing, whatever the address.
+        unsafe { _mm_prefetch(text.as_ptr().wrapping_add(at).cast(), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (text, at);
 }
 
 /// The end of the key that begins at `start`.

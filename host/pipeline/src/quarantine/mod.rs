@@ -34,8 +34,6 @@ pub struct QuarantineOptions {
     pub max_bytes: u64,
     /// What happens to a record that does not fit.
     pub when_full: WhenFull,
-    /// What the filter is called in an entry that it is to blame for.
-    pub filter: String,
     /// What the processor is called in an entry that it is to blame for.
     pub processor: String,
 }
@@ -43,12 +41,7 @@ pub struct QuarantineOptions {
 impl Default for QuarantineOptions {
     /// 256 MiB, then stop.
     fn default() -> Self {
-        Self {
-            max_bytes: 256 << 20,
-            when_full: WhenFull::Stop,
-            filter: "filter".to_owned(),
-            processor: "processor".to_owned(),
-        }
+        Self { max_bytes: 256 << 20, when_full: WhenFull::Stop, processor: "processor".to_owned() }
     }
 }
 
@@ -64,12 +57,13 @@ pub enum WhenFull {
 
 /// Who could do nothing with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blame {
+pub(crate) enum Blame<'a> {
     /// Nobody: the line is no record. `length` is that of the whole line, if only its beginning is kept.
     Line {
         length: Option<u64>,
     },
-    Filter,
+    /// The filter of this name.
+    Filter(&'a str),
     Processor,
 }
 
@@ -187,7 +181,7 @@ impl Quarantine {
         &mut self,
         position: &Position,
         reason: &str,
-        blame: Blame,
+        blame: Blame<'_>,
         bytes: &[u8],
     ) -> Result<(), QuarantineError> {
         let entry = QuarantineEntry {
@@ -196,7 +190,7 @@ impl Quarantine {
             reason: reason.to_owned(),
             plugin: match blame {
                 Blame::Line { .. } => None,
-                Blame::Filter => Some(self.options.filter.clone()),
+                Blame::Filter(name) => Some(name.to_owned()),
                 Blame::Processor => Some(self.options.processor.clone()),
             },
             time: now(),

@@ -129,7 +129,7 @@ fn the_oldest_are_dropped_by_name_if_that_is_asked_for() {
     drop(warnings);
     put(&mut quarantine, 1).unwrap();
     assert_eq!(world.lines().last(), Some(&1), "what was dropped may come again");
-    let too_large = quarantine.put(&at(200), "why", Blame::Filter, &[b'x'; 5000]);
+    let too_large = quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]);
     assert!(matches!(too_large, Err(QuarantineError::Full(ref full)) if full.held == 0), "{too_large:?}");
 }
 
@@ -163,7 +163,7 @@ fn a_replay_gives_each_record_its_own_place() {
     let mut quarantine = world.open(1 << 20, WhenFull::Stop);
     [3, 100_000].into_iter().for_each(|line| put(&mut quarantine, line).unwrap());
     quarantine.put(&at(5), "long", Blame::Line { length: Some(1 << 30) }, b"{").unwrap();
-    quarantine.put(&at(3), "replaced", Blame::Filter, b"{}").unwrap();
+    quarantine.put(&at(3), "replaced", Blame::Filter("filter"), b"{}").unwrap();
     let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
     let room = tempfile::tempdir().unwrap();
     let replay = Replay::lay_out(&kept, room.path(), |_| true).unwrap();

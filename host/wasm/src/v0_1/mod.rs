@@ -240,9 +240,10 @@ impl records::HostBatch for State {
         let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
         let batch = self.batch()?;
         let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self)?;
-        for record in batch.iter() {
-            for pointer in &pointers {
-                let value = record.find(pointer);
+        let columns: Vec<_> = pointers.iter().map(|pointer| batch.values(pointer)).collect();
+        for index in 0..batch.len() {
+            for column in &columns {
+                let value = column.get(index);
                 joiner.add(|bytes| {
                     bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
                     value.is_some()

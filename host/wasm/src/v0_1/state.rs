@@ -23,9 +23,12 @@ fn answer(changed: Option<Result<(), StateError>>) -> wasmtime::Result<Result<()
         Some(Err(StateError::Keys(limit))) => Err(Theirs::Keys(limit)),
         Some(Err(StateError::Bytes(limit))) => Err(Theirs::Bytes(limit)),
         Some(Err(StateError::Changes(limit))) => Err(Theirs::Changes(limit)),
-        Some(Err(e @ (StateError::NoCheckpoint | StateError::Earlier(_) | StateError::Store(_)))) => {
-            return Err(Error::msg(e.to_string()));
-        }
+        Some(Err(
+            e @ (StateError::NoCheckpoint
+            | StateError::Earlier(_)
+            | StateError::Parallel
+            | StateError::Store(_)),
+        )) => return Err(Error::msg(e.to_string())),
     })
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use mlua::{Lua, Value};
+use mlua::{Lua, Table, Value};
 use tailweir_pipeline::{
-    CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, OnMalformed, QuarantineOptions,
-    SourceOptions, StartFrom, WhenFull,
+    CheckpointName, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions, OnMalformed,
+    QuarantineOptions, SourceOptions, StartFrom, WhenFull,
 };
 use tailweir_segments::{Mode, Ordering, Pattern, ReaderOptions, Watch};
 
@@ -81,7 +81,7 @@ pub(super) fn single(lua: &Lua, options: Value, filter_value: Value, host: &Host
     let source = source(&options, host)?;
     let mut consumer = ConsumerOptions::new("default");
     fill(&options, None, &mut consumer)?;
-    set_filter(&mut consumer, lua, function, &filter_value)?;
+    set_filters(&mut consumer, lua, function, &filter_value)?;
     redirect(Config { function, source, consumers: vec![consumer] }, host)
 }
 
@@ -165,7 +165,7 @@ fn consumer(
     }
     let mut consumer = ConsumerOptions::new(name);
     fill(&options, Some(all), &mut consumer)?;
-    set_filter(&mut consumer, lua, &function, &options.value("filter")?)?;
+    set_filters(&mut consumer, lua, &function, &options.value("filter")?)?;
     Ok(consumer)
 }
 
@@ -269,22 +269,57 @@ fn checkpoint_sync(options: &Options) -> mlua::Result<Option<CheckpointSync>> {
     }
 }
 
-/// Sets a filter: a function of this state, or something that makes filters in another engine.
-fn set_filter(consumer: &mut ConsumerOptions, lua: &Lua, function: &str, value: &Value) -> mlua::Result<()> {
+/// Sets the filters: one, or an array of them.
+fn set_filters(consumer: &mut ConsumerOptions, lua: &Lua, function: &str, value: &Value) -> mlua::Result<()> {
     match value {
         Value::Nil => {}
-        Value::Function(filter) => consumer.filter = Some(Box::new(LuaFilter::new(lua, filter.clone())?)),
-        _ => {
-            let Some(handle) = userdata::<FilterHandle>(value) else {
-                let got = describe(value);
-                return Err(fail(format!(
-                    "{function}: the filter must be a function or a filter made by kumo.wasm, got {got}"
-                )));
-            };
-            let factory = handle.borrow::<FilterHandle>()?.0.clone();
-            let filter = factory.create().map_err(|e| fail(format!("{function}: {}", with_causes(&*e))))?;
-            (consumer.filter, consumer.more_filters) = (Some(filter), Some(factory));
+        Value::Table(list) => {
+            let list = list_of(lua, function, list)?;
+            for (n, value) in (1..).zip(&list) {
+                let name = format!("filter {n} of {}", list.len());
+                consumer.filters.push(FilterOptions { name, ..filter(lua, function, value)? });
+            }
         }
+        one => consumer.filters.push(filter(lua, function, one)?),
     }
     Ok(())
+}
+
+/// The elements of an array that is not empty and has nothing else in it.
+fn list_of(lua: &Lua, function: &str, list: &Table) -> mlua::Result<Vec<Value>> {
+    let mut elements = Vec::new();
+    for (key, value) in options::entries(lua, list)? {
+        match key.as_integer() {
+            Some(index) => elements.push((index, value)),
+            None => {
+                let got = describe(&key);
+                return Err(fail(format!(
+                    "{function}: the filters must be an array of filters, got the key {got}"
+                )));
+            }
+        }
+    }
+    elements.sort_by_key(|(index, _)| *index);
+    if elements.is_empty() || elements.iter().zip(1..).any(|((index, _), n)| *index != n) {
+        return Err(fail(format!(
+            "{function}: the filters must be an array without holes, and not an empty one"
+        )));
+    }
+    Ok(elements.into_iter().map(|(_, value)| value).collect())
+}
+
+/// A filter: a function of this state, or something that makes filters in another engine.
+fn filter(lua: &Lua, function: &str, value: &Value) -> mlua::Result<FilterOptions> {
+    if let Value::Function(filter) = value {
+        return Ok(FilterOptions::new(LuaFilter::new(lua, filter.clone())?));
+    }
+    let Some(handle) = userdata::<FilterHandle>(value) else {
+        let got = describe(value);
+        return Err(fail(format!(
+            "{function}: the filter must be a function, a filter made by kumo.wasm, or an array of such, got {got}"
+        )));
+    };
+    let factory = handle.borrow::<FilterHandle>()?.0.clone();
+    let filter = factory.create().map_err(|e| fail(format!("{function}: {}", with_causes(&*e))))?;
+    Ok(FilterOptions { more: Some(factory), ..FilterOptions::from(filter) })
 }

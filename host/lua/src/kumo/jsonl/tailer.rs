@@ -224,7 +224,7 @@ async fn first_ready(sources: &mut [Source]) -> Vec<Delivery> {
 /// The error of a consumer, for the script; `name` says whose it is where there are several.
 fn explain(error: &NextError, name: Option<&str>) -> mlua::Error {
     let whose = name.map_or_else(String::new, |name| format!("consumer `{name}`: "));
-    let NextError::Filter { position, source } = error else {
+    let NextError::Filter { filter, position, source } = error else {
         return fail(format!("{whose}{}", with_causes(error)));
     };
     let cause = with_causes(&**source);
@@ -232,7 +232,7 @@ fn explain(error: &NextError, name: Option<&str>) -> mlua::Error {
         true => "a filter must answer at once: it can't sleep, send requests or yield\n",
         false => "",
     };
-    fail(format!("{whose}the filter failed at {position}: {hint}{cause}"))
+    fail(format!("{whose}{filter} failed at {position}: {hint}{cause}"))
 }
 
 /// What became of waiting for a consumer.
