@@ -302,7 +302,7 @@ pub(super) fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut all = Vec::new();
-            while let Some(one) = list.next_element()? {
+            while let Some(Table(one)) = list.next_element()? {
                 all.push(one);
             }
             match all.is_empty() {
@@ -313,6 +313,29 @@ pub(super) fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     }
 
     deserializer.deserialize_any(OneOrMore(PhantomData))
+}
+
+/// One of a list. What is wrong with it as a whole is told with its own line, not with the list's.
+struct Table<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InTable<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for InTable<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+            }
+        }
+
+        deserializer.deserialize_any(InTable(PhantomData))
+    }
 }
 
 #[cfg(test)]
