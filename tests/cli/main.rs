@@ -7,6 +7,7 @@ mod checkpoints;
 mod failure_modes;
 mod hostile;
 mod languages;
+mod log_floods;
 mod plugin;
 mod plugin_cache;
 mod plugin_tools;

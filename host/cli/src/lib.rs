@@ -13,6 +13,7 @@ pub mod config;
 mod demo;
 mod engine;
 mod exit;
+mod flood;
 mod kumo_wasm;
 mod logging;
 mod plugin;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         false => dispatch(Cli::parse()),
     };
     progress::clear();
+    flood::finish();
     summary::print();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

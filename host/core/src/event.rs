@@ -63,6 +63,8 @@ pub enum Event {
         position: Position,
         /// What is wrong with it.
         kind: DefectKind,
+        /// What has become of it.
+        fate: Fate,
     },
     /// Records held invalid UTF-8; engines see them repaired.
     Repaired {
@@ -89,7 +91,7 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
-    /// A record was put in quarantine.
+    /// A record was put in quarantine. For a line that is none there is [`Malformed`](Self::Malformed) only.
     Quarantined {
         /// The consumer.
         consumer: String,
@@ -185,6 +187,15 @@ pub enum Event {
         /// The whole sentence.
         message: String,
     },
+}
+
+/// What becomes of a line that is not a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in quarantine.
+    Quarantined,
+    /// It is passed over.
+    PassedOver,
 }
 
 /// Receives events. Implementations must be quick: they are called on the reading and delivering threads.

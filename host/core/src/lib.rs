@@ -20,7 +20,7 @@ pub mod sums;
 
 pub use batch::{Batch, BatchId, Record};
 pub use block::{Block, Defect, DefectKind, Shelf};
-pub use event::{Event, EventSink};
+pub use event::{Event, EventSink, Fate};
 pub use filter::{Filter, FilterError, FilterFactory, Located, Verdict};
 pub use json::Pointer;
 pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
