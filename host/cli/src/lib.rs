@@ -13,6 +13,7 @@ pub mod config;
 mod demo;
 mod engine;
 mod exit;
+mod figures;
 mod flood;
 mod kumo_wasm;
 mod logging;

@@ -227,6 +227,10 @@ impl EventSink for LogEvents {
             Event::PluginLogCut { plugin, lines } => {
                 warn!(target: TARGET, plugin, lines, "log lines left out: more than it may log in a call or in a second");
             }
+            Event::PluginMetricLeftOut { plugin, reason } => {
+                warn!(target: TARGET, plugin, "of its metrics something is not recorded: {reason}");
+            }
+            Event::PluginFigures { figures } => crate::figures::log(&figures),
             Event::Warning { message } => warn!(target: TARGET, "{message}"),
             other => warn!(target: TARGET, "{other:?}"),
         }

@@ -13,6 +13,7 @@ use tailweir_wasm::Limits;
 
 use crate::config::{Engine, ForFilter, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
+use crate::figures::Counted;
 use crate::reload::{ProcessorSlot, Reloads};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
@@ -119,6 +120,12 @@ impl LuaFile {
         plugin::load_processor(&self.path, &self.config, &|lua| self.install(lua))
     }
 
+    /// Has what it does counted, by the name of the file.
+    fn counted<P>(&self, plugin: P) -> Counted<P> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Counted::new(plugin, name, self.engine.figures())
+    }
+
     /// Gives it the `kumo` module that scripts have.
     fn install(&self, lua: &mlua::Lua) -> mlua::Result<()> {
         tailweir_lua::install(lua, crate::script::hooks(&self.path, &self.engine)).map(drop)
@@ -127,7 +134,7 @@ impl LuaFile {
 
 impl FilterFactory for LuaFile {
     fn create(&self) -> Result<Box<dyn Filter>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Box::new(self.filter()?))
+        Ok(Box::new(self.counted(self.filter()?)))
     }
 }
 
@@ -142,7 +149,7 @@ impl ProcessorMaker {
     pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
         Ok(match self {
             Self::Wasm(plugin) => plugin.create(),
-            Self::Lua(file) => Box::new(file.processor()?),
+            Self::Lua(file) => Box::new(file.counted(file.processor()?)),
             Self::Sink(SinkTable::Stdout {}) => Box::new(SinkProcessor(StdoutSink::new()?)),
             Self::Sink(SinkTable::File(options)) => Box::new(SinkProcessor(FileSink::new(options.clone()))),
             Self::Sink(SinkTable::Http(options)) => Box::new(SinkProcessor(HttpSink::new(options)?)),

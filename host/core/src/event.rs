@@ -1,6 +1,6 @@
 //! What happened, for logs and metrics: one closed enum, sent per batch or per incident and never per record.
 
-use crate::{DefectKind, Position, SegmentName, Sums};
+use crate::{DefectKind, PluginSnapshot, Position, SegmentName, Sums};
 
 /// Something that an operator may want to count or read about.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,6 +181,20 @@ pub enum Event {
         plugin: String,
         /// How many lines were left out.
         lines: u64,
+    },
+    /// Metrics of a plug-in's own are not recorded, as they are more than it may have or make no sense. Sent once for each
+    /// plug-in and reason; [`PluginFigures`](Self::PluginFigures) has the number.
+    PluginMetricLeftOut {
+        /// The plug-in.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is counted of a plug-in as it is used by one consumer, from the start of the process on. Sent every few seconds
+    /// while it is called, and in the end.
+    PluginFigures {
+        /// All of it.
+        figures: Box<PluginSnapshot>,
     },
     /// Something worth a warning that has no counter of its own.
     Warning {

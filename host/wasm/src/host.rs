@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use tailweir_core::EventSink;
+use tailweir_core::{EventSink, Figures};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
@@ -27,13 +27,15 @@ pub struct HostOptions {
     /// A directory for the machine code of plug-ins, so that the next process need not compile them; none by default. It is
     /// made if it is not there, holds at most 256 MiB, and is not used if anybody but this user (or root) can write to it.
     pub cache: Option<PathBuf>,
-    /// Is told when a call fails, when an instance is replaced, and when log lines are left out.
+    /// Is told when a call fails, when an instance is replaced, and when log lines or metrics are left out.
     pub events: Arc<dyn EventSink>,
+    /// Where all that is counted of plug-ins is. Whoever made them has them [reported](Figures::report) now and then.
+    pub figures: Arc<Figures>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { cache: None, events: Arc::new(()) }
+        Self { cache: None, events: Arc::new(()), figures: Arc::default() }
     }
 }
 
@@ -49,6 +51,7 @@ pub struct Host {
     compiler: Compiler,
     ticks: Arc<Ticks>,
     tallies: Tallies,
+    figures: Arc<Figures>,
     meter: Option<Arc<Meter>>,
     /// For guests that send no requests.
     plain: OnceLock<Linker<State>>,
@@ -81,7 +84,8 @@ impl Host {
         let compiler = Compiler::new(options.cache);
         let tallies = Tallies::new(options.events);
         let (plain, http) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { engine, compiler, ticks, tallies, meter, plain, http }))
+        let figures = options.figures;
+        Ok(Arc::new(Self { engine, compiler, ticks, tallies, figures, meter, plain, http }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -133,6 +137,10 @@ impl Host {
     /// What was counted of each plug-in that was loaded, by its name.
     pub fn counts(&self) -> Vec<(String, PluginCounts)> {
         self.tallies.counts()
+    }
+
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        &self.figures
     }
 
     pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {
