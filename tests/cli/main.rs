@@ -8,6 +8,7 @@ mod failure_modes;
 mod hostile;
 mod languages;
 mod log_floods;
+mod metrics;
 mod plugin;
 mod plugin_cache;
 mod plugin_tools;
