@@ -1,6 +1,6 @@
 //! What a tailweir plug-in written in Rust uses: the batch, the answers, one macro line, the log and, with the features
-//! `http` and `state`, HTTP requests and what is remembered between batches. With the feature `schema` the JSON schema of the
-//! configuration is that of its type. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
+//! `http`, `state` and `metrics`, HTTP requests, what is remembered between batches, and figures of the plug-in's own. With the
+//! feature `schema` the JSON schema of the configuration is that of its type. It speaks the interface of `wit/v0.1`; the host's side of it is `tailweir-wasm`.
 //!
 //! A filter is one function and one macro line:
 //!
@@ -46,6 +46,8 @@ mod batch;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod parse;
 mod plugin;
 #[cfg(feature = "state")]

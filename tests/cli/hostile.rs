@@ -259,7 +259,36 @@ fn f14_a_flood_of_log_lines_is_cut_and_counted() {
     let said = world.filter("hostile-filter", &flood, "log_lines_per_second = 20").with_code(0);
     names(&said, &["hostile-filter", "log lines left out"], "lines_left_out=");
     assert!(said.lines().filter(|line| line.contains("xxxx")).count() < 150, "{said}");
+    let line = said.lines().find(|line| line.contains("xxxx")).unwrap();
+    assert!(line.contains("plugin=\"hostile-filter\" consumer=\"bad\" batch=bad:"), "{line}");
     assert_eq!(world.got().len(), 100);
+}
+
+#[test]
+fn f14_metrics_without_end_are_cut_and_counted() {
+    let world = World::new(5, 20, &[]);
+    let check = |metrics: u64, series: u64, limits: &str, words: &str| {
+        let measure = json!({"do": "measure", "metrics": metrics, "series": series});
+        let said = world.filter("hostile-filter", &measure, limits).with_code(0);
+        let told = said.lines().filter(|line| line.contains("of its metrics something is not recorded"));
+        assert!(told.count() <= 100, "{said}");
+        names(&said, &["hostile-filter", words], "failed=0");
+        names(&said, &["metrics_left_out="], "lines_left_out=0");
+        assert_eq!(world.got().len(), 100);
+        for file in [
+            "bad.jsonl",
+            "good.jsonl",
+            "logs/.good",
+            "logs/.good.finished",
+            "logs/.bad",
+            "logs/.bad.finished",
+        ] {
+            fs::remove_file(world.path(file)).unwrap();
+        }
+    };
+    check(20_000, 1, "", "it has as many metrics as its limit, 100 (`metrics`)");
+    check(1, 20_000, "", "as many different labels as its limit, 100 (`metric_series`)");
+    check(50, 50, "metrics = 0", "it has as many metrics as its limit, 0 (`metrics`)");
 }
 
 #[test]

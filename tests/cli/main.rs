@@ -8,6 +8,8 @@ mod checkpoints;
 mod failure_modes;
 mod hostile;
 mod languages;
+mod log_floods;
+mod metrics;
 mod parallel;
 mod plugin;
 mod plugin_cache;

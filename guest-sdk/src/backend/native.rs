@@ -139,6 +139,66 @@ pub(crate) fn log(level: Level, message: &str) {
     eprintln!("{}: {message}", format!("{level:?}").to_lowercase());
 }
 
+/// Metrics in memory. Numbers of series are the same in all threads, as a series may be kept in a `static`; values are each
+/// thread's own.
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::sync::{Mutex, PoisonError};
+
+    /// A name, and its labels in order.
+    type Key = (String, Vec<(String, String)>);
+
+    static SERIES: Mutex<Vec<Key>> = Mutex::new(Vec::new());
+
+    thread_local! {
+        static VALUES: RefCell<HashMap<u32, Vec<f64>>> = RefCell::default();
+    }
+
+    fn register(name: &str, labels: &[(&str, &str)]) -> u32 {
+        let mut labels: Vec<_> =
+            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        labels.sort_unstable();
+        let key = (name.to_owned(), labels);
+        let mut series = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = series.iter().position(|other| *other == key).unwrap_or_else(|| {
+            series.push(key);
+            series.len() - 1
+        });
+        index as u32 + 1
+    }
+
+    pub(crate) fn counter(name: &str, _: &str, labels: &[(&str, &str)]) -> u32 {
+        register(name, labels)
+    }
+
+    pub(crate) fn gauge(name: &str, _: &str, labels: &[(&str, &str)]) -> u32 {
+        register(name, labels)
+    }
+
+    pub(crate) fn histogram(name: &str, _: &str, labels: &[(&str, &str)], _: &[f64]) -> u32 {
+        register(name, labels)
+    }
+
+    pub(crate) fn add(counter: u32, amount: u64) {
+        observe(counter, &[amount as f64]);
+    }
+
+    pub(crate) fn set(gauge: u32, value: f64) {
+        observe(gauge, &[value]);
+    }
+
+    pub(crate) fn observe(histogram: u32, values: &[f64]) {
+        VALUES.with_borrow_mut(|all| all.entry(histogram).or_default().extend(values));
+    }
+
+    /// All that was added, set or observed, in order.
+    pub(crate) fn values(series: u32) -> Vec<f64> {
+        VALUES.with_borrow(|all| all.get(&series).cloned().unwrap_or_default())
+    }
+}
+
 /// State in memory, with the limits that the host has if nobody changes them.
 #[cfg(feature = "state")]
 pub(crate) mod state {

@@ -117,6 +117,47 @@ pub(crate) mod state {
     }
 }
 
+/// What a plug-in with metrics of its own imports besides.
+#[cfg(feature = "metrics")]
+#[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
+mod metrics_world {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        inline: "package tailweir:guest-metrics; world measured { import tailweir:plugin/metrics@0.1.0; }",
+        world: "tailweir:guest-metrics/measured",
+        runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
+        generate_all,
+    });
+}
+
+/// Metrics, recorded by the host.
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics {
+    use super::metrics_world::tailweir::plugin::metrics as host;
+
+    pub(crate) use host::{add, observe, set};
+
+    fn labels(labels: &[(&str, &str)]) -> Vec<host::Label> {
+        let label = |(name, value): &(&str, &str)| host::Label {
+            name: (*name).to_owned(),
+            value: (*value).to_owned(),
+        };
+        labels.iter().map(label).collect()
+    }
+
+    pub(crate) fn counter(name: &str, help: &str, of: &[(&str, &str)]) -> u32 {
+        host::counter(name, help, &labels(of))
+    }
+
+    pub(crate) fn gauge(name: &str, help: &str, of: &[(&str, &str)]) -> u32 {
+        host::gauge(name, help, &labels(of))
+    }
+
+    pub(crate) fn histogram(name: &str, help: &str, of: &[(&str, &str)], bounds: &[f64]) -> u32 {
+        host::histogram(name, help, &labels(of), bounds)
+    }
+}
+
 /// The host's batch.
 #[repr(transparent)]
 pub struct Batch(records::Batch);

@@ -9,9 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow};
 use rustix::process::geteuid;
+use tailweir_core::Figures;
 use tailweir_wasm::{Host, HostOptions, Meter, PluginCounts};
 use tracing::warn;
 
+use crate::figures;
 use crate::logging::LogEvents;
 
 /// The variable that says what `--plugin-cache` does not.
@@ -25,13 +27,19 @@ pub(crate) struct WasmEngine {
     host: Arc<OnceLock<Arc<Host>>>,
     /// For shadows, whose doings are not to be taken for those of the plug-ins in use.
     shadows: Arc<OnceLock<Arc<Host>>>,
+    figures: Arc<Figures>,
 }
 
 impl WasmEngine {
     /// With what `--plugin-cache` says.
     pub(crate) fn new(option: Option<&Path>) -> Self {
-        let option = option.map(|path| path.as_os_str().to_owned());
-        Self { option, pipeline: None, host: Arc::default(), shadows: Arc::default() }
+        Self {
+            option: option.map(|path| path.as_os_str().to_owned()),
+            pipeline: None,
+            host: Arc::default(),
+            shadows: Arc::default(),
+            figures: Arc::default(),
+        }
     }
 
     /// With what a pipeline file says about the cache, which counts for less than the option and the variable.
@@ -71,16 +79,23 @@ impl WasmEngine {
             Some(path) => Some(path.into()),
             None => usual_place(variable, is_ours),
         };
-        HostOptions { cache, label: None, events: Arc::new(LogEvents) }
+        HostOptions { cache, label: None, events: Arc::new(LogEvents), figures: self.figures().clone() }
     }
 
-    /// Says at the end how often plug-ins were in trouble, if any was.
+    /// What is counted of plug-ins, in Lua too. From now on it is told every now and then.
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        figures::tell_often(&self.figures);
+        &self.figures
+    }
+
+    /// Tells at the end what was counted of plug-ins, and says how often any was in trouble.
     pub(crate) fn report(&self) {
+        self.figures.report(&LogEvents);
         let hosts = self.host.get().into_iter().chain(self.shadows.get());
         for (plugin, counts) in hosts.flat_map(|host| host.counts()) {
             if !counts.is_zero() {
-                let PluginCounts { failed, recycled, lines_left_out } = counts;
-                warn!(target: "tailweir", plugin, failed, recycled, lines_left_out, "plug-in was in trouble");
+                let PluginCounts { failed, recycled, lines_left_out, metrics_left_out } = counts;
+                warn!(target: "tailweir", plugin, failed, recycled, lines_left_out, metrics_left_out, "plug-in was in trouble");
             }
         }
     }

@@ -13,7 +13,9 @@ pub mod config;
 mod demo;
 mod engine;
 mod exit;
+mod figures;
 mod filter_args;
+mod flood;
 mod kumo_wasm;
 mod logging;
 mod plugin;
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         false => dispatch(Cli::parse()),
     };
     progress::clear();
+    flood::finish();
     summary::print();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rustix::fs::OFlags;
-use tailweir_core::{Event, EventSink, Printable};
+use tailweir_core::{Event, EventSink, Fate, Printable};
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -19,6 +19,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::args::{DiagFormat, LogArgs, LogFormat, ScriptOptions};
 use crate::exit::UsageError;
+use crate::flood::{self, Kind, shortened};
 use crate::secrets::Discreet;
 
 const DEFAULT: &str = "warn";
@@ -163,7 +164,7 @@ impl Write for HourlyFile {
 }
 
 /// What events are logged as, wherever they come from.
-const TARGET: &str = "tailweir";
+pub(crate) const TARGET: &str = "tailweir";
 
 /// Writes events as log lines: what loses or sets aside data as warnings, the course of things as `info`, and what
 /// happens per batch as `debug`.
@@ -193,9 +194,6 @@ impl EventSink for LogEvents {
             Event::SkippedByRequest { first, segments } => {
                 info!(target: TARGET, %first, segments, "starting at the newest segment; older ones skipped by request");
             }
-            Event::Malformed { consumer, position, kind } => {
-                warn!(target: TARGET, consumer, %position, "not a record: {kind}");
-            }
             Event::Repaired { segment, records } => {
                 warn!(target: TARGET, %segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
             }
@@ -205,11 +203,11 @@ impl EventSink for LogEvents {
             Event::Committed { consumer, records, bytes } => {
                 debug!(target: TARGET, consumer, records, bytes, "committed")
             }
-            Event::Quarantined { consumer, position, reason } => {
-                warn!(target: TARGET, consumer, %position, reason, "record put in quarantine");
-            }
-            Event::Rejected { consumer, position, reason } => {
-                warn!(target: TARGET, consumer, %position, reason, "record rejected; there is no quarantine without a checkpoint");
+            Event::Malformed { .. }
+            | Event::Quarantined { .. }
+            | Event::Rejected { .. }
+            | Event::Retried { .. } => {
+                log_incident(&event);
             }
             Event::Unbalanced { consumer, segment, sums, problem } => {
                 error!(target: TARGET, consumer, %segment, "what became of the lines does not add up: {sums}; {problem}");
@@ -219,9 +217,6 @@ impl EventSink for LogEvents {
             }
             Event::Ended { consumer, sums, repaired, unbalanced, .. } => {
                 debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
-            }
-            Event::Retried { consumer, batch, after_ms, reason } => {
-                warn!(target: TARGET, consumer, batch, after_ms, reason, "batch will be delivered again");
             }
             // The reason names the plug-in.
             Event::PluginFailed { reason, calls: 1, .. } => warn!(target: TARGET, "{reason}"),
@@ -237,6 +232,10 @@ impl EventSink for LogEvents {
             Event::ShadowDiffers { consumer, role, position, live, shadow } => {
                 warn!(target: TARGET, consumer, %position, live, shadow, "the shadow of the {role} answers otherwise");
             }
+            Event::PluginMetricLeftOut { plugin, reason } => {
+                warn!(target: TARGET, plugin, "of its metrics something is not recorded: {reason}");
+            }
+            Event::PluginFigures { figures } => crate::figures::log(&figures),
             Event::Warning { message } => warn!(target: TARGET, "{message}"),
             other => warn!(target: TARGET, "{other:?}"),
         }
@@ -250,6 +249,31 @@ fn log_shadow(event: &Event) {
         info!(target: TARGET, "{line}");
     } else {
         warn!(target: TARGET, "{line}");
+    }
+}
+
+/// Logs what may happen to every record, in as many lines as somebody could read.
+fn log_incident(event: &Event) {
+    match event {
+        Event::Malformed { consumer, position, kind, fate } if flood::admits(Kind::Malformed, consumer) => {
+            let fate = match fate {
+                Fate::Quarantined => "; put in quarantine",
+                Fate::PassedOver => "",
+            };
+            warn!(target: TARGET, consumer, %position, "not a record: {}{fate}", shortened(&kind.to_string()));
+        }
+        Event::Quarantined { consumer, position, reason } if flood::admits(Kind::Quarantined, consumer) => {
+            warn!(target: TARGET, consumer, %position, reason = &*shortened(reason), "record put in quarantine");
+        }
+        Event::Rejected { consumer, position, reason } if flood::admits(Kind::Rejected, consumer) => {
+            let reason = &*shortened(reason);
+            warn!(target: TARGET, consumer, %position, reason, "record rejected; there is no quarantine without a checkpoint");
+        }
+        Event::Retried { consumer, batch, after_ms, reason } if flood::admits(Kind::Retried, consumer) => {
+            let reason = &*shortened(reason);
+            warn!(target: TARGET, consumer, batch, after_ms, reason, "batch will be delivered again");
+        }
+        _ => {}
     }
 }
 

@@ -14,6 +14,7 @@ use tailweir_wasm::{Grants, Host, Limits};
 
 use crate::config::{ConsumerTable, Engine, ForFilter, ForProcessor, Plugin, ProcessorTable, SinkTable};
 use crate::engine::WasmEngine;
+use crate::figures::Counted;
 use crate::filter_args::{FilterArg, ShadowArg};
 use crate::reload::{Place, ProcessorSlot, Reloads, Role};
 use crate::shadow::{ShadowOfProcessor, Shadows, shadow_filter};
@@ -265,6 +266,12 @@ impl LuaFile {
         plugin::load_processor(&self.path, &self.config, &|lua| self.install(lua))
     }
 
+    /// Has what it does counted, by the name of the file.
+    fn counted<P>(&self, plugin: P) -> Counted<P> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Counted::new(plugin, name, self.engine.figures())
+    }
+
     /// Gives it the `kumo` module that scripts have.
     fn install(&self, lua: &mlua::Lua) -> mlua::Result<()> {
         tailweir_lua::install(lua, crate::script::hooks(&self.path, &self.engine)).map(drop)
@@ -273,7 +280,7 @@ impl LuaFile {
 
 impl FilterFactory for LuaFile {
     fn create(&self) -> Result<Box<dyn Filter>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Box::new(self.filter()?))
+        Ok(Box::new(self.counted(self.filter()?)))
     }
 }
 
@@ -298,7 +305,7 @@ impl ProcessorMaker {
     pub(crate) fn create(&self) -> Result<Box<dyn Processor>> {
         Ok(match self {
             Self::Wasm(plugin) => plugin.create(),
-            Self::Lua(file) => Box::new(file.processor()?),
+            Self::Lua(file) => Box::new(file.counted(file.processor()?)),
             Self::Shadowed(live, shadow) => shadow.follow(live.create()?),
             Self::Sink(SinkTable::Stdout {}) => Box::new(SinkProcessor(StdoutSink::new()?)),
             Self::Sink(SinkTable::File(options)) => Box::new(SinkProcessor(FileSink::new(options.clone()))),

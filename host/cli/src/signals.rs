@@ -48,10 +48,12 @@ impl Shutdown {
             tokio::select! {
                 name = signals.next() => {
                     warn!("{name} again: ending at once; what is not committed comes again on the next run");
+                    crate::flood::finish();
                     process::exit(130);
                 }
                 () = tokio::time::sleep(GRACE) => {
                     warn!("a batch is still in progress after {GRACE:?}; leaving it for the next run");
+                    crate::flood::finish();
                     process::exit(0);
                 }
             }

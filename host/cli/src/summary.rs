@@ -6,14 +6,21 @@ use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use indicatif::BinaryBytes;
 use serde::Serialize;
-use tailweir_core::{Event, SegmentName, Sums};
+use tailweir_core::{Event, PluginSnapshot, SegmentName, Sums};
 
 use crate::args::SummaryFormat;
+use crate::figures::{AsJson, as_texts};
+use crate::secrets::Discreet;
 
 static ASKED: OnceLock<SummaryFormat> = OnceLock::new();
-static SEEN: Mutex<Seen> =
-    Mutex::new(Seen { consumers: Vec::new(), shadows: BTreeMap::new(), damages: BTreeSet::new() });
+static SEEN: Mutex<Seen> = Mutex::new(Seen {
+    consumers: Vec::new(),
+    shadows: BTreeMap::new(),
+    damages: BTreeSet::new(),
+    plugins: BTreeMap::new(),
+});
 
 struct Seen {
     consumers: Vec<Line>,
@@ -21,6 +28,8 @@ struct Seen {
     shadows: BTreeMap<(String, String, String), ShadowLine>,
     /// Where segments were damaged or cut off.
     damages: BTreeSet<(SegmentName, u64)>,
+    /// What was told last, by consumer, plug-in and kind.
+    plugins: BTreeMap<(String, String, &'static str), PluginSnapshot>,
 }
 
 /// A consumer as `--summary=json` tells it. The names are kept.
@@ -133,6 +142,7 @@ struct Summary<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shadows: Vec<&'a ShadowLine>,
     damages: usize,
+    plugins: Vec<AsJson>,
 }
 
 const HEAD: [&str; 11] = [
@@ -229,6 +239,10 @@ pub(crate) fn observe(event: &Event) {
             let key = (consumer.clone(), role.clone(), file.clone());
             seen.shadows.extend(ShadowLine::of(event).map(|line| (key, line)));
         }
+        Event::PluginFigures { figures } => {
+            let key = (figures.consumer.clone(), figures.plugin.clone(), figures.kind.name());
+            seen.plugins.insert(key, (**figures).clone());
+        }
         Event::SegmentDamaged { segment, line, .. } => _ = seen.damages.insert((segment.clone(), *line)),
         _ => {}
     }
@@ -242,11 +256,14 @@ pub(crate) fn print() {
     let text = match format {
         SummaryFormat::Text => {
             let shadows = seen.shadows.values().map(|shadow| format!("{shadow}\n"));
-            table(&seen.consumers, seen.damages.len()) + &shadows.collect::<String>()
+            table(&seen.consumers, seen.damages.len())
+                + &shadows.collect::<String>()
+                + &plugins(seen.plugins.values().collect())
         }
         SummaryFormat::Json | SummaryFormat::Segments => {
             let shadows = seen.shadows.values().collect();
-            print_line(&Summary { summary: &seen.consumers, shadows, damages: seen.damages.len() });
+            let plugins = seen.plugins.values().map(AsJson::from).collect();
+            print_line(&Summary { summary: &seen.consumers, shadows, damages: seen.damages.len(), plugins });
             return;
         }
     };
@@ -280,7 +297,7 @@ fn print_line(value: &impl Serialize) {
 
 fn print_text(text: &str) {
     // There is nobody to tell if stderr is gone.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = Discreet(io::stderr()).write_all(text.as_bytes());
 }
 
 fn table(consumers: &[Line], damages: usize) -> String {
@@ -289,27 +306,90 @@ fn table(consumers: &[Line], damages: usize) -> String {
         let names = [line.consumer.clone(), line.checkpoint.clone().unwrap_or_else(|| "-".to_owned())];
         names.into_iter().chain(numbers).collect::<Vec<_>>()
     };
-    let rows: Vec<Vec<String>> =
-        std::iter::once(HEAD.map(str::to_owned).to_vec()).chain(consumers.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cell = |(column, cell): (usize, &String)| match column {
-            0 | 1 => format!("{cell:<width$}", width = widths[column]),
-            _ => format!("{cell:>width$}", width = widths[column]),
-        };
-        text += row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
+    let mut text = aligned(&HEAD, 2, consumers.iter().map(row));
     if damages > 0 {
         text += &format!("places where a segment was damaged, and records of it may be lost: {damages}\n");
     }
     text
 }
 
+const PLUGIN_HEAD: [&str; 13] = [
+    "consumer",
+    "plug-in",
+    "kind",
+    "calls",
+    "records",
+    "kept",
+    "emitted",
+    "rejected",
+    "failed",
+    "computed",
+    "median",
+    "99 %",
+    "peak memory",
+];
+
+/// A table of plug-ins, and a line for each series that they have of their own.
+fn plugins(plugins: Vec<&PluginSnapshot>) -> String {
+    if plugins.is_empty() {
+        return String::new();
+    }
+    let row = |told: &&PluginSnapshot| {
+        let names = [told.consumer.clone(), told.plugin.clone(), told.kind.name().to_owned()];
+        let numbers = [told.calls, told.records, told.kept, told.emitted, told.rejected, told.failed];
+        let at_most = |part| match told.latency.quantile(part) {
+            Some(seconds) if seconds.is_finite() => format!("{:?}", Duration::from_secs_f64(seconds)),
+            Some(_) => "longer".to_owned(),
+            None => "-".to_owned(),
+        };
+        let memory = match told.peak_memory {
+            0 => "-".to_owned(),
+            bytes => BinaryBytes(bytes).to_string(),
+        };
+        let last = [format!("{:.3} s", told.computed.as_secs_f64()), at_most(0.5), at_most(0.99), memory];
+        let numbers = numbers.into_iter().map(|n| n.to_string());
+        names.into_iter().chain(numbers).chain(last).collect::<Vec<_>>()
+    };
+    let mut text = aligned(&PLUGIN_HEAD, 3, plugins.iter().map(row));
+    for told in plugins {
+        for series in told.metrics.iter().flat_map(as_texts) {
+            text += &format!("{} {}: {series}\n", told.consumer, told.plugin);
+        }
+        if told.metrics_left_out > 0 {
+            let (consumer, plugin, times) = (&told.consumer, &told.plugin, told.metrics_left_out);
+            text += &format!(
+                "{consumer} {plugin}: not recorded of its metrics, beyond its limits or senseless: {times}\n"
+            );
+        }
+    }
+    text
+}
+
+/// Rows in columns, of which the first ones are names.
+fn aligned<const N: usize>(
+    head: &[&str; N],
+    names: usize,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
+    let rows: Vec<Vec<String>> = std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cell = |(column, cell): (usize, &String)| match column < names {
+            true => format!("{cell:<width$}", width = widths[column]),
+            false => format!("{cell:>width$}", width = widths[column]),
+        };
+        text += row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use tailweir_core::{CallCost, Figures, MetricKind, MetricLimits, Outcome, PluginKind, Registration};
+
     use super::*;
 
     #[test]
@@ -324,5 +404,33 @@ mod tests {
              one       c           12346         12000          0       345            0         0      1         1           0\n\
              places where a segment was damaged, and records of it may be lost: 2\n"
         );
+    }
+
+    #[test]
+    fn plugins_have_a_table_with_their_own_metrics_below() {
+        let figures = Figures::default();
+        let of = figures.of("one", "counter", PluginKind::Processor, MetricLimits::default);
+        let took = Duration::from_micros(40);
+        of.called(CallCost { records: 100, took, computed: took, bytes: 9, memory: 1 << 20 });
+        of.answered(&Ok(Outcome::Emit(vec![String::new()])));
+        let labels = [("type".to_owned(), "a\"b".to_owned())];
+        let wanted = Registration {
+            kind: MetricKind::Counter,
+            name: "n_total",
+            help: "",
+            labels: &labels,
+            bounds: &[],
+        };
+        of.metrics().register(wanted).unwrap().add(7).unwrap();
+        of.metrics().leave_out(2);
+        let text = plugins(figures.snapshot().iter().collect());
+        assert_eq!(
+            text,
+            "consumer  plug-in  kind       calls  records  kept  emitted  rejected  failed  computed  median  99 %  peak memory\n\
+             one       counter  processor      1      100     0        1         0       0   0.000 s    50µs  50µs     1.00 MiB\n\
+             one counter: n_total{type=\"a\\\"b\"} 7\n\
+             one counter: not recorded of its metrics, beyond its limits or senseless: 2\n"
+        );
+        assert_eq!(plugins(vec![]), "");
     }
 }

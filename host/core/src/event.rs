@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{DefectKind, Position, SegmentName, Sums};
+use crate::{DefectKind, PluginSnapshot, Position, SegmentName, Sums};
 
 /// Something that an operator may want to count or read about.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +65,8 @@ pub enum Event {
         position: Position,
         /// What is wrong with it.
         kind: DefectKind,
+        /// What has become of it.
+        fate: Fate,
     },
     /// Records held invalid UTF-8; engines see them repaired.
     Repaired {
@@ -91,7 +93,7 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
-    /// A record was put in quarantine.
+    /// A record was put in quarantine. For a line that is none there is [`Malformed`](Self::Malformed) only.
     Quarantined {
         /// The consumer.
         consumer: String,
@@ -218,11 +220,34 @@ pub enum Event {
         /// How long the second version took for them.
         shadow: Duration,
     },
+    /// Metrics of a plug-in's own are not recorded, as they are more than it may have or make no sense. Sent once for each
+    /// plug-in and reason; [`PluginFigures`](Self::PluginFigures) has the number.
+    PluginMetricLeftOut {
+        /// The plug-in.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is counted of a plug-in as it is used by one consumer, from the start of the process on. Sent every few seconds
+    /// while it is called, and in the end.
+    PluginFigures {
+        /// All of it.
+        figures: Box<PluginSnapshot>,
+    },
     /// Something worth a warning that has no counter of its own.
     Warning {
         /// The whole sentence.
         message: String,
     },
+}
+
+/// What becomes of a line that is not a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in quarantine.
+    Quarantined,
+    /// It is passed over.
+    PassedOver,
 }
 
 /// Receives events. Implementations must be quick: they are called on the reading and delivering threads.

@@ -10,9 +10,11 @@
 pub mod batch;
 pub mod block;
 pub mod event;
+pub mod figures;
 pub mod filter;
 pub mod json;
 pub mod ledger;
+pub mod metrics;
 pub mod position;
 pub mod printable;
 pub mod processor;
@@ -21,10 +23,12 @@ pub mod sums;
 
 pub use batch::{Batch, BatchId, Record, Values};
 pub use block::{Block, Defect, DefectKind, Shelf};
-pub use event::{Event, EventSink};
+pub use event::{Event, EventSink, Fate};
+pub use figures::{CallCost, CallFault, Figures, PluginFigures, PluginKind, PluginSnapshot};
 pub use filter::{Filter, FilterError, FilterFactory, Located, Verdict};
 pub use json::Pointer;
 pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
+pub use metrics::{MetricError, MetricKind, MetricLimits, Metrics, Registration};
 pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
 pub use printable::Printable;
 pub use processor::{Failure, Outcome, ProcessFuture, Processor};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tailweir_core::{
-    Batch, Block, Event, EventSink, FilterError, LedgerError, Mark, Point, Position, SegmentName, Span,
+    Batch, Block, Event, EventSink, Fate, FilterError, LedgerError, Mark, Point, Position, SegmentName, Span,
     StateView, Sums, Verdict,
 };
 use tailweir_segments::{Begun, ReadError, Start};
@@ -525,7 +525,11 @@ impl Consumer {
         self.aside.insert(defect.line, (Line::Malformed, kept));
         Counters::add(&self.settlement.counters().malformed, 1);
         let (consumer, kind) = (self.name.to_string(), defect.kind.clone());
-        self.events.emit(Event::Malformed { consumer, position, kind });
+        let fate = match kept {
+            Kept::Yes => Fate::Quarantined,
+            Kept::No => Fate::PassedOver,
+        };
+        self.events.emit(Event::Malformed { consumer, position, kind, fate });
         Ok(())
     }
 

@@ -455,19 +455,19 @@ impl Settlement {
             None => Kept::No,
         };
         drop(inner);
-        let (consumer, position, reason) = (self.consumer.to_string(), position.clone(), reason.to_owned());
-        match kept {
-            Kept::Yes => {
-                Counters::add(&self.counters.quarantined, 1);
-                self.events.emit(Event::Quarantined { consumer, position, reason });
-            }
-            Kept::No => {
-                Counters::add(&self.counters.rejected, 1);
-                // A malformed line is told of anyway.
-                if !matches!(blame, Blame::Line { .. }) {
-                    self.events.emit(Event::Rejected { consumer, position, reason });
-                }
-            }
+        let count = match kept {
+            Kept::Yes => &self.counters.quarantined,
+            Kept::No => &self.counters.rejected,
+        };
+        Counters::add(count, 1);
+        // Who sets a line aside that is no record tells of it.
+        if !matches!(blame, Blame::Line { .. }) {
+            let (consumer, position, reason) =
+                (self.consumer.to_string(), position.clone(), reason.to_owned());
+            self.events.emit(match kept {
+                Kept::Yes => Event::Quarantined { consumer, position, reason },
+                Kept::No => Event::Rejected { consumer, position, reason },
+            });
         }
         Ok(kept)
     }

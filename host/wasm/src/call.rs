@@ -51,6 +51,8 @@ pub(crate) struct Clock {
     ticks: Arc<Ticks>,
     origin: Instant,
     limit: Duration,
+    /// When the call began, in nanoseconds since `origin`.
+    began: AtomicU64,
     /// Nanoseconds that the call has computed before it was resumed last.
     spent: AtomicU64,
     /// When it was resumed last, in nanoseconds since `origin`.
@@ -63,6 +65,7 @@ impl Clock {
             ticks,
             origin: Instant::now(),
             limit,
+            began: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
         })
@@ -72,6 +75,13 @@ impl Clock {
     pub(crate) fn reset(&self) {
         self.spent.store(0, Ordering::Relaxed);
         self.resume();
+        self.began.store(self.resumed.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// How long the call has taken until now, and how long it has computed before it was resumed last.
+    pub(crate) fn times(&self) -> (Duration, Duration) {
+        let took = self.now().saturating_sub(self.began.load(Ordering::Relaxed));
+        (Duration::from_nanos(took), Duration::from_nanos(self.spent.load(Ordering::Relaxed)))
     }
 
     fn now(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
 
-use tailweir_core::{Batch, Filter, FilterError, FilterFactory, Located, Verdict};
+use tailweir_core::{Batch, CallFault, Filter, FilterError, FilterFactory, Located, Verdict};
 
 use crate::call::{CallError, Timed};
 use crate::instance::{Instance, OnTick, Template, run_now};
@@ -83,10 +83,12 @@ impl WasmFilter {
     fn call(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, CallError> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => restart(&self.template)?,
+            None => restart(&self.template).inspect_err(|_| {
+                self.template.figures(candidates.consumer()).failed(CallFault::Trap);
+            })?,
         };
         let Instance { world, call } = &mut instance;
-        call.begin(Some(candidates));
+        call.begin_batch(candidates, &self.template);
         let clock = call.clock.clone();
         let evaluate = world.tailweir_plugin_filter().call_evaluate(&mut call.store, handle());
         let result = run_now(Timed::new(evaluate, clock)).unwrap_or_else(|waits| Err(waits.into()));
@@ -94,6 +96,9 @@ impl WasmFilter {
             Ok(verdict) => check_length(verdict.into(), candidates.len()).map_err(|what| call.invalid(what)),
             Err(reason) => Err(call.refused(reason)),
         };
+        if let (Ok(verdict), Some(figures)) = (&answer, call.figures()) {
+            figures.decided(verdict, candidates.len());
+        }
         self.instance = instance.reuse(self.template.tally());
         answer
     }

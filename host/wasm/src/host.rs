@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use tailweir_core::EventSink;
+use tailweir_core::{EventSink, Figures};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
@@ -30,13 +30,15 @@ pub struct HostOptions {
     /// What is added to the names of plug-ins wherever they are told, so that they can be told from those of another host.
     /// Nothing by default.
     pub label: Option<&'static str>,
-    /// Is told when a call fails, when an instance is replaced, and when log lines are left out.
+    /// Is told when a call fails, when an instance is replaced, and when log lines or metrics are left out.
     pub events: Arc<dyn EventSink>,
+    /// Where all that is counted of plug-ins is. Whoever made them has them [reported](Figures::report) now and then.
+    pub figures: Arc<Figures>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { cache: None, label: None, events: Arc::new(()) }
+        Self { cache: None, label: None, events: Arc::new(()), figures: Arc::default() }
     }
 }
 
@@ -56,6 +58,7 @@ pub struct Host {
     ticks: Arc<Ticks>,
     tallies: Tallies,
     label: Option<&'static str>,
+    figures: Arc<Figures>,
     meter: Option<Arc<Meter>>,
     /// For guests that send no requests.
     plain: OnceLock<Linker<State>>,
@@ -88,7 +91,8 @@ impl Host {
         let compiler = Compiler::new(options.cache);
         let (tallies, label) = (Tallies::new(options.events), options.label);
         let (plain, http) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { engine, compiler, ticks, tallies, label, meter, plain, http }))
+        let figures = options.figures;
+        Ok(Arc::new(Self { engine, compiler, ticks, tallies, label, figures, meter, plain, http }))
     }
 
     /// Loads a filter: compiles it, checks what it imports and exports, and tries one instance with `config`.
@@ -140,6 +144,10 @@ impl Host {
     /// What was counted of each plug-in that was loaded, by its name.
     pub fn counts(&self) -> Vec<(String, PluginCounts)> {
         self.tallies.counts()
+    }
+
+    pub(crate) fn figures(&self) -> &Arc<Figures> {
+        &self.figures
     }
 
     pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {

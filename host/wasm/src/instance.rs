@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tailweir_core::{Batch, Bucket};
+use tailweir_core::{Batch, Bucket, CallCost, CallFault, PluginFigures, PluginKind};
 use thiserror::Error;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
-use crate::call::{CallError, Clock, Timed};
+use crate::call::{CallError, Clock, Overrun, Timed};
 use crate::limits::Limits;
 use crate::load::{Description, LoadError, LoadErrorKind, Loaded};
 use crate::meter::Meter;
@@ -23,6 +23,9 @@ use crate::tally::Tally;
 pub(crate) trait World: Sized + Send {
     /// The component, linked and its exports found.
     type Pre: Clone + Send + Sync;
+
+    /// What its plug-ins are used as.
+    const KIND: PluginKind;
 
     fn prepare(pre: InstancePre<State>) -> wasmtime::Result<Self::Pre>;
     fn instantiate(
@@ -86,6 +89,12 @@ impl<W: World> Template<W> {
         &self.tally
     }
 
+    /// What is counted of it as it is used by this consumer.
+    pub(crate) fn figures(&self, consumer: &str) -> Arc<PluginFigures> {
+        let limits = || self.loaded.limits.metrics();
+        self.loaded.host.figures().of(consumer, self.name(), W::KIND, limits)
+    }
+
     /// Takes the name that the plug-in gives itself, if it can be printed.
     pub(crate) fn rename(&mut self, description: &Description) {
         self.own_name = self.name_of(description).into();
@@ -122,7 +131,8 @@ impl<W: World> Template<W> {
                 OnTick::Yield => UpdateDeadline::Yield(1),
             })
         });
-        let mut call = Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone() };
+        let mut call =
+            Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone(), figures: None };
         call.begin(None);
         let world = Timed::new(W::instantiate(&self.pre, &mut call.store), call.clock.clone()).await;
         match world {
@@ -211,10 +221,23 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     plugin: String,
     limits: Limits,
+    /// What is counted with the consumer of the last batch. None before the first one.
+    figures: Option<Arc<PluginFigures>>,
 }
 
 impl Call {
-    pub(crate) fn begin(&mut self, batch: Option<&Arc<Batch>>) {
+    /// Begins a call about a batch.
+    pub(crate) fn begin_batch<W: World>(&mut self, batch: &Arc<Batch>, template: &Template<W>) {
+        let consumer = batch.consumer();
+        if self.figures.as_ref().is_none_or(|figures| figures.consumer() != consumer) {
+            let figures = template.figures(consumer);
+            self.store.data_mut().metrics.bind(figures.metrics());
+            self.figures = Some(figures);
+        }
+        self.begin(Some(batch));
+    }
+
+    fn begin(&mut self, batch: Option<&Arc<Batch>>) {
         self.store.set_epoch_deadline(1);
         if self.store.data().meter.as_ref().is_some_and(|meter| meter.measures_fuel()) {
             self.store.set_fuel(FUEL).expect("the engine of a host that measures fuel counts it");
@@ -222,20 +245,40 @@ impl Call {
         let state = self.store.data_mut();
         state.batch = batch.cloned();
         state.memory.refused = None;
-        state.log.begin_call();
+        state.handed = 0;
+        state.log.begin_call(batch);
     }
 
     /// Ends a call: the batch is out of the guest's reach, whatever has happened. After an error the instance is dead.
     pub(crate) fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
         let state = self.store.data_mut();
         state.bucket = None;
-        if state.batch.take().is_some()
-            && let Some(meter) = state.meter.clone()
-        {
-            self.measure(&meter);
+        if let Some(batch) = state.batch.take() {
+            if let Some(meter) = state.meter.clone() {
+                self.measure(&meter);
+            }
+            self.count(&batch, result.as_ref().err());
         }
         let said = self.store.data().log.end_call();
         result.map_err(|e| CallError::Crashed { plugin: self.plugin.clone(), cause: self.explain(&e), said })
+    }
+
+    /// Counts a call about a batch.
+    fn count(&self, batch: &Batch, error: Option<&wasmtime::Error>) {
+        let Some(figures) = &self.figures else { return };
+        let ((took, computed), state) = (self.clock.times(), self.store.data());
+        let (bytes, memory) = (state.handed, state.memory.used);
+        figures.called(CallCost { records: batch.len(), took, computed, bytes, memory });
+        match error {
+            Some(error) if error.root_cause().is::<Overrun>() => figures.failed(CallFault::Overrun),
+            Some(_) => figures.failed(CallFault::Trap),
+            None => {}
+        }
+    }
+
+    /// What is counted with the consumer of the last batch.
+    pub(crate) fn figures(&self) -> Option<&PluginFigures> {
+        self.figures.as_deref()
     }
 
     fn measure(&self, meter: &Meter) {
@@ -271,11 +314,19 @@ impl Call {
     }
 
     pub(crate) fn refused(&self, reason: String) -> CallError {
+        self.count_bad_answer();
         CallError::Refused { plugin: self.plugin.clone(), reason: clip(&reason, &self.limits) }
     }
 
     pub(crate) fn invalid(&self, what: String) -> CallError {
+        self.count_bad_answer();
         CallError::Invalid { plugin: self.plugin.clone(), what }
+    }
+
+    fn count_bad_answer(&self) {
+        if let Some(figures) = &self.figures {
+            figures.failed(CallFault::Answer);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod instance;
 mod limits;
 mod load;
 mod meter;
+mod metrics;
 mod precompile;
 mod processor;
 mod schema;

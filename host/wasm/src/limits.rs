@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
-use tailweir_core::StateLimits;
+use tailweir_core::{MetricLimits, StateLimits};
 
 const MIB: u64 = 1 << 20;
 
@@ -93,6 +93,16 @@ limits! {
     state_bytes: u64 = 16 * MIB, number, u64::to_string, "bytes of all keys and values of state";
     /// How many keys of state a batch may change; 10,000 by default.
     state_changes: u64 = 10_000, number, u64::to_string, "keys of state that a batch may change";
+    /// How many metrics of its own the plug-in may have for each consumer; 100 by default.
+    metrics: u64 = 100, number, u64::to_string, "metrics of its own, for each consumer";
+    /// How many series, with different labels, a metric may have; 100 by default.
+    metric_series: u64 = 100, number, u64::to_string, "series of a metric, with different labels";
+    /// How many labels a series may have; 10 by default.
+    metric_labels: u64 = 10, number, u64::to_string, "labels of a series";
+    /// How many bytes the name of a metric, what it is about, and the name or value of a label may have; 200 by default.
+    metric_text_bytes: u64 = 200, number, u64::to_string, "bytes of a metric's name, or of a name or value of a label";
+    /// How many buckets a histogram may have, besides the one for all that is larger; 40 by default.
+    metric_buckets: u64 = 40, number, u64::to_string, "buckets of a histogram";
 }
 
 impl Limits {
@@ -109,6 +119,17 @@ impl Limits {
             keys: self.state_keys,
             bytes: self.state_bytes,
             changes: self.state_changes,
+        }
+    }
+
+    /// Those of metrics.
+    pub(crate) fn metrics(&self) -> MetricLimits {
+        MetricLimits {
+            metrics: self.metrics,
+            series: self.metric_series,
+            labels: self.metric_labels,
+            text_bytes: self.metric_text_bytes,
+            buckets: self.metric_buckets,
         }
     }
 }
@@ -272,8 +293,9 @@ mod tests {
     }
 
     #[test]
-    fn state_has_the_limits_that_it_has_everywhere() {
+    fn state_and_metrics_have_the_limits_that_they_have_everywhere() {
         assert_eq!(Limits::default().state(), StateLimits::default());
+        assert_eq!(Limits::default().metrics(), MetricLimits::default());
     }
 
     #[test]

@@ -387,7 +387,7 @@ enum Offer {
 
 /// On what terms an interface is offered, if it is.
 fn offer(import: &str) -> Option<Offer> {
-    if is_ours(import, "records") || is_ours(import, "log") {
+    if ["records", "log", "metrics"].iter().any(|interface| is_ours(import, interface)) {
         return Some(Offer::Always);
     }
     if is_ours(import, "state") {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use tailweir_core::{
-    Batch, Bucket, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper, StateView, json,
+    Batch, Bucket, CallCost, CallFault, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper,
+    StateView, json,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -251,7 +252,7 @@ impl Worker {
             let answer = tokio::select! {
                 answer = call => match answer {
                     Ok(answer) => answer,
-                    Err(_) => Err(self.gave_up("it waited for too long")),
+                    Err(_) => Err(self.gave_up(&batch, "it waited for too long")),
                 },
                 () = reply.closed() => {
                     undo();
@@ -292,21 +293,35 @@ impl Worker {
     async fn call(&mut self, batch: &Arc<Batch>, bucket: Option<&Bucket>) -> Result<Outcome, Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.template.restart(bucket).await.map_err(|e| self.crash(e))?,
+            None => self.template.restart(bucket).await.map_err(|e| {
+                self.template.figures(batch.consumer()).failed(CallFault::Trap);
+                self.crash(e)
+            })?,
         };
         let Instance { world, call } = &mut instance;
-        call.begin(Some(batch));
+        call.begin_batch(batch, &self.template);
         call.store.data_mut().bucket = bucket.cloned();
         let clock = call.clock.clone();
         let process = world.tailweir_plugin_process().call_process(&mut call.store, handle());
         let result = Timed::new(process, clock).await;
         let answer = answer(call.end(result).map_err(|e| self.crash(e))?, &self.template.loaded().limits);
         let checked = check(answer, batch.len()).map_err(|what| self.crash(call.invalid(what)));
+        if let (Ok(answer), Some(figures)) = (&checked, call.figures()) {
+            figures.answered(answer);
+        }
         self.instance = instance.reuse(self.template.tally());
         checked?
     }
 
-    fn gave_up(&self, cause: &str) -> Failure {
+    fn gave_up(&self, batch: &Batch, cause: &str) -> Failure {
+        let figures = self.template.figures(batch.consumer());
+        // How much of it was computing went with its instance.
+        figures.called(CallCost {
+            records: batch.len(),
+            took: self.template.patience(),
+            ..CallCost::default()
+        });
+        figures.failed(CallFault::Overrun);
         let plugin = self.template.name().to_owned();
         self.crash(CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
     }

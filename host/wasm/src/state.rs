@@ -17,6 +17,7 @@ use crate::grants::Grants;
 use crate::http::Gate;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::metrics::OwnMetrics;
 use crate::tally::Tally;
 
 /// The data of an instance's store.
@@ -27,6 +28,9 @@ pub(crate) struct State {
     pub(crate) bucket: Option<Bucket>,
     pub(crate) memory: Memory,
     pub(crate) log: Log,
+    pub(crate) metrics: OwnMetrics,
+    /// Bytes of records that the guest was handed in the call that is going on.
+    pub(crate) handed: u64,
     /// Who measures the calls, if anybody does.
     pub(crate) meter: Option<Arc<Meter>>,
     /// Of the call that is going on.
@@ -50,6 +54,8 @@ impl State {
             bucket: None,
             memory: Memory::new(limits),
             log,
+            metrics: OwnMetrics::new(tally.clone(), limits.metrics()),
+            handed: 0,
             meter: None,
             clock,
             table,
@@ -167,6 +173,8 @@ struct LogState {
     lines_per_call: u64,
     lines_per_second: u64,
     bytes_per_line: usize,
+    /// What the call that is going on is about, if it is about a batch.
+    batch: Option<Arc<Batch>>,
     lines: u64,
     last_error: Option<(Voice, String)>,
 }
@@ -187,6 +195,7 @@ impl Log {
             lines_per_call: limits.log_lines,
             lines_per_second: limits.log_lines_per_second,
             bytes_per_line: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+            batch: None,
             lines: 0,
             last_error: None,
         })))
@@ -196,14 +205,17 @@ impl Log {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A call begins: it may log as much as any.
-    pub(crate) fn begin_call(&self) {
-        self.with(|log| (log.lines, log.last_error) = (0, None));
+    /// A call begins, about this batch if it is about one: it may log as much as any.
+    pub(crate) fn begin_call(&self, batch: Option<&Arc<Batch>>) {
+        self.with(|log| (log.batch, log.lines, log.last_error) = (batch.cloned(), 0, None));
     }
 
     /// A call has ended: returns the last error that it logged.
     pub(crate) fn end_call(&self) -> Option<String> {
-        self.with(|log| log.last_error.take()).map(|(_, message)| message)
+        self.with(|log| {
+            log.batch = None;
+            log.last_error.take().map(|(_, message)| message)
+        })
     }
 
     /// Through the interface.
@@ -219,7 +231,7 @@ impl Log {
                 log.last_error = Some((voice, message.clone()));
             }
             if level.is_logged() && log.admits() {
-                level.log(log.tally.name(), &message);
+                level.log(log.tally.name(), log.batch.as_deref(), &message);
             }
         });
     }
@@ -249,13 +261,15 @@ impl Level {
         }
     }
 
-    fn log(self, plugin: &str, message: &str) {
+    fn log(self, plugin: &str, batch: Option<&Batch>, message: &str) {
+        let consumer = batch.map(Batch::consumer);
+        let batch = batch.map(|batch| tracing::field::display(batch.id()));
         match self {
-            Self::Trace => tracing::trace!(target: "plugin", plugin, "{message}"),
-            Self::Debug => tracing::debug!(target: "plugin", plugin, "{message}"),
-            Self::Info => tracing::info!(target: "plugin", plugin, "{message}"),
-            Self::Warn => tracing::warn!(target: "plugin", plugin, "{message}"),
-            Self::Error => tracing::error!(target: "plugin", plugin, "{message}"),
+            Self::Trace => tracing::trace!(target: "plugin", plugin, consumer, batch, "{message}"),
+            Self::Debug => tracing::debug!(target: "plugin", plugin, consumer, batch, "{message}"),
+            Self::Info => tracing::info!(target: "plugin", plugin, consumer, batch, "{message}"),
+            Self::Warn => tracing::warn!(target: "plugin", plugin, consumer, batch, "{message}"),
+            Self::Error => tracing::error!(target: "plugin", plugin, consumer, batch, "{message}"),
         }
     }
 }
@@ -369,11 +383,11 @@ mod tests {
     #[test]
     fn the_last_error_is_remembered_past_the_limit_and_for_one_call() {
         let log = log(1);
-        log.begin_call();
+        log.begin_call(None);
         log.write(Level::Info, "one");
         log.write(Level::Error, "äöü");
         assert_eq!(log.end_call().as_deref(), Some("äö"));
-        log.begin_call();
+        log.begin_call(None);
         assert_eq!(log.end_call(), None);
     }
 

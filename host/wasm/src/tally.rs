@@ -1,11 +1,12 @@
 //! What is counted and said of a plug-in: of all its instances together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tailweir_core::{Event, EventSink};
+use tailweir_core::{Event, EventSink, MetricError};
 
 use crate::call::CallError;
 
@@ -18,6 +19,8 @@ pub struct PluginCounts {
     pub recycled: u64,
     /// Log lines that were left out.
     pub lines_left_out: u64,
+    /// Series of metrics that were not registered, and changes that were not recorded.
+    pub metrics_left_out: u64,
 }
 
 impl PluginCounts {
@@ -50,6 +53,8 @@ impl Tallies {
             failed: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             lines_left_out: AtomicU64::new(0),
+            metrics_left_out: AtomicU64::new(0),
+            said_of_metrics: Mutex::default(),
             second: Mutex::new(Second { began: Instant::now(), lines: 0, left_out: 0 }),
             failures: Mutex::default(),
             replacements: Mutex::default(),
@@ -72,6 +77,9 @@ pub(crate) struct Tally {
     failed: AtomicU64,
     recycled: AtomicU64,
     lines_left_out: AtomicU64,
+    metrics_left_out: AtomicU64,
+    /// The kind of mistake, and the metric.
+    said_of_metrics: Mutex<HashSet<(Discriminant<MetricError>, String)>>,
     second: Mutex<Second>,
     /// With why the last one failed.
     failures: Mutex<Untold<String>>,
@@ -169,6 +177,31 @@ impl Tally {
         lock(&self.second).left_out += 1;
     }
 
+    /// Says why something of the plug-in's metrics is not recorded, unless that was said before.
+    pub(crate) fn say_of_metric(&self, error: &MetricError) {
+        let about = match error {
+            MetricError::Series(_, metric) | MetricError::Differs(metric) => metric.as_str(),
+            // Of others the first will do: names are the plug-in's to choose, and it may never come to an end.
+            _ => "",
+        };
+        let mut said = lock(&self.said_of_metrics);
+        if said.len() < MOST_SAID && said.insert((discriminant(error), about.to_owned())) {
+            drop(said);
+            let (plugin, reason) = (self.name.clone(), error.to_string());
+            self.events.emit(Event::PluginMetricLeftOut { plugin, reason });
+        }
+    }
+
+    /// Counts a series that was not registered, or a change that was not recorded.
+    pub(crate) fn leave_metric_out(&self) {
+        self.metrics_left_out.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn metrics_left_out(&self) -> u64 {
+        self.metrics_left_out.load(Relaxed)
+    }
+
     /// Begins a second, and tells what was left out in the one before: once for all lines, or it would be a flood itself.
     fn report(&self, second: &mut Second) {
         let lines = std::mem::take(&mut second.left_out);
@@ -187,9 +220,13 @@ impl Tally {
             failed: self.failed.load(Relaxed),
             recycled: self.recycled.load(Relaxed),
             lines_left_out: self.lines_left_out.load(Relaxed),
+            metrics_left_out: self.metrics_left_out.load(Relaxed),
         }
     }
 }
+
+/// How many things are said of a plug-in's metrics.
+const MOST_SAID: usize = 100;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,7 +258,8 @@ mod tests {
             tally.failed(&CallError::Refused { plugin: "chatty".into(), reason: "no".into() });
             tally.recycled(7);
         }
-        let counts = PluginCounts { failed: 300, recycled: 300, lines_left_out: 1000 - admitted };
+        let counts =
+            PluginCounts { failed: 300, recycled: 300, lines_left_out: 1000 - admitted, metrics_left_out: 0 };
         assert_eq!(tallies.counts(), [("chatty".to_owned(), counts)]);
         let events = lock(&events.0);
         let told = events.iter().fold([0; 3], |[left_out, failed, recycled], event| match event {
@@ -232,5 +270,20 @@ mod tests {
         });
         assert_eq!(told, [1000 - admitted, 300, 300]);
         assert!(events.len() < 100, "{}", events.len());
+    }
+
+    #[test]
+    fn what_is_wrong_with_metrics_is_said_once() {
+        let events = Arc::new(Events::default());
+        let tally = Tallies::new(events.clone()).of("p");
+        for n in 0..1000 {
+            tally.say_of_metric(&MetricError::Metrics(5, format!("m{n}")));
+            tally.say_of_metric(&MetricError::NoSeries);
+            tally.say_of_metric(&MetricError::Series(5, "a".into()));
+            tally.say_of_metric(&MetricError::Series(5, "b".into()));
+        }
+        let events = lock(&events.0);
+        assert_eq!(events.len(), 4, "{events:?}");
+        assert!(matches!(&events[0], Event::PluginMetricLeftOut { reason, .. } if reason.contains("`m0`")));
     }
 }

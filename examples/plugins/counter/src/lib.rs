@@ -1,9 +1,11 @@
 //! A processor that counts records by type, and emits after each batch what it has counted so far. The counts are in its
-//! state, so they are exact: no record is counted twice, whatever crashes.
+//! state, so they are exact: no record is counted twice, whatever crashes. What it has done since it was started, batches that
+//! came again included, it tells in metrics.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tailweir_guest::metrics::{Counter, Histogram};
 use tailweir_guest::{Batch, Failure, Outcome, state};
 
 #[derive(Deserialize)]
@@ -26,6 +28,10 @@ struct Summary {
     by: BTreeMap<String, u64>,
 }
 
+static COUNTED: Counter = Counter::new("counted_total", "Records counted, by type");
+static TYPES: Histogram =
+    Histogram::new("batch_types", "How many different types a batch had", &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+
 /// The key of the number of all records.
 const RECORDS: &str = "records";
 /// What the keys of the other numbers begin with.
@@ -43,7 +49,9 @@ fn process(batch: &Batch, config: &Option<Config>) -> Result<Outcome, Failure> {
     add(RECORDS, batch.len() as u64)?;
     for (key, count) in &by {
         add(key, *count)?;
+        COUNTED.labelled(&[("type", &key[BY.len()..])]).add(*count);
     }
+    TYPES.observe(&[by.len() as f64]);
     let summary = serde_json::to_string(&summary()?).map_err(|e| Failure::stop(e.to_string()))?;
     Ok(Outcome::Emit(vec![summary]))
 }
@@ -91,6 +99,16 @@ mod tests {
             r#"{"records":2,"by":{"Bounce":1,"Delivery":1}}"#,
         );
         check(&[r#"{"type":"Bounce"}"#, r#"{"x":1}"#], r#"{"records":4,"by":{"Bounce":2,"Delivery":1}}"#);
+    }
+
+    #[test]
+    fn metrics_tell_what_was_done() {
+        check(
+            &[r#"{"type":"Bounce"}"#, r#"{"type":"Bounce"}"#, r#"{"type":"OOB"}"#],
+            r#"{"records":3,"by":{"Bounce":2,"OOB":1}}"#,
+        );
+        assert_eq!(COUNTED.labelled(&[("type", "Bounce")]).value(), 2);
+        assert_eq!(TYPES.values(), [2.0]);
     }
 
     #[test]

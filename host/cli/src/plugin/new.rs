@@ -208,6 +208,7 @@ const WIT: &[(&str, &str)] = wit![
     "records.wit",
     "log.wit",
     "state.wit",
+    "metrics.wit",
     "deps/cli.wit",
     "deps/clocks.wit",
     "deps/filesystem.wit",

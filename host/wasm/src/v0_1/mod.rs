@@ -1,12 +1,13 @@
 //! `tailweir:plugin@0.1`: the bindings, what the host offers to guests, and how answers become the core's.
 
+mod metrics;
 mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tailweir_core::json::column;
-use tailweir_core::{Batch, Failure, Outcome, Pointer, Record, Verdict};
+use tailweir_core::{Batch, Failure, Outcome, PluginKind, Pointer, Record, Verdict};
 use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
 use wasmtime::{Error, Store, bail, format_err};
 
@@ -44,6 +45,16 @@ pub(crate) mod processor {
     });
 }
 
+/// Bindings of what plug-ins import that have metrics of their own.
+pub(crate) mod measured {
+    wasmtime::component::bindgen!({
+        path: "../../wit/v0.1",
+        world: "metrics-plugin",
+        imports: { default: trappable },
+        require_store_data_send: true,
+    });
+}
+
 use filter::tailweir::plugin::{log, records};
 
 /// The package, as it stands in the names of imports and exports.
@@ -67,6 +78,7 @@ pub(crate) fn handle() -> Resource<CurrentBatch> {
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     records::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    measured::tailweir::plugin::metrics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     // No filter that imports it is linked.
     processor::tailweir::plugin::state::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
@@ -90,7 +102,11 @@ impl State {
         })
     }
 
-    fn column<T>(&self, pointer: &str, of: impl Fn(&str) -> Option<T>) -> wasmtime::Result<Vec<Option<T>>> {
+    fn column<T>(
+        &mut self,
+        pointer: &str,
+        of: impl Fn(&str) -> Option<T>,
+    ) -> wasmtime::Result<Vec<Option<T>>> {
         let _measured = self.measure();
         let pointer = Pointer::parse(pointer)?;
         let batch = self.batch()?;
@@ -101,7 +117,26 @@ impl State {
             }
             column.push(value.and_then(&of));
         }
+        self.handed += size_of_val(&*column) as u64;
         Ok(column)
+    }
+
+    /// A column of texts, each in a place of its own.
+    fn texts(
+        &mut self,
+        pointer: &str,
+        of: impl Fn(&str) -> Option<String>,
+    ) -> wasmtime::Result<Vec<Option<String>>> {
+        let texts = self.column(pointer, of)?;
+        self.handed += texts.iter().flatten().map(|text| text.len() as u64).sum::<u64>();
+        Ok(texts)
+    }
+
+    /// Counts what the guest is handed in one piece.
+    fn hand(&mut self, joined: records::JoinedEntries) -> records::JoinedEntries {
+        let records::JoinedEntries { bytes, lengths } = &joined;
+        self.handed += (bytes.len() + size_of_val(&**lengths)) as u64;
+        joined
     }
 }
 
@@ -159,7 +194,9 @@ impl records::HostBatch for State {
     }
 
     fn json(&mut self, _: Resource<CurrentBatch>, index: u32) -> wasmtime::Result<String> {
-        Ok(self.record(index)?.text().to_owned())
+        let text = self.record(index)?.text().to_owned();
+        self.handed += text.len() as u64;
+        Ok(text)
     }
 
     fn position(&mut self, _: Resource<CurrentBatch>, index: u32) -> wasmtime::Result<records::Position> {
@@ -182,6 +219,7 @@ impl records::HostBatch for State {
                 Err(_) => bail!("the batch is longer than 4 GiB"),
             }
         }
+        self.handed += (joined.bytes.len() + size_of_val(&*joined.ends)) as u64;
         Ok(joined)
     }
 
@@ -190,7 +228,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointer: String,
     ) -> wasmtime::Result<Vec<Option<String>>> {
-        self.column(&pointer, column::string)
+        self.texts(&pointer, column::string)
     }
 
     fn strings_joined(
@@ -204,7 +242,8 @@ impl records::HostBatch for State {
         for value in batch.column(&pointer) {
             joiner.add(|bytes| value.is_some_and(|value| column::add_string(value, bytes)))?;
         }
-        Ok(joiner.joined)
+        let joined = joiner.joined;
+        Ok(self.hand(joined))
     }
 
     fn integers(&mut self, _: Resource<CurrentBatch>, pointer: String) -> wasmtime::Result<Vec<Option<i64>>> {
@@ -228,7 +267,7 @@ impl records::HostBatch for State {
         _: Resource<CurrentBatch>,
         pointer: String,
     ) -> wasmtime::Result<Vec<Option<String>>> {
-        self.column(&pointer, |value| Some(value.to_owned()))
+        self.texts(&pointer, |value| Some(value.to_owned()))
     }
 
     fn values_joined(
@@ -250,7 +289,8 @@ impl records::HostBatch for State {
                 })?;
             }
         }
-        Ok(joiner.joined)
+        let joined = joiner.joined;
+        Ok(self.hand(joined))
     }
 
     fn drop(&mut self, _: Resource<CurrentBatch>) -> wasmtime::Result<()> {
@@ -273,9 +313,11 @@ impl log::Host for State {
 }
 
 macro_rules! world {
-    ($world:ty, $pre:ident, $bindings:ident) => {
+    ($world:ty, $pre:ident, $bindings:ident, $kind:ident) => {
         impl World for $world {
             type Pre = $bindings::$pre<State>;
+
+            const KIND: PluginKind = PluginKind::$kind;
 
             fn prepare(pre: InstancePre<State>) -> wasmtime::Result<Self::Pre> {
                 $bindings::$pre::new(pre)
@@ -307,8 +349,8 @@ macro_rules! world {
     };
 }
 
-world!(filter::FilterPlugin, FilterPluginPre, filter);
-world!(processor::StateProcessorPlugin, StateProcessorPluginPre, processor);
+world!(filter::FilterPlugin, FilterPluginPre, filter, Filter);
+world!(processor::StateProcessorPlugin, StateProcessorPluginPre, processor, Processor);
 
 impl From<filter::exports::tailweir::plugin::filter::Verdict> for Verdict {
     fn from(verdict: filter::exports::tailweir::plugin::filter::Verdict) -> Self {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use tailweir_guest::Batch;
+use tailweir_guest::metrics::{Counter, Gauge, Histogram};
 
 /// Something that no plug-in should do.
 #[derive(Deserialize)]
@@ -37,6 +38,13 @@ pub enum Misdeed {
         lines: u32,
         bytes: usize,
     },
+    /// Registers `metrics` metrics of `series` series, all new ones at each call, and adds to each.
+    Measure {
+        metrics: u64,
+        series: u64,
+    },
+    /// Breaks each rule for metrics once.
+    Mismeasure,
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -73,8 +81,32 @@ impl Misdeed {
                     tailweir_guest::warn!("{line}");
                 }
             }
+            Self::Measure { metrics, series } => measure(*metrics, *series, call),
+            Self::Mismeasure => mismeasure(),
         }
     }
+}
+
+fn measure(metrics: u64, series: u64, call: u64) {
+    for metric in 0..metrics {
+        let name: &'static str = format!("m{call}_{metric}_total").leak();
+        let counter = Counter::new(name, "");
+        for series in 0..series {
+            counter.labelled(&[("series", &format!("{call}-{series}"))]).add(1);
+        }
+    }
+}
+
+fn mismeasure() {
+    static GOOD: Counter = Counter::new("good_total", "What is well made");
+    GOOD.add(1);
+    Counter::new("not-a-name", "").add(1);
+    Gauge::new("good_total", "").set(1.0);
+    Gauge::new("good", "").set(f64::NAN);
+    Histogram::new("sizes", "", &[2.0, 1.0]).observe(&[1.0]);
+    let _ = GOOD.labelled(&[("consumer", "another")]);
+    let long: &'static str = "x".repeat(1_000_000).leak();
+    Counter::new(long, long).add(1);
 }
 
 fn poison(batch: &Batch) -> Option<usize> {
