@@ -16,6 +16,7 @@ mod plugin_cache;
 mod plugin_tools;
 mod quarantine;
 mod readme;
+mod released;
 mod reload;
 mod run;
 mod script;
