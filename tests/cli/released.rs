@@ -45,6 +45,19 @@ fn a_released_interface_and_what_was_built_for_it_never_change() {
 }
 
 #[test]
+fn packages_that_the_interface_refers_to_are_beside_it() {
+    let text = fs::read_to_string(repository("wit/wkg.toml")).unwrap();
+    let of_line = |line: &str| {
+        let path = line.strip_prefix("\"wasi:")?.split('"').nth(2)?;
+        Some(format!("wit/{path}"))
+    };
+    let named: BTreeSet<String> = text.lines().filter_map(of_line).collect();
+    let mut there = files(&["wit/v0.1/deps"]);
+    there.retain(|file| file.ends_with(".wit"));
+    assert_eq!(named, there);
+}
+
+#[test]
 fn a_filter_built_for_0_1_0_is_served() {
     let segments = Segments::generate(2000, 2, 5);
     let filter = released("0.1.0", "pool-filter");
