@@ -87,11 +87,8 @@ fn differing_verdicts_are_counted_and_some_of_them_told() {
     let shadow = summary(&ended, 300);
     assert_eq!((&shadow["compared"], &shadow["differing"]), (&300.into(), &300.into()));
     assert!(shadow["live_ns_per_record"].is_u64() && shadow["shadow_ns_per_record"].is_u64());
-    let told: Vec<&str> = ended
-        .stderr
-        .lines()
-        .filter(|line| line.contains("the shadow of the filter answers otherwise"))
-        .collect();
+    let told: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.contains("filter: its shadow answers otherwise")).collect();
     assert_eq!(told.len(), 5, "{ended:?}");
     assert!(
         told[0].contains("000:1") && told[0].contains("live=\"drop\"") && told[0].contains("shadow=\"keep\"")
@@ -176,6 +173,21 @@ fn the_shadow_of_a_processor_works_on_a_copy_of_the_state() {
     assert_eq!(state(&world), "90");
 }
 
+/// Whatever the one in use is made to do again, a shadow of the same component never differs from it.
+#[test]
+fn a_shadow_does_not_fall_out_of_step_with_what_is_done_again() {
+    for deed in ["retry", "panic-on-poison", "reject-poison"] {
+        let world = World::new(1, 30);
+        let plugin = format!("'GUESTS/stateful.wasm', config = {{ do = '{deed}' }}");
+        let consumer = format!(
+            "{}processor = {{ wasm = {plugin}, shadow = {{ wasm = {plugin} }} }}",
+            &COUNT[..COUNT.find("processor").unwrap()]
+        );
+        let ended = world.run(&consumer);
+        assert_eq!(summary(&ended, 30)["differing"], 0, "{deed}: {ended:?}");
+    }
+}
+
 #[test]
 fn other_answers_of_a_processor_are_told_and_come_to_nothing() {
     let check = |config: &str, differing: u64, failed: u64, told: &str| {
@@ -197,6 +209,33 @@ fn other_answers_of_a_processor_are_told_and_come_to_nothing() {
     check("do = 'retry'", 30, 0, "shadow=\"retry: at first\"");
     check("do = 'stop-at', count = 20", 20, 0, "live=\"emit 1\" shadow=\"stop: as configured\"");
     check("do = 'panic-on-poison'", 10, 10, "poison");
+}
+
+#[test]
+fn shadows_of_a_chain_are_told_apart() {
+    let world = World::new(1, 30);
+    let filter = |pool: &str, shadow: &str| {
+        format!(
+            "{{ wasm = 'GUESTS/pool-filter.wasm', config = {{ pool = '{pool}' }}, \
+             shadow = {{ wasm = 'GUESTS/pool-filter.wasm', config = {{ pool = '{shadow}' }} }} }}"
+        )
+    };
+    let consumer = format!(
+        "processor = {{ file = {{ path = 'out', sync = false }} }}\nfilter = [{}, {}]",
+        filter("a", "b"),
+        filter("a", "a")
+    );
+    let ended = world.run(&consumer);
+    let told = |which: &str, end: &str| {
+        let line = |line: &&str| line.contains(&format!("`c`, {which}, ")) && line.contains(end);
+        assert_eq!(ended.stderr.lines().filter(line).count(), 1, "{which}: {ended:?}");
+    };
+    told("filter 1 of 2", "compared 30 of 30 records, 30 differ");
+    told("filter 2 of 2", "compared 15 of 15 records, 0 differ");
+    assert!(ended.stderr.contains("filter 1 of 2: its shadow answers otherwise"), "{ended:?}");
+    let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).unwrap();
+    let shadows = serde_json::from_str::<Value>(line).unwrap()["shadows"].clone();
+    assert_eq!(shadows.as_array().map(Vec::len), Some(2), "{shadows}");
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl EventSink for LogEvents {
                 warn!(target: TARGET, plugin, lines, "log lines left out: more than it may log in a call or in a second");
             }
             Event::ShadowDiffers { consumer, role, position, live, shadow } => {
-                warn!(target: TARGET, consumer, %position, live, shadow, "the shadow of the {role} answers otherwise");
+                warn!(target: TARGET, consumer, %position, live, shadow, "{role}: its shadow answers otherwise");
             }
             Event::PluginMetricLeftOut { plugin, reason } => {
                 warn!(target: TARGET, plugin, "of its metrics something is not recorded: {reason}");

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tailweir_core::{Filter, FilterFactory, Processor, StateView};
-use tailweir_lua::plugin::{self, LoadError, LuaFilter, LuaProcessor};
+use tailweir_lua::plugin::{LoadError, LuaFilter, LuaProcessor, PluginFile};
 use tailweir_pipeline::{FilterOptions, Outgoing, Sink, SinkFuture, SinkProcessor, Worker};
 use tailweir_wasm::{Grants, Host, Limits};
 
@@ -16,7 +16,7 @@ use crate::config::{ConsumerTable, Engine, ForFilter, ForProcessor, Plugin, Proc
 use crate::engine::WasmEngine;
 use crate::figures::Counted;
 use crate::filter_args::{FilterArg, ShadowArg};
-use crate::reload::{Place, ProcessorSlot, Reloads, Role};
+use crate::reload::{Nth, Place, ProcessorSlot, Reloads, Role};
 use crate::shadow::{ShadowOfProcessor, Shadows, shadow_filter};
 use crate::sinks::{FileSink, HttpSink, StdoutSink};
 
@@ -38,6 +38,11 @@ impl Owner<'_> {
     fn place(&self, role: Role) -> Place {
         Place::new(self.consumer, self.checkpoint, role)
     }
+
+    /// The place of one of its filters.
+    fn filter(&self, nth: Nth) -> Place {
+        Place { nth: Some(nth), ..self.place(Role::Filter) }
+    }
 }
 
 impl Engines {
@@ -56,29 +61,35 @@ impl Engines {
     pub(crate) fn filters<T>(
         of: &[T],
         path: impl Fn(&T) -> &Path,
-        load: impl Fn(&T) -> Result<Arc<dyn FilterFactory>>,
+        load: impl Fn(Nth, &T) -> Result<Arc<dyn FilterFactory>>,
     ) -> Result<Vec<NamedFilter>> {
         let named = |(n, filter): (usize, &T)| {
-            let (which, path) = (which(n, of.len()), path(filter).display());
-            let name = if of.len() == 1 { format!("{which} {path}") } else { format!("{which} ({path})") };
-            Ok(NamedFilter { name, factory: load(filter).context(which)? })
+            let nth = Nth { n: n + 1, of: of.len() };
+            let (which, path) = (nth.to_string(), path(filter).display());
+            let name = if nth.of == 1 { format!("{which} {path}") } else { format!("{which} ({path})") };
+            Ok(NamedFilter { name, factory: load(nth, filter).context(which)? })
         };
         of.iter().enumerate().map(named).collect()
     }
 
     /// The filter in a file, which may be a component or a Lua file that returns a function, with a shadow if there is one.
-    pub(crate) fn filter_file(&self, owner: Owner<'_>, filter: &FilterArg) -> Result<Arc<dyn FilterFactory>> {
+    pub(crate) fn filter_file(
+        &self,
+        owner: Owner<'_>,
+        nth: Nth,
+        filter: &FilterArg,
+    ) -> Result<Arc<dyn FilterFactory>> {
         let engine = |path: &Path| match is_lua(path) {
             true => Engine::Lua { path: path.to_owned() },
             false => {
                 Engine::Wasm { path: path.to_owned(), grants: Grants::default(), limits: Limits::default() }
             }
         };
-        let live =
-            self.any_filter(owner.place(Role::Filter), &engine(&filter.path), filter.config.clone())?;
+        let place = owner.filter(nth);
+        let live = self.any_filter(place.clone(), &engine(&filter.path), filter.config.clone())?;
         match &filter.shadow {
             Some(ShadowArg { path, config }) => {
-                self.with_shadow(owner, live, path, &engine(path), config.clone())
+                self.with_shadow(place, live, path, &engine(path), config.clone())
             }
             None => Ok(live),
         }
@@ -88,13 +99,15 @@ impl Engines {
     pub(crate) fn filter(
         &self,
         owner: Owner<'_>,
+        nth: Nth,
         plugin: &Plugin<ForFilter>,
     ) -> Result<Arc<dyn FilterFactory>> {
-        let live = self.any_filter(owner.place(Role::Filter), &plugin.engine, plugin.config()?)?;
+        let place = owner.filter(nth);
+        let live = self.any_filter(place.clone(), &plugin.engine, plugin.config()?)?;
         match &plugin.shadow {
             Some(shadow) => {
                 let (engine, config) = (shadow.engine(&plugin.engine), shadow.config(plugin)?);
-                self.with_shadow(owner, live, shadow.path(), &engine, config)
+                self.with_shadow(place, live, shadow.path(), &engine, config)
             }
             None => Ok(live),
         }
@@ -102,13 +115,12 @@ impl Engines {
 
     fn with_shadow(
         &self,
-        owner: Owner<'_>,
+        place: Place,
         live: Arc<dyn FilterFactory>,
         path: &Path,
         engine: &Engine,
         config: serde_json::Value,
     ) -> Result<Arc<dyn FilterFactory>> {
-        let place = owner.place(Role::Filter);
         let shadow = self.any_filter(place.of_shadow(), engine, config).context("shadow")?;
         shadow_filter(&self.shadows, place, path, live, shadow)
     }
@@ -124,7 +136,11 @@ impl Engines {
                 let plugin = self.host(&place)?.filter(path, &config, limits.clone())?;
                 Ok(self.reloads.filter(place, plugin))
             }
-            Engine::Lua { path } => self.lua_filter(path, config),
+            Engine::Lua { path } => {
+                let file = self.lua_file(path, config, place.role)?;
+                file.filter()?;
+                Ok(Arc::new(file))
+            }
         }
     }
 
@@ -156,9 +172,7 @@ impl Engines {
                 )?)
             }
             Engine::Lua { path } => {
-                expect_lua(path)?;
-                let file =
-                    LuaFile { path: path.clone(), config: plugin.config()?, engine: self.wasm.clone() };
+                let file = self.lua_file(path, plugin.config()?, place.role)?;
                 file.processor()?;
                 ProcessorMaker::Lua(file)
             }
@@ -207,17 +221,10 @@ impl Engines {
         ShadowOfProcessor::start(&self.shadows, place, shadow.path(), slot)
     }
 
-    fn lua_filter(&self, path: &Path, config: serde_json::Value) -> Result<Arc<dyn FilterFactory>> {
+    fn lua_file(&self, path: &Path, config: serde_json::Value, role: Role) -> Result<LuaFile> {
         expect_lua(path)?;
-        let file = LuaFile { path: path.to_owned(), config, engine: self.wasm.clone() };
-        file.filter()?;
-        Ok(Arc::new(file))
+        Ok(LuaFile { file: PluginFile::read(path)?, config, engine: self.wasm.clone(), role })
     }
-}
-
-/// Which filter of a consumer it is, the `n`th of so many.
-fn which(n: usize, of: usize) -> String {
-    if of == 1 { "filter".to_owned() } else { format!("filter {} of {of}", n + 1) }
 }
 
 /// A filter of a consumer.
@@ -250,31 +257,35 @@ fn expect_lua(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A plug-in file in Lua. It is loaded anew for each thread: Lua states do not leave theirs.
+/// A plug-in file in Lua, as it is now. It is run anew for each thread: Lua states do not leave theirs.
 pub(crate) struct LuaFile {
-    path: PathBuf,
+    file: PluginFile,
     config: serde_json::Value,
     engine: WasmEngine,
+    role: Role,
 }
 
 impl LuaFile {
     fn filter(&self) -> Result<LuaFilter, LoadError> {
-        plugin::load_filter(&self.path, &self.config, &|lua| self.install(lua))
+        self.file.filter(&self.config, &|lua| self.install(lua))
     }
 
     fn processor(&self) -> Result<LuaProcessor, LoadError> {
-        plugin::load_processor(&self.path, &self.config, &|lua| self.install(lua))
+        self.file.processor(&self.config, &|lua| self.install(lua))
     }
 
     /// Has what it does counted, by the name of the file.
     fn counted<P>(&self, plugin: P) -> Counted<P> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut name = self.file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if self.role.is_shadow() {
+            name += " (shadow)";
+        }
         Counted::new(plugin, name, self.engine.figures())
     }
 
     /// Gives it the `kumo` module that scripts have.
     fn install(&self, lua: &mlua::Lua) -> mlua::Result<()> {
-        tailweir_lua::install(lua, crate::script::hooks(&self.path, &self.engine)).map(drop)
+        tailweir_lua::install(lua, crate::script::hooks(self.file.path(), &self.engine)).map(drop)
     }
 }
 

@@ -81,11 +81,31 @@ pub(crate) struct Place {
     /// The consumer's checkpoint, if it has one.
     pub(crate) checkpoint: Option<String>,
     pub(crate) role: Role,
+    /// Which of the consumer's filters it is, or is the shadow of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nth: Option<Nth>,
+}
+
+/// One of a consumer's filters, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nth {
+    pub(crate) n: usize,
+    pub(crate) of: usize,
+}
+
+impl fmt::Display for Nth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.of {
+            1 => f.write_str("filter"),
+            of => write!(f, "filter {} of {of}", self.n),
+        }
+    }
 }
 
 impl Place {
     pub(crate) fn new(consumer: &str, checkpoint: Option<&str>, role: Role) -> Self {
-        Self { consumer: consumer.to_owned(), checkpoint: checkpoint.map(str::to_owned), role }
+        let (consumer, checkpoint) = (consumer.to_owned(), checkpoint.map(str::to_owned));
+        Self { consumer, checkpoint, role, nth: None }
     }
 
     /// The place of the shadow of what is here.
@@ -98,9 +118,20 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What the plug-in is to its consumer, such as `filter 2 of 3`.
+    pub(crate) fn what(&self) -> String {
+        match (self.role, self.nth) {
+            (Role::Filter, Some(nth)) => nth.to_string(),
+            (Role::ShadowFilter, Some(nth)) if nth.of > 1 => format!("shadow of {nth}"),
+            (role, _) => role.name().to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "consumer `{}`, {}", self.consumer, self.role.name())
+        write!(f, "consumer `{}`, {}", self.consumer, self.what())
     }
 }
 
@@ -121,6 +152,10 @@ impl Role {
             Self::ShadowFilter => "shadow of the filter",
             Self::ShadowProcessor => "shadow of the processor",
         }
+    }
+
+    pub(crate) fn is_shadow(self) -> bool {
+        matches!(self, Self::ShadowFilter | Self::ShadowProcessor)
     }
 
     /// Why a plug-in in this role was not loaded.
@@ -410,6 +445,11 @@ impl ProcessorSlot {
     /// The bucket that the present version keeps its state in, if it keeps any.
     pub(crate) fn bucket(&self) -> Option<String> {
         self.0.current().1.bucket()
+    }
+
+    /// A number that changes with each new version.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
     }
 
     pub(crate) fn create(&self) -> Box<dyn Processor> {

@@ -115,7 +115,9 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         check_sink(&sink).context("sink")?;
         Ok(Plan {
             name: table.name.get_ref().clone(),
-            filters: Engines::filters(&table.filter, Plugin::path, |plugin| engines.filter(owner, plugin))?,
+            filters: Engines::filters(&table.filter, Plugin::path, |nth, plugin| {
+                engines.filter(owner, nth, plugin)
+            })?,
             processor: engines.processor(owner, table).context("processor")?,
             sink,
             policy: table.on_error.policy(&table.processor),

@@ -197,6 +197,11 @@ impl Shadow {
         self.work.notify_one();
     }
 
+    /// What the live plug-in has done since is not known to the shadow: it must have the state anew for the next batch.
+    fn out_of_step(&self) {
+        self.lock().gap = true;
+    }
+
     /// The next job. `None` when there will be none. Tells how the shadow does from time to time.
     fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
@@ -246,7 +251,7 @@ impl Shadow {
         queue.told_one_by_one += examples.len();
         drop(queue);
         for (position, live, shadow) in examples {
-            let (consumer, role) = (self.place.consumer.clone(), self.place.role.name().to_owned());
+            let (consumer, role) = (self.place.consumer.clone(), self.place.what());
             self.events.emit(Event::ShadowDiffers { consumer, role, position, live, shadow });
         }
         self.lock().busy = false;
@@ -257,7 +262,7 @@ impl Shadow {
         let Figures { compared, differing, failed, skipped, live, shadow } = figures;
         self.events.emit(Event::ShadowCompared {
             consumer: self.place.consumer.clone(),
-            role: self.place.role.name().to_owned(),
+            role: self.place.what(),
             file: self.file.display().to_string(),
             compared,
             differing,

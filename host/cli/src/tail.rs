@@ -96,7 +96,7 @@ fn consumer(args: &TailArgs, engines: &Engines) -> Result<ConsumerOptions> {
         options.checkpoint = Some(CheckpointOptions::new(name));
     }
     let owner = Owner { consumer: &options.name, checkpoint: args.checkpoint.as_deref() };
-    let load = |filter: &FilterArg| engines.filter_file(owner, filter);
+    let load = |nth, filter: &FilterArg| engines.filter_file(owner, nth, filter);
     let filters = Engines::filters(&args.filters.0, |filter| &filter.path, load)?;
     options.filters = filters.iter().map(NamedFilter::options).collect::<Result<_>>()?;
     Ok(options)

@@ -29,15 +29,13 @@
 
 mod look;
 
-use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Table, Value};
 use tailweir_core::{
-    Batch, Failure, Filter, FilterError, FilterFactory, Located, Outcome, ProcessFuture, Processor,
-    StateKeeper, Verdict,
+    Batch, Failure, Filter, FilterError, Located, Outcome, ProcessFuture, Processor, StateKeeper, Verdict,
 };
 use thiserror::Error;
 
@@ -327,6 +325,54 @@ impl Processor for LuaProcessor {
     }
 }
 
+/// A plug-in file as it was when it was read: all that are made of it are of one version, whatever becomes of the file.
+#[derive(Debug, Clone)]
+pub struct PluginFile {
+    path: PathBuf,
+    text: Vec<u8>,
+}
+
+impl PluginFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`LoadError::Read`].
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let path = path.to_owned();
+        match std::fs::read(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(LoadError::Read { path, source }),
+        }
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the filter that it gives, in a Lua state of its own.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn filter(&self, config: &serde_json::Value, install: Install<'_>) -> Result<LuaFilter, LoadError> {
+        let (lua, function) = load(&self.path, &self.text, config, install, "filter")?;
+        LuaFilter::new(&lua, function).map_err(|source| LoadError::Run { path: self.path.clone(), source })
+    }
+
+    /// Makes the processor that it gives, in a Lua state of its own.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn processor(
+        &self,
+        config: &serde_json::Value,
+        install: Install<'_>,
+    ) -> Result<LuaProcessor, LoadError> {
+        let (lua, function) = load(&self.path, &self.text, config, install, "process")?;
+        LuaProcessor::new(&lua, function).map_err(|source| LoadError::Run { path: self.path.clone(), source })
+    }
+}
+
 /// Loads a filter file into a Lua state of its own.
 ///
 /// # Errors
@@ -336,8 +382,7 @@ pub fn load_filter(
     config: &serde_json::Value,
     install: Install<'_>,
 ) -> Result<LuaFilter, LoadError> {
-    let (lua, function) = load(path, &read(path)?, config, install, "filter")?;
-    LuaFilter::new(&lua, function).map_err(|source| LoadError::Run { path: path.to_owned(), source })
+    PluginFile::read(path)?.filter(config, install)
 }
 
 /// Loads a processor file into a Lua state of its own.
@@ -349,12 +394,7 @@ pub fn load_processor(
     config: &serde_json::Value,
     install: Install<'_>,
 ) -> Result<LuaProcessor, LoadError> {
-    let (lua, function) = load(path, &read(path)?, config, install, "process")?;
-    LuaProcessor::new(&lua, function).map_err(|source| LoadError::Run { path: path.to_owned(), source })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+    PluginFile::read(path)?.processor(config, install)
 }
 
 /// Runs a file in a new Lua state: the state, the configuration in it, and what the file returns.
@@ -412,42 +452,4 @@ fn load(
         init.call::<()>(config).map_err(failed)?;
     }
     Ok((lua, function))
-}
-
-/// What is to be installed in each new Lua state of a factory.
-type SharedInstall = Box<dyn Fn(&Lua) -> mlua::Result<()> + Send + Sync>;
-
-/// Makes Lua filters from one file, each in a Lua state of its own.
-pub struct LuaFilterFactory {
-    path: PathBuf,
-    text: Vec<u8>,
-    config: serde_json::Value,
-    install: SharedInstall,
-}
-
-impl LuaFilterFactory {
-    /// Reads the file, and makes a filter once to see that it can be.
-    ///
-    /// # Errors
-    /// See [`LoadError`].
-    pub fn load(
-        path: &Path,
-        config: serde_json::Value,
-        install: impl Fn(&Lua) -> mlua::Result<()> + Send + Sync + 'static,
-    ) -> Result<Self, LoadError> {
-        let factory = Self { path: path.to_owned(), text: read(path)?, config, install: Box::new(install) };
-        factory.make()?;
-        Ok(factory)
-    }
-
-    fn make(&self) -> Result<LuaFilter, LoadError> {
-        let (lua, function) = load(&self.path, &self.text, &self.config, &*self.install, "filter")?;
-        LuaFilter::new(&lua, function).map_err(|source| LoadError::Run { path: self.path.clone(), source })
-    }
-}
-
-impl FilterFactory for LuaFilterFactory {
-    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn StdError + Send + Sync>> {
-        Ok(Box::new(self.make()?))
-    }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use common::batch;
 use mlua::{Function, Lua};
 use serde_json::json;
-use tailweir_core::{Failure, Filter, FilterFactory, Located, Outcome, Processor, Verdict};
+use tailweir_core::{Failure, Filter, Located, Outcome, Processor, Verdict};
 use tailweir_lua::batch::LuaBatch;
-use tailweir_lua::plugin::{LuaFilter, LuaFilterFactory, LuaProcessor, load_filter, load_processor};
+use tailweir_lua::plugin::{LuaFilter, LuaProcessor, PluginFile, load_filter, load_processor};
 use tailweir_lua::record::Records;
 
 const LINES: [&str; 3] = [r#"{"n":1,"p":"a"}"#, r#"{"n":2,"p":"b"}"#, r#"{"n":3,"p":"a"}"#];
@@ -193,8 +193,13 @@ fn files_give_filters_and_processors() {
         "t.lua",
         "local p return {init = function(c) p = c.pool end, filter = function(r) return r.p == p end}",
     );
-    let factory = LuaFilterFactory::load(&path, config.clone(), install).unwrap();
-    assert_eq!(factory.create().unwrap().evaluate(&batch(&LINES)).unwrap(), keep_a);
+    let plugin = PluginFile::read(&path).unwrap();
+    // What it was when it was read is what all get.
+    std::fs::write(&path, "return function() return false end").unwrap();
+    for _ in 0..2 {
+        let mut filter = plugin.filter(&config, &install).unwrap();
+        assert_eq!(filter.evaluate(&batch(&LINES)).unwrap(), keep_a);
+    }
 
     let path = file("p.lua", "return {process = function(batch) return {batch:records()[1]} end}");
     let mut processor = load_processor(&path, &config, &install).unwrap();

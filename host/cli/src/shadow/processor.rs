@@ -32,7 +32,8 @@ impl ShadowOfProcessor {
     /// A processor that answers as `live` does.
     pub(crate) fn follow(&self, live: Box<dyn Processor>) -> Box<dyn Processor> {
         let (shadow, slot) = (self.shadow.clone(), self.slot.clone());
-        Box::new(ShadowedProcessor { live, shadow, slot, failed_on: None })
+        let version = slot.version();
+        Box::new(ShadowedProcessor { live, shadow, slot, version, last: None })
     }
 }
 
@@ -40,8 +41,10 @@ struct ShadowedProcessor {
     live: Box<dyn Processor>,
     shadow: Arc<Shadow>,
     slot: ProcessorSlot,
-    /// The batch that the last answer has left undone: it, or parts of it, come again, and the shadow has seen it.
-    failed_on: Option<Arc<Batch>>,
+    /// The shadow's when it was looked at last.
+    version: u64,
+    /// What the shadow was given last. It comes again, whole or in parts, if the answer or the sink has left it undone.
+    last: Option<Arc<Batch>>,
 }
 
 impl ShadowedProcessor {
@@ -53,11 +56,15 @@ impl ShadowedProcessor {
         state: Option<&Arc<dyn StateKeeper>>,
     ) {
         let again = |whole: &Arc<Batch>| Arc::ptr_eq(batch, whole) || is_part(batch, whole);
-        if self.failed_on.as_ref().is_some_and(again) {
+        if self.last.as_ref().is_some_and(again) {
+            self.shadow.out_of_step();
             return;
         }
-        let undone = !matches!(answer, Ok(_) | Err(Failure::Reject { .. }));
-        self.failed_on = undone.then(|| batch.clone());
+        self.last = Some(batch.clone());
+        // What an old version has counted wrong, the new one is not to go on from.
+        if std::mem::replace(&mut self.version, self.slot.version()) != self.slot.version() {
+            self.shadow.out_of_step();
+        }
         let bucket = self.slot.bucket();
         let keeps = if bucket.is_some() { Keeps::State } else { Keeps::Nothing };
         // Nothing of the batch is committed yet.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlua::{Function, Lua, Value};
 
-use super::{Install, LoadError, read, run};
+use super::{Install, LoadError, PluginFile, run};
 
 /// What a plug-in file gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct LookFunction {
 /// # Errors
 /// If it cannot be read, raises an error, or gives neither a function nor a table with either `filter` or `process`.
 pub fn look(path: &Path, config: &serde_json::Value, install: Install<'_>) -> Result<Look, LoadError> {
-    let (_lua, _, answer) = run(path, &read(path)?, config, install)?;
+    let (_lua, _, answer) = run(path, &PluginFile::read(path)?.text, config, install)?;
     let shape =
         |problem: String| LoadError::Shape { path: path.to_owned(), entry: "filter` or `process", problem };
     let table = match answer {
@@ -82,6 +82,6 @@ fn describe(name: Option<String>, function: &Function) -> LookFunction {
 /// If it cannot be read, or has a syntax error.
 pub fn check_syntax(path: &Path) -> Result<(), LoadError> {
     let name = format!("@{}", path.display());
-    let checked = Lua::new().load(read(path)?).set_name(name).into_function();
+    let checked = Lua::new().load(PluginFile::read(path)?.text).set_name(name).into_function();
     checked.map(drop).map_err(|source| LoadError::Run { path: path.to_owned(), source })
 }
