@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Error;
+use tailweir_core::Printable;
 
 /// The command line asks for something that cannot be: exit code 2 instead of 1.
 #[derive(Debug)]
@@ -19,7 +20,10 @@ impl std::error::Error for UsageError {}
 
 /// Says what went wrong and gives the exit code for it.
 pub(crate) fn report(error: &Error) -> ExitCode {
-    eprint!("{}", crate::secrets::cross_out(&describe(error)));
+    // What a record or a server says may be in it, and is not for the terminal to obey.
+    for line in crate::secrets::cross_out(&describe(error)).lines() {
+        eprintln!("{}", Printable(line));
+    }
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 

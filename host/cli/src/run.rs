@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
+use tailweir_core::Printable;
 use tailweir_pipeline::{
     CheckpointName, Closer, Consumer, Counters, Policy, Source, SourceOptions, StartFrom, Worker, drive,
     drive_parallel,
@@ -76,7 +77,11 @@ fn consume_all(pipeline: &Pipeline, plans: Vec<Plan>, closers: &Arc<Closers>, on
         let work = move || {
             let ended = consume(&plan, &source, &closers, pass);
             ended.inspect_err(|e| {
-                error!(consumer = plan.name, "stopped: {}; the others go on", one_line(e.as_ref()))
+                error!(
+                    consumer = plan.name,
+                    "stopped: {}; the others go on",
+                    Printable(&one_line(e.as_ref()))
+                )
             })
         };
         let thread =

@@ -303,6 +303,9 @@ pub struct Pointer {
     tokens: Box<[String]>,
 }
 
+/// How many bytes a pointer may have: 4 KiB.
+pub const MAX_POINTER: usize = 4096;
+
 /// Why a string is no JSON pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PointerError {
@@ -312,14 +315,27 @@ pub enum PointerError {
     /// It has a `~` that is followed by neither `0` nor `1`.
     #[error("the JSON pointer `{0}` has a `~` that is neither `~0` nor `~1` (RFC 6901)")]
     Tilde(String),
+    /// It leads deeper than any record.
+    #[error("a JSON pointer has more than {MAX_DEPTH} parts, and no record is nested as deeply")]
+    Deep,
+    /// It is longer than any that makes sense.
+    #[error("a JSON pointer of {0} bytes is longer than {MAX_POINTER}")]
+    Long(usize),
 }
 
 impl Pointer {
     /// Parses a pointer.
     ///
     /// # Errors
-    /// If `text` is not as RFC 6901, section 3 says.
+    /// If `text` is not as RFC 6901, section 3 says, has more than [`MAX_DEPTH`] parts or more than [`MAX_POINTER`] bytes.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
+        // Some come from plug-ins: neither their copies nor the errors about them are to take the host's memory.
+        if text.len() > MAX_POINTER {
+            return Err(PointerError::Long(text.len()));
+        }
+        if memchr::memchr_iter(b'/', text.as_bytes()).count() > MAX_DEPTH {
+            return Err(PointerError::Deep);
+        }
         if text.is_empty() {
             return Ok(Self { tokens: Box::default() });
         }

@@ -12,7 +12,7 @@ impl Printable<'_> {
     /// Whether a character is shown in place of being obeyed.
     pub fn escapes(character: char) -> bool {
         let changes_direction = matches!(character,
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         character.is_control() || changes_direction || matches!(character, '\u{2028}' | '\u{2029}')
     }
 }

@@ -193,6 +193,8 @@ impl Settlement {
             None => Arc::new(take_lock(directory, &options.name)?),
         };
         let mut store = make_store(options)?;
+        let guard = held.clone();
+        store.set_guard(Arc::new(move || guard.check()));
         let saved = match store.load()? {
             Loaded::Fresh => Saved::default(),
             Loaded::Saved(saved) => saved,
@@ -527,7 +529,12 @@ impl Inner {
         }
         self.finished.append(&mut self.ledger.take_finished());
         let saved = saved(&self.ledger, &mut self.unlocated);
-        save(store.as_mut(), &saved, &self.finished)?;
+        save(store.as_mut(), &saved, &self.finished).inspect_err(|e| {
+            // Between the look at the lock and the save, which may have waited for the disk.
+            if let StoreError::LostLock(lost) = e {
+                self.lost = Some(lost.clone());
+            }
+        })?;
         self.finished.clear();
         self.dirty = false;
         self.warned_of_unsaved = false;

@@ -290,7 +290,8 @@ impl Call {
         let cause = match error.downcast_ref::<Trap>() {
             // Not even the operator of a WebAssembly plug-in needs to read that word three times.
             Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
-            None => error.root_cause().to_string(),
+            // Some say again what the guest has said.
+            None => clip(&error.root_cause().to_string(), &self.limits),
         };
         let Limits { memory_bytes, table_elements, handles, emitted_bytes, .. } = &self.limits;
         match self.store.data().memory.refused {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tailweir_core::{Batch, Bucket};
+use tailweir_core::{Batch, Bucket, Printable};
 use tokio::io::AsyncWrite;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
@@ -287,7 +287,7 @@ pub(crate) fn clip(text: &str, limits: &Limits) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
+    text.replace(Printable::escapes, " ")
 }
 
 fn truncate(text: &str, bytes: usize) -> &str {

@@ -195,7 +195,8 @@ fn f14_what_is_handed_over_is_limited_and_reasons_are_clipped() {
 fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
     let long = format!("\"{}\"", "x".repeat(1000));
     let check = |what: &str, call: usize, expected: &str| {
-        let mut filter = limited("raw-filter", json!(what), limits());
+        let limits = Limits { memory_bytes: 4 << 20, log_line_bytes: 100, ..limits() };
+        let mut filter = limited("raw-filter", json!(what), limits);
         let mut said = String::new();
         for _ in 0..call {
             said = evaluate(&mut *filter, &batch(&[&long, "2"]));
@@ -208,6 +209,10 @@ fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
     check("later", 1, "all");
     check("later", 2, "unknown handle index 1");
     check("hoard", 1, "the plug-in asked for more at once than its memory, or 2 GiB, can hold");
+    check("crave", 1, "the plug-in asked for 4097 fields at once, more than 4096");
+    check("delve", 1, "a JSON pointer has more than 128 parts, and no record is nested as deeply");
+    let pointer = format!("the JSON pointer `x ERROR forged [2J{}… (7989 more bytes)", "x".repeat(64));
+    check("rave", 1, &pointer);
     check("nowhere", 1, "string pointer/length out of bounds of memory");
     check("nonsense", 1, "invalid expected discriminant");
 }
@@ -216,8 +221,8 @@ fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
 fn f14_the_deadline_holds_in_what_the_host_does_for_a_guest() {
     let limits = Limits { deadline: Duration::from_millis(50), ..limits() };
     let mut filter = limited("raw-filter", json!("pester"), limits);
-    // Ten million look-ups.
-    let said = evaluate(&mut *filter, &batch(&["{}"; 10]));
+    let far = format!("{{\"a\":[{}1]}}", "1,".repeat(999_999));
+    let said = evaluate(&mut *filter, &batch(&[&far]));
     assert_eq!(said, "plug-in raw-filter crashed: it ran for longer than its deadline, 50ms");
 }
 

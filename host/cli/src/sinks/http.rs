@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
-use tailweir_core::{BatchId, Failure};
+use tailweir_core::{BatchId, Failure, Printable};
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 
 use crate::config::{Period, Text};
@@ -140,7 +140,7 @@ async fn judge(mut response: Response, shown: &str) -> Result<(), Failure> {
         body.extend_from_slice(&chunk[..chunk.len().min(EXCERPT - body.len())]);
     }
     let body = String::from_utf8_lossy(&body);
-    let reason = format!("POST {shown}: {status}: {}", body.trim());
+    let reason = format!("POST {shown}: {status}: {}", Printable(body.trim()));
     let passing = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
         || status.is_server_error();
     Err(if passing { Failure::Retry { after, reason } } else { Failure::Stop { reason } })

@@ -7,6 +7,9 @@ use super::{Block, FETCHED_AHEAD};
 use crate::Pointer;
 use crate::json::members::fetch;
 
+/// Columns that are kept at most: each comes with its pointer.
+const MOST: usize = 64;
+
 /// How large a part of a block's text the columns that it keeps may be, together.
 const PART: usize = 4;
 /// A block of few bytes may keep so many bytes of columns all the same.
@@ -49,7 +52,7 @@ impl Columns {
 impl Block {
     /// Says that several will ask for its columns: from now on a value of a column is looked for once, by whoever comes
     /// first, and its place kept for the others, until the block goes. What is kept does not count in the block's
-    /// [footprint](Self::footprint). It is a quarter of the block's text at most, or 4 KiB if that is more; a column for which
+    /// [footprint](Self::footprint). It is a quarter of the block's text at most, or 4 KiB if that is more, and of 64 columns; a column for which
     /// there is no more room is looked up each time.
     pub fn share(&self) {
         self.columns.0.get_or_init(Box::default);
@@ -62,7 +65,7 @@ impl Block {
             return Some(column.clone());
         }
         let bytes = self.len() * size_of::<AtomicU64>();
-        if bytes * (kept.len() + 1) > (self.text.len() / PART).max(LEAST) {
+        if kept.len() >= MOST || bytes * (kept.len() + 1) > (self.text.len() / PART).max(LEAST) {
             return None;
         }
         let entries = (0..self.len()).map(|_| AtomicU64::new(UNKNOWN)).collect();

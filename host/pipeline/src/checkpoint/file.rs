@@ -10,7 +10,7 @@ use tailweir_core::{Contents, Event, EventSink, Frame, Mark, Point, Progress, Se
 
 use super::format::{self, Format, HasState};
 use super::state::{self, Buckets, StateFile};
-use super::{CheckpointStore, Loaded, Saved, StoreError, journal};
+use super::{CheckpointStore, Guard, Loaded, Saved, StoreError, journal};
 use crate::files::{Access, Directory, Files, OpenFile, Stamp};
 use crate::{CheckpointName, WrittenBy};
 
@@ -30,6 +30,7 @@ pub struct FileStore {
     files: Arc<dyn Files>,
     name: CheckpointName,
     events: Arc<dyn EventSink>,
+    guard: Option<Guard>,
     journal_id: String,
     journal: Option<Box<dyn OpenFile>>,
     generation: u64,
@@ -94,6 +95,7 @@ impl FileStore {
             files,
             name,
             events,
+            guard: None,
             journal_id: format!("{:016x}", fastrand::u64(..)),
             journal: None,
             generation: 0,
@@ -304,6 +306,10 @@ impl FileStore {
         self.files.stamp(&self.name.file("")).ok()
     }
 
+    fn check_guard(&self) -> Result<(), StoreError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard())
+    }
+
     /// kumod takes no lock, so all that can be done about it is to notice.
     fn notice_foreign_writer(&mut self) {
         let now = self.stamp();
@@ -323,6 +329,7 @@ impl FileStore {
     /// can't take, under one of the three names.
     fn next_generation(&mut self, saved: &Saved, reach: Reach) -> Result<(), StoreError> {
         let Some(text) = self.text(saved, self.generation.saturating_add(1)) else { return Ok(()) };
+        self.check_guard()?;
         self.notice_foreign_writer();
         if self.safe == Safe::Spare {
             self.rename(".tmp", ".prev")?;
@@ -339,6 +346,8 @@ impl FileStore {
         }
         self.write(".tmp", &text, reach)?;
         self.names_are_synced = false;
+        // To write it may have taken long.
+        self.check_guard()?;
         self.rotate(reach)?;
         self.generation = self.generation.saturating_add(1);
         self.seen = self.stamp();
@@ -629,7 +638,12 @@ impl CheckpointStore for FileStore {
         Ok(Loaded::Saved(saved))
     }
 
+    fn set_guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
+    }
+
     fn save(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
+        self.check_guard()?;
         self.append_to_journal(finished)?;
         self.append_state(saved, finished, Reach::Kernel)?;
         self.next_generation(saved, Reach::Kernel)
@@ -652,8 +666,10 @@ impl CheckpointStore for FileStore {
     /// One write of data and one of names to the disk, both of which the disk does together for the consumers that commit
     /// at the same time.
     fn save_synced(&mut self, saved: &Saved, finished: &[SegmentName]) -> Result<(), StoreError> {
+        self.check_guard()?;
         self.append_to_journal(finished)?;
         self.sync_journal()?;
+        self.check_guard()?;
         self.append_state(saved, finished, Reach::Disk)?;
         self.next_generation(saved, Reach::Disk)
     }

@@ -130,15 +130,19 @@ impl Lock {
         Err(LostLock { path: path(), became }.into())
     }
 
-    /// The process id in the file that has the name now.
+    /// The process that has locked the file that has the name now, if one has.
     fn pid(&self) -> Option<u32> {
-        pid_in(&mut regular_file(&self.files.entry(&self.name))?)
+        holder_of(regular_file(&self.files.entry(&self.name))?)
     }
 }
 
 /// The process that holds the lock of a checkpoint, if one does.
 pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> Option<u32> {
-    let mut file = regular_file(&path(directory, name))?;
+    holder_of(regular_file(&path(directory, name))?)
+}
+
+/// The process id in a lock's file, if it is locked.
+fn holder_of(mut file: File) -> Option<u32> {
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => None,
         Err(_) => pid_in(&mut file),

@@ -64,12 +64,21 @@ pub enum Loaded {
     Saved(Saved),
 }
 
+/// Tells whether a checkpoint may be written.
+pub type Guard = Arc<dyn Fn() -> Result<(), StoreError> + Send + Sync>;
+
 /// Keeps one consumer's progress.
 ///
 /// Implementations promise: after [`save`](Self::save) has returned, [`load`](Self::load) in a new process gives what was
 /// saved, even if this process was killed; after [`sync`](Self::sync), even if the power failed. A `save` that fails
 /// leaves what was saved before.
 pub trait CheckpointStore: Send {
+    /// Says what must hold when something is written: `guard` is asked before a save and once more right before it takes
+    /// effect, and if it has an error, that is the save's. Without one, nothing must.
+    fn set_guard(&mut self, guard: Guard) {
+        let _ = guard;
+    }
+
     /// Reads what was saved last. Called once, before any `save`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read as _, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tailweir_core::{Event, EventSink, Position};
 use thiserror::Error;
@@ -132,6 +133,16 @@ pub(crate) struct Quarantine {
     unsynced: bool,
     /// Records dropped to make room, since the start.
     dropped: u64,
+    /// Those of them that were not told of yet.
+    untold: Option<Dropped>,
+    told_at: Option<Instant>,
+}
+
+/// Records that were dropped to make room.
+struct Dropped {
+    records: usize,
+    first: Position,
+    last: Position,
 }
 
 /// The part that is added to, and what is known of the whole.
@@ -140,6 +151,12 @@ struct Open {
     bytes: u64,
     total: u64,
     keys: HashSet<Key>,
+}
+
+impl Drop for Quarantine {
+    fn drop(&mut self) {
+        self.tell_dropped();
+    }
 }
 
 impl Quarantine {
@@ -160,6 +177,8 @@ impl Quarantine {
             open: None,
             unsynced: false,
             dropped: 0,
+            untold: None,
+            told_at: None,
         }
     }
 
@@ -309,18 +328,33 @@ impl Quarantine {
         self.files.remove(&name)?;
         self.open = Some(self.start()?);
         self.dropped += lost.len() as u64;
-        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
-            let message = format!(
-                "the quarantine {} is full ({} bytes): its {} oldest records, {first} to {last}, are dropped; {} since \
-                 the start",
-                self.path().display(),
-                self.options.max_bytes,
-                lost.len(),
-                self.dropped
-            );
-            self.events.emit(Event::Warning { message });
+        let records = lost.len();
+        let mut lost = lost.into_iter();
+        if let Some(first) = lost.next() {
+            let last = lost.next_back().unwrap_or_else(|| first.clone());
+            match &mut self.untold {
+                Some(untold) => (untold.records, untold.last) = (untold.records + records, last),
+                None => self.untold = Some(Dropped { records, first, last }),
+            }
+        }
+        // Each record may drop one.
+        if self.told_at.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            self.tell_dropped();
         }
         Ok(())
+    }
+
+    fn tell_dropped(&mut self) {
+        let Some(Dropped { records, first, last }) = self.untold.take() else { return };
+        self.told_at = Some(Instant::now());
+        let message = format!(
+            "the quarantine {} is full ({} bytes): its {records} oldest records, {first} to {last}, are dropped; {} since \
+             the start",
+            self.path().display(),
+            self.options.max_bytes,
+            self.dropped
+        );
+        self.events.emit(Event::Warning { message });
     }
 
     fn append(&mut self, key: Key, line: &[u8]) -> io::Result<()> {

@@ -110,9 +110,10 @@ impl State {
         let _measured = self.measure();
         let pointer = Pointer::parse(pointer)?;
         let batch = self.batch()?;
+        let each = entries_per_look(batch);
         let mut column = Vec::with_capacity(batch.len());
         for value in batch.column(&pointer) {
-            if column.len().is_multiple_of(ENTRIES_PER_LOOK) {
+            if column.len().is_multiple_of(each) {
                 self.clock.check()?;
             }
             column.push(value.and_then(&of));
@@ -143,32 +144,42 @@ impl State {
 impl records::Host for State {}
 
 /// After how many entries the host looks at the clock of the call: the deadline holds in what the guest has the host do, too.
-const ENTRIES_PER_LOOK: usize = 4096;
+/// To find an entry may take going through its whole record.
+fn entries_per_look(batch: &Batch) -> usize {
+    const BYTES: usize = 64 << 20;
+    (BYTES / batch.bytes().max(1)).clamp(1, 4096)
+}
+
+/// How many pointers may be given at once: the host has a copy of each.
+const MAX_POINTERS: usize = 4096;
 
 /// Makes entries one piece.
 struct Joiner<'a> {
     clock: &'a Clock,
+    /// After how many entries it is looked at.
+    entries_per_look: usize,
     joined: records::JoinedEntries,
     /// How many bytes the guest could take, lengths included.
     room: usize,
 }
 
 impl<'a> Joiner<'a> {
-    /// For so many entries, on behalf of a guest that has `state`.
-    fn new(entries: usize, state: &'a State) -> wasmtime::Result<Self> {
+    /// For so many entries about each record of the batch, on behalf of a guest that has `state`.
+    fn new(batch: &Batch, entries: usize, state: &'a State) -> wasmtime::Result<Self> {
+        let (entries, entries_per_look) = (batch.len().saturating_mul(entries), entries_per_look(batch));
         let room = state.memory.room();
         let Some(room) = entries.checked_mul(size_of::<i32>()).and_then(|lengths| room.checked_sub(lengths))
         else {
             bail!(LARGER_THAN_MEMORY)
         };
         let joined = records::JoinedEntries { bytes: Vec::new(), lengths: Vec::with_capacity(entries) };
-        Ok(Self { clock: &state.clock, joined, room: room.min(i32::MAX as usize) })
+        Ok(Self { clock: &state.clock, entries_per_look, joined, room: room.min(i32::MAX as usize) })
     }
 
     /// Adds an entry: what `write` adds, if it says that there is one.
     fn add(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> wasmtime::Result<()> {
         let joined = &mut self.joined;
-        if joined.lengths.len().is_multiple_of(ENTRIES_PER_LOOK) {
+        if joined.lengths.len().is_multiple_of(self.entries_per_look) {
             self.clock.check()?;
         }
         let before = joined.bytes.len();
@@ -238,7 +249,7 @@ impl records::HostBatch for State {
     ) -> wasmtime::Result<records::JoinedEntries> {
         let _measured = self.measure();
         let (pointer, batch) = (Pointer::parse(&pointer)?, self.batch()?);
-        let mut joiner = Joiner::new(batch.len(), self)?;
+        let mut joiner = Joiner::new(batch, 1, self)?;
         for value in batch.column(&pointer) {
             joiner.add(|bytes| value.is_some_and(|value| column::add_string(value, bytes)))?;
         }
@@ -276,9 +287,12 @@ impl records::HostBatch for State {
         pointers: Vec<String>,
     ) -> wasmtime::Result<records::JoinedEntries> {
         let _measured = self.measure();
+        if pointers.len() > MAX_POINTERS {
+            bail!("the plug-in asked for {} fields at once, more than {MAX_POINTERS}", pointers.len());
+        }
         let pointers = pointers.iter().map(|p| Pointer::parse(p)).collect::<Result<Vec<_>, _>>()?;
         let batch = self.batch()?;
-        let mut joiner = Joiner::new(batch.len().saturating_mul(pointers.len()), self)?;
+        let mut joiner = Joiner::new(batch, pointers.len(), self)?;
         let columns: Vec<_> = pointers.iter().map(|pointer| batch.values(pointer)).collect();
         for index in 0..batch.len() {
             for column in &columns {
@@ -400,7 +414,7 @@ mod tests {
         let limit = Duration::from_millis(20);
         let clock = Clock::new(limit, Arc::new(Ticks::start(Engine::default()).expect("a thread")));
         let joined = records::JoinedEntries { bytes: Vec::new(), lengths: Vec::new() };
-        let mut joiner = Joiner { clock: &clock, joined, room: usize::MAX };
+        let mut joiner = Joiner { clock: &clock, entries_per_look: 10, joined, room: usize::MAX };
         clock.reset();
         let begun = Instant::now();
         let error = loop {

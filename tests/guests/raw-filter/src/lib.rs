@@ -76,16 +76,36 @@ mod guest {
                     }
                     return answer(0, [0; 3]);
                 }
-                // Asks for every record a million times.
+                // Asks for every record as often as it may in one call.
                 "hoard" => {
-                    let pointers = vec![[1, 0]; 1_000_000];
+                    let pointers = vec![[1, 0]; 4096];
                     let mut joined = [0; 4];
                     batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
                 }
-                // Asks for a field that no record has, ever so many times: the answer is small, the work is not.
+                // Asks for an element far back as often as it may: the answer is small, the work is not.
                 "pester" => {
-                    let field = "/not-there";
-                    let pointers = vec![[field.as_ptr() as usize, field.len()]; 1_000_000];
+                    let field = "/a/999999";
+                    let pointers = vec![[field.as_ptr() as usize, field.len()]; 4096];
+                    let mut joined = [0; 4];
+                    batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
+                }
+                // Asks for more fields at once than it may.
+                "crave" => {
+                    let pointers = vec![[1, 0]; 4097];
+                    let mut joined = [0; 4];
+                    batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
+                }
+                // Asks for a field by a name that says something else on a line of its own, and goes on for ever.
+                "rave" => {
+                    let field = "x\nERROR forged\u{1b}[2J".to_owned() + &"x".repeat(4000);
+                    let pointers = [[field.as_ptr() as usize, field.len()]];
+                    let mut joined = [0; 4];
+                    batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
+                }
+                // Asks for a field that is deeper than any.
+                "delve" => {
+                    let field = "/".repeat(4000);
+                    let pointers = [[field.as_ptr() as usize, field.len()]];
                     let mut joined = [0; 4];
                     batch_values_joined(handle, pointers.as_ptr(), pointers.len(), &raw mut joined);
                 }

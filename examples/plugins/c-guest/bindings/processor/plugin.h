@@ -249,7 +249,7 @@ extern void tailweir_plugin_records_method_batch_values(tailweir_plugin_records_
 // The values under several pointers, in one piece: for each record, in order, one entry per pointer, in order. It
 // is the JSON text of the value, `null` too, and none only where the record does not have the field.
 // 
-// Traps if they are longer than 2 GiB together.
+// Traps if they are longer than 2 GiB together, or if there are more than 4,096 pointers.
 extern void tailweir_plugin_records_method_batch_values_joined(tailweir_plugin_records_borrow_batch_t self, plugin_list_string_t *pointers, tailweir_plugin_records_joined_entries_t *ret);
 
 // Imported Functions from `tailweir:plugin/log@0.1.0`
