@@ -94,6 +94,20 @@ fn figures_of_plugins_are_in_the_summary() {
 }
 
 #[test]
+fn what_a_lua_filter_keeps_of_a_batch_that_it_fails_in_is_counted() {
+    let segments = segments((0..25).map(|n| json!({ "n": n })));
+    let lua = "return function(r) if r.n % 10 == 7 then error('no') end return r.n % 2 == 0 end";
+    segments.beside("filter.lua", lua);
+    segments.beside("processor.lua", "return function(batch) return batch:records() end");
+    let ended = run(&segments, "filter = { lua = 'filter.lua' }\nprocessor = { lua = 'processor.lua' }", "");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let delivered = std::fs::read_to_string(segments.directory().with_file_name("out")).unwrap();
+    assert_eq!(delivered.lines().count(), 13, "{delivered}");
+    let filter = told(&ended, "filter.lua");
+    assert_eq!((&filter["kept"], &filter["failed"]), (&json!(13), &json!(2)), "{filter}");
+}
+
+#[test]
 fn labels_without_end_are_not_recorded_but_counted_and_said_once() {
     let segments = segments((0..50).map(|n| json!({ "id": format!("id-{n:02}") })));
     let consumer = format!(

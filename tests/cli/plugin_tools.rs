@@ -61,12 +61,14 @@ fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
         let begun =
             tailweir().folder(folder.path()).args("plugin new my-plugin --lang rust --kind").arg(kind);
         let said = begun.arg("--sdk").arg(repository("guest-sdk")).run().quietly();
+        assert!(!said.contains("crates.io"), "{said}");
         let steps = steps(&said);
         let shown = shell_quietly(folder.path(), &steps);
         assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
         assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");
         // What the README tells to run is the same.
         let readme = fs::read_to_string(folder.path().join("my-plugin/README.md")).unwrap();
+        assert!(!readme.contains("crates.io"), "{readme}");
         for step in steps.lines().skip(1) {
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
             let told = readme.lines().any(|line| {
@@ -78,6 +80,33 @@ fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
             });
             assert!(told, "{step} in {readme}");
         }
+    }
+}
+
+#[test]
+fn what_a_new_plugin_wants_first_is_told_and_is_in_its_readme() {
+    let room = tempfile::tempdir().unwrap();
+    let check = |language: &str, kind: &str, told: &[&str], written: &[&str]| {
+        let name = format!("{language}-{kind}");
+        let program =
+            tailweir().folder(room.path()).args("plugin new").arg(&name).arg("--lang").arg(language);
+        let said = program.arg("--kind").arg(kind).run().quietly();
+        steps(&said);
+        let readme = fs::read_to_string(room.path().join(&name).join("README.md")).unwrap();
+        told.iter().for_each(|words| assert!(said.contains(words), "{words} in {said}"));
+        written.iter().for_each(|words| assert!(readme.contains(words), "{words} in {readme}"));
+    };
+    let (venv, install) = (
+        "python3 -m venv .venv && . .venv/bin/activate",
+        "python3 -m pip install --require-hashes -r guest/requirements.txt",
+    );
+    let both = format!("`{venv} && {install}`");
+    let unpublished = ["not published yet", "`--sdk PATH`"];
+    for kind in ["filter", "processor"] {
+        check("rust", kind, &unpublished, &unpublished);
+        check("c", kind, &["Before `make test`, the compiler", &both], &[venv, install]);
+        check("python", kind, &["Before `tailweir plugin build`", &both], &[venv, install]);
+        check("js", kind, &["Before `npm test`", "`npm install`"], &["npm install"]);
     }
 }
 
@@ -146,6 +175,44 @@ fn any_tool_that_leaves_a_component_is_a_build() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.ends_with(": pool-filter 0.1.0, a filter\n"), "{ended:?}");
     assert!(ended.stderr.contains(&format!("+ sh -c {copy}")), "{ended:?}");
+}
+
+#[test]
+fn what_was_built_before_is_never_taken_for_what_is_built_now() {
+    let room = tempfile::tempdir().unwrap();
+    let folder = room.path().join("p");
+    fs::create_dir_all(folder.join("build")).unwrap();
+    fs::write(folder.join("Makefile"), "build/p.wasm: source.wasm\n\tcp source.wasm build/p.wasm\n").unwrap();
+    let build = || tailweir().args("plugin build").arg(&folder).run();
+    let built = || {
+        let ended = build();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stdout
+    };
+    let make = |code: &[u8]| fs::write(folder.join("source.wasm"), code).unwrap();
+    let code = |name: &str| fs::read(guest(name)).unwrap();
+    make(&code("pool-filter"));
+    assert!(built().contains(": pool-filter 0.1.0, a filter"));
+    assert!(built().contains(": pool-filter 0.1.0, a filter"), "nothing to do");
+    // Somebody else has run make since.
+    make(&code("redact"));
+    shell_quietly(&folder, "make 2>&1");
+    assert!(built().contains(": redact 0.1.0, a processor"));
+    // What is no plug-in stays an error, however often it is tried.
+    make(b"\0asm\x01\0\0\0junk");
+    for _ in 0..2 {
+        let said = build().with_code(1);
+        assert!(said.contains("cannot make a component of p: is it a plug-in"), "{said}");
+    }
+    // A tool that makes its own component of the module, in the folder, has its own taken.
+    let own = "p.wasm: build/p.wasm\n\tsleep 0.05; cp good.wasm p.wasm\n\
+               build/p.wasm: source.wasm\n\tcp source.wasm build/p.wasm\n";
+    fs::write(folder.join("Makefile"), own).unwrap();
+    fs::write(folder.join("good.wasm"), code("summary")).unwrap();
+    make(b"\0asm\x01\0\0\0junk");
+    for _ in 0..2 {
+        assert!(built().contains(": summary 0.1.0, a processor"));
+    }
 }
 
 #[test]
@@ -255,6 +322,63 @@ fn the_answers_of_processors_are_shown_and_compared() {
         "{ended:?}"
     );
     assert!(ended.with_code(1).contains("the answers to 1 of 1 batch differ, in what comes of 50 records"));
+}
+
+#[test]
+fn what_a_plugin_remembers_goes_from_batch_to_batch_and_from_segment_to_segment() {
+    let segments = Segments::generate(40, 2, 3);
+    // What the last batch emits counts all records.
+    let counted = tool("test", guest("counter"), &segments).args("--max-batch-size 15").run().quietly();
+    let emitted: Vec<_> = counted.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    let records: Vec<_> = emitted.iter().map(|line| line.split([':', ',']).nth(1).unwrap()).collect();
+    assert_eq!(records.last(), Some(&"40"), "{counted}");
+    assert!(counted.contains(": 3 emitted, 0 rejected") || counted.contains(": 4 emitted, 0 rejected"));
+    assert!(!counted.contains("stop"), "{counted}");
+    // Lua the same. A batch that is to come again leaves nothing behind, and one with rejected records does.
+    let lua = "return { process = function(batch)\n\
+               \x20 local state = batch:state()\n\
+               \x20 local n = tonumber(state:get('n') or 0) + 1\n\
+               \x20 state:set('n', n)\n\
+               \x20 if batch:records()[1].a == 'again' then return nil, { retry = true } end\n\
+               \x20 if batch:records()[1].a == 'bad' then return nil, { reject = { 1 }, reason = 'bad' } end\n\
+               \x20 return { { n = n } }\nend }\n";
+    let lua = segments.beside("n.lua", lua);
+    let lines = |of: &[&str]| of.iter().map(|a| format!("{{\"a\":\"{a}\"}}\n").repeat(5)).collect::<String>();
+    let one = segments.beside("one.jsonl", &lines(&["good"]));
+    let two = segments.beside("two.jsonl", &lines(&["again", "good", "bad", "good"]));
+    let run = |tool: &str| tailweir().args("plugin").arg(tool).arg(&lua).arg("--segment").arg(&one);
+    let shown = run("test").arg("--segment").arg(&two).args("--max-batch-size 5").run().quietly();
+    let told: Vec<_> = shown.lines().filter(|line| line.starts_with("  {")).collect();
+    assert_eq!(told, ["  {\"n\":1}", "  {\"n\":2}", "  {\"n\":4}"], "{shown}");
+    let said = run("bench").args("--time 10ms").run();
+    assert!(said.stdout.contains("plug-in "), "{said:?}");
+}
+
+#[test]
+fn processors_with_state_are_compared_each_with_its_own() {
+    let segments = Segments::generate(300, 2, 7);
+    let diff = |field: &str| {
+        let program = tailweir().args("plugin diff").arg(guest("counter")).arg(guest("counter"));
+        let config = format!(r#"{{"field":"{field}"}}"#);
+        program.arg("--new-config").arg(config).arg("--segment").arg(segments.directory())
+    };
+    assert_eq!(diff("/type").run().quietly(), "no difference on 300 records\n");
+    let ended = diff("/egress_pool").run();
+    assert!(ended.stdout.contains("\n-  {") && ended.stdout.contains("\n+  {"), "{ended:?}");
+    assert!(ended.stdout.contains("\"records\":300") && !ended.stdout.contains("stop"), "{ended:?}");
+    assert!(ended.with_code(1).contains("the answers to 3 of 3 batches differ"));
+    // Fuel is the same each time only if each round begins with the same state.
+    let fuel = || {
+        let shown = tool("bench", guest("counter"), &segments).args("--time 10ms --json").run().quietly();
+        serde_json::from_str::<Value>(&shown).unwrap()["fuel_per_record"].as_f64().unwrap()
+    };
+    assert!(fuel() > 1.0 && fuel() == fuel());
+    // That both do nothing is told, and is not taken for agreement about the rest.
+    let stop = segments
+        .beside("stop.lua", "return { process = function() return nil, { stop = true, reason = 'no' } end }");
+    let both = tailweir().args("plugin diff").arg(&stop).arg(&stop).arg("--segment");
+    let said = both.arg(segments.directory()).run().quietly();
+    assert!(said.starts_with("no difference on 100 records, after which both stop: no"), "{said}");
 }
 
 #[test]

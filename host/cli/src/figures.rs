@@ -191,7 +191,11 @@ impl<F: Filter> Filter for Counted<F> {
         count(&figures, candidates, began);
         match &answer {
             Ok(verdict) => figures.decided(verdict, candidates.len()),
-            Err(_) => figures.failed(CallFault::Trap),
+            Err(error) => {
+                // Those before the record that it failed on are used, and are not asked for again.
+                figures.decided(&Verdict::Keep(error.decided.clone()), candidates.len());
+                figures.failed(CallFault::Trap);
+            }
         }
         answer
     }

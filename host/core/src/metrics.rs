@@ -294,16 +294,46 @@ pub struct Series {
 #[derive(Debug)]
 enum Value {
     Counter(AtomicU64),
-    /// The bits of a floating point number, which is none until it was set.
-    Gauge(AtomicU64),
+    Gauge(Gauge),
     Histogram(Histogram),
+}
+
+#[derive(Debug)]
+struct Gauge {
+    /// The bits of a floating point number, which is none until it was set.
+    value: AtomicU64,
+    /// Which of all settings of gauges of the process this was; 0 if it was not set.
+    at: AtomicU64,
+}
+
+/// How many gauges the process has set, and one more.
+static SETTINGS: AtomicU64 = AtomicU64::new(1);
+
+impl Gauge {
+    fn new() -> Self {
+        Self { value: AtomicU64::new(f64::NAN.to_bits()), at: AtomicU64::new(0) }
+    }
+
+    fn set(&self, value: f64) {
+        self.value.store(value.to_bits(), Relaxed);
+        self.at.store(SETTINGS.fetch_add(1, Relaxed), Relaxed);
+    }
+
+    /// Takes over what another was set to, if that was later.
+    fn absorb(&self, other: &Self) {
+        let at = other.at.load(Relaxed);
+        if at > self.at.load(Relaxed) {
+            self.value.store(other.value.load(Relaxed), Relaxed);
+            self.at.store(at, Relaxed);
+        }
+    }
 }
 
 impl Series {
     fn new(index: u32, about: &Arc<About>, labels: Labels) -> Self {
         let value = match about.kind {
             MetricKind::Counter => Value::Counter(AtomicU64::new(0)),
-            MetricKind::Gauge => Value::Gauge(AtomicU64::new(f64::NAN.to_bits())),
+            MetricKind::Gauge => Value::Gauge(Gauge::new()),
             MetricKind::Histogram => Value::Histogram(Histogram::new(about.bounds.clone())),
         };
         Self { index, about: about.clone(), labels, value }
@@ -335,7 +365,7 @@ impl Series {
         if !value.is_finite() {
             return Err(MetricError::NotFinite(self.about.name.clone()));
         }
-        gauge.store(value.to_bits(), Relaxed);
+        gauge.set(value);
         Ok(())
     }
 
@@ -352,12 +382,11 @@ impl Series {
         Ok(())
     }
 
-    /// Takes over what was recorded in a series of the same metric.
+    /// Takes over what was recorded in a series of the same metric: the value of a gauge only if it is newer.
     pub fn absorb(&self, other: &Self) {
         match (&self.value, &other.value) {
             (Value::Counter(_), Value::Counter(counter)) => _ = self.add(counter.load(Relaxed)),
-            // One that was not set does not count.
-            (Value::Gauge(_), Value::Gauge(gauge)) => _ = self.set(f64::from_bits(gauge.load(Relaxed))),
+            (Value::Gauge(gauge), Value::Gauge(other)) => gauge.absorb(other),
             (Value::Histogram(histogram), Value::Histogram(other)) => histogram.absorb(other),
             _ => {}
         }
@@ -370,7 +399,7 @@ impl Series {
     fn snapshot(&self) -> SeriesSnapshot {
         let value = match &self.value {
             Value::Counter(counter) => MetricValue::Counter(counter.load(Relaxed)),
-            Value::Gauge(gauge) => match f64::from_bits(gauge.load(Relaxed)) {
+            Value::Gauge(gauge) => match f64::from_bits(gauge.value.load(Relaxed)) {
                 value if value.is_nan() => MetricValue::Gauge(0.0),
                 value => MetricValue::Gauge(value),
             },
@@ -404,8 +433,9 @@ impl Histogram {
         self.add_sum(value);
     }
 
+    /// The sum stays a number: at the largest or smallest that there is, once it is there.
     fn add_sum(&self, value: f64) {
-        let sum = |before: u64| Some((f64::from_bits(before) + value).to_bits());
+        let sum = |before: u64| Some((f64::from_bits(before) + value).clamp(f64::MIN, f64::MAX).to_bits());
         // It always gives a number.
         let _ = self.sum.fetch_update(Relaxed, Relaxed, sum);
     }
@@ -539,6 +569,22 @@ mod tests {
     }
 
     #[test]
+    fn the_sum_of_a_histogram_stays_a_number() {
+        let metrics = Metrics::new(MetricLimits::default());
+        let sizes = histogram(&metrics, "sizes", &[1.0]).unwrap();
+        let sum = || match &metrics.snapshot()[0].series[0].value {
+            MetricValue::Histogram(told) => told.sum,
+            other => panic!("{other:?}"),
+        };
+        sizes.observe(&[f64::MAX, f64::MAX]).unwrap();
+        assert_eq!(sum(), f64::MAX);
+        sizes.observe(&[f64::MIN, f64::MIN, f64::MIN]).unwrap();
+        assert_eq!(sum(), f64::MIN);
+        sizes.absorb(&sizes);
+        assert_eq!(sum(), f64::MIN);
+    }
+
+    #[test]
     fn what_exceeds_a_limit_or_is_no_metric_is_refused_and_changes_nothing() {
         let limits = MetricLimits { metrics: 2, series: 2, labels: 1, text_bytes: 10, buckets: 2 };
         let metrics = Metrics::new(limits);
@@ -578,23 +624,29 @@ mod tests {
     #[test]
     fn what_was_recorded_elsewhere_is_taken_over() {
         let (here, there) = (Metrics::new(MetricLimits::default()), Metrics::new(MetricLimits::default()));
-        let gauge = |metrics: &Metrics, value: Option<f64>| {
+        let named = |metrics: &Metrics, name: &str, value: Option<f64>| {
             let kind = MetricKind::Gauge;
-            let gauge = metrics
-                .register(Registration { kind, name: "g", help: "", labels: &[], bounds: &[] })
-                .unwrap();
+            let gauge =
+                metrics.register(Registration { kind, name, help: "", labels: &[], bounds: &[] }).unwrap();
             if let Some(value) = value {
                 gauge.set(value).unwrap();
             }
             gauge
         };
+        let gauge = |metrics: &Metrics, value: Option<f64>| named(metrics, "g", value);
         gauge(&here, Some(7.0));
+        named(&here, "older", Some(1.0));
+        named(&here, "unset", None);
         counter(&here, "n", &[("a", "b")]).unwrap().add(1).unwrap();
         let theirs = [
             counter(&there, "n", &[("a", "b")]).unwrap(),
             gauge(&there, None),
             histogram(&there, "h", &[1.0]).unwrap(),
+            named(&there, "older", Some(2.0)),
+            named(&there, "unset", Some(3.0)),
+            named(&there, "newer", Some(4.0)),
         ];
+        named(&here, "newer", Some(5.0));
         theirs[0].add(2).unwrap();
         theirs[2].observe(&[0.5, 2.0]).unwrap();
         theirs.iter().for_each(|other| here.like(other).unwrap().absorb(other));
@@ -603,7 +655,14 @@ mod tests {
         let expected = HistogramSnapshot { bounds: vec![1.0], counts: vec![1, 1], sum: 2.5 };
         assert_eq!(
             values,
-            [MetricValue::Gauge(7.0), MetricValue::Histogram(expected), MetricValue::Counter(3)]
+            [
+                MetricValue::Gauge(7.0),
+                MetricValue::Histogram(expected),
+                MetricValue::Counter(3),
+                MetricValue::Gauge(5.0),
+                MetricValue::Gauge(2.0),
+                MetricValue::Gauge(3.0)
+            ]
         );
     }
 }

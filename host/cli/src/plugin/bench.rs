@@ -9,11 +9,10 @@ use indicatif::BinaryBytes;
 use serde_json::json;
 use tailweir_core::{Batch, Failure, Filter, FilterError, Outcome, ProcessFuture, Processor, Verdict};
 use tailweir_wasm::{Measures, Meter, Metered};
-use tokio::runtime::Runtime;
 
 use super::args::BenchArgs;
 use super::records::Records;
-use super::render::{count, evaluate, process, runtime};
+use super::render::{ProcessorRun, count, evaluate};
 use super::subject::{Role, Subject};
 use super::{plain, print};
 use crate::engine::WasmEngine;
@@ -86,19 +85,19 @@ struct Figures {
 }
 
 fn wasm(args: &BenchArgs, held: &Held, engine: &WasmEngine) -> Result<Figures> {
-    let runtime = runtime()?;
+    let mut run = ProcessorRun::new()?;
     let meter = Meter::new(Measures::Time);
     let mut subject = Subject::load_wasm(&args.file, &args.setup, &engine.measured(meter.clone())?)?;
     let kind = subject.kind().name();
-    round(subject.role(), held, &runtime)?;
+    round(subject.role(), held, &mut run)?;
     meter.take();
-    let rounds = rounds(subject.role(), held, &runtime, args.time)?;
+    let rounds = rounds(subject.role(), held, &mut run, args.time)?;
     let Metered { host, peak_memory, .. } = meter.take();
-    let no_op = no_op(subject.role(), held, &runtime)?;
+    let no_op = no_op(subject.role(), held, &mut run)?;
 
     let fuel = Meter::new(Measures::Fuel);
     let mut counted = Subject::load_wasm(&args.file, &args.setup, &engine.measured(fuel.clone())?)?;
-    round(counted.role(), held, &runtime)?;
+    round(counted.role(), held, &mut run)?;
     let total: Duration = rounds.iter().sum();
     Ok(Figures {
         kind,
@@ -112,19 +111,20 @@ fn wasm(args: &BenchArgs, held: &Held, engine: &WasmEngine) -> Result<Figures> {
 }
 
 fn lua(args: &BenchArgs, held: &Held, engine: &WasmEngine) -> Result<Figures> {
-    let runtime = runtime()?;
+    let mut run = ProcessorRun::new()?;
     let mut subject = Subject::load(&args.file, &args.setup, engine)?;
     let kind = subject.kind().name();
-    round(subject.role(), held, &runtime)?;
-    let rounds = rounds(subject.role(), held, &runtime, args.time)?;
-    let no_op = no_op(subject.role(), held, &runtime)?;
+    round(subject.role(), held, &mut run)?;
+    let rounds = rounds(subject.role(), held, &mut run, args.time)?;
+    let no_op = no_op(subject.role(), held, &mut run)?;
     let memory = subject.lua_memory().unwrap_or(0) as u64;
     let count = rounds.len();
     Ok(Figures { kind, rounds: count, plugin: median(rounds), no_op, host_share: None, fuel: None, memory })
 }
 
-/// Goes through all records once.
-fn round(role: Role<'_>, held: &Held, runtime: &Runtime) -> Result<Duration> {
+/// Goes through all records once. A processor remembers nothing of the rounds before, so that all are the same work.
+fn round(role: Role<'_>, held: &Held, run: &mut ProcessorRun) -> Result<Duration> {
+    run.forget();
     let begun = Instant::now();
     match role {
         Role::Filter(filter) => {
@@ -134,7 +134,7 @@ fn round(role: Role<'_>, held: &Held, runtime: &Runtime) -> Result<Duration> {
         }
         Role::Processor(processor) => {
             for batch in &held.batches {
-                match process(processor, batch, runtime)? {
+                match run.process(processor, batch)? {
                     Ok(_) | Err(Failure::Reject { .. }) => {}
                     Err(failure) => {
                         bail!("it answered `{failure}`: only what deals with its batches can be measured")
@@ -146,14 +146,19 @@ fn round(role: Role<'_>, held: &Held, runtime: &Runtime) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn rounds(mut role: Role<'_>, held: &Held, runtime: &Runtime, at_least: Duration) -> Result<Vec<Duration>> {
+fn rounds(
+    mut role: Role<'_>,
+    held: &Held,
+    run: &mut ProcessorRun,
+    at_least: Duration,
+) -> Result<Vec<Duration>> {
     let (begun, mut rounds) = (Instant::now(), Vec::new());
     while rounds.len() < ROUNDS || begun.elapsed() < at_least {
         let role = match &mut role {
             Role::Filter(filter) => Role::Filter(&mut **filter),
             Role::Processor(processor) => Role::Processor(&mut **processor),
         };
-        rounds.push(round(role, held, runtime)?);
+        rounds.push(round(role, held, run)?);
     }
     Ok(rounds)
 }
@@ -164,13 +169,13 @@ fn median(mut rounds: Vec<Duration>) -> Duration {
 }
 
 /// The same with a plug-in of the same kind that does nothing, compiled into this program.
-fn no_op(role: Role<'_>, held: &Held, runtime: &Runtime) -> Result<Duration> {
+fn no_op(role: Role<'_>, held: &Held, run: &mut ProcessorRun) -> Result<Duration> {
     let mut nothing = Nothing;
     let role = match role {
         Role::Filter(_) => Role::Filter(&mut nothing),
         Role::Processor(_) => Role::Processor(&mut nothing),
     };
-    Ok(median(rounds(role, held, runtime, Duration::ZERO)?))
+    Ok(median(rounds(role, held, run, Duration::ZERO)?))
 }
 
 struct Nothing;

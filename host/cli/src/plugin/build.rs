@@ -3,8 +3,8 @@
 mod rust;
 
 use std::env;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -32,6 +32,9 @@ struct Built {
     name: String,
     /// A component, or a module that holds the description of its world.
     code: Vec<u8>,
+    /// When the tools wrote it, if that decides what the next build takes. The component gets the same time: it is never newer
+    /// than what it was made of, and never taken for that.
+    modified: Option<SystemTime>,
 }
 
 const PROJECTS: &[Project] = &[
@@ -53,7 +56,7 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
             directory.display()
         );
     };
-    let Built { name, code } = (project.build)(directory)?;
+    let Built { name, code, modified } = (project.build)(directory)?;
     let component = match code.starts_with(b"\0asm\x01\0\0\0") {
         true => componentize(&code).with_context(|| {
             format!("cannot make a component of {name}: is it a plug-in, with one filter or processor?")
@@ -61,7 +64,7 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
         false => code,
     };
     let path = directory.join(format!("{name}.wasm"));
-    write(&path, &component)?;
+    write(&path, &component, modified)?;
     let found = engine.host()?.inspect(&path, Limits::default())?;
     let grants = if found.grants.is_empty() { "" } else { "; it needs a grant for HTTP" };
     print(&format!(
@@ -80,10 +83,17 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// In one step: whoever has the old component open keeps it.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+fn write(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> Result<()> {
     let unfinished = path.with_extension("wasm.part");
-    let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
-    written.with_context(|| format!("cannot write {}", path.display()))
+    let write = || {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        if let Some(modified) = modified {
+            file.set_modified(modified)?;
+        }
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// `npm run build`, which leaves `NAME.wasm`.
@@ -146,29 +156,36 @@ fn c(directory: &Path) -> Result<Built> {
     made(directory, &name, || execute(directory, "make", &[], "install your system's package `make`"))
 }
 
-/// What a command has put in `NAME.wasm`, in the folder or in its `build` or `dist`.
+/// What a command has put in `NAME.wasm`, in the folder or in its `build` or `dist`: the newest of what it has written. A tool
+/// that has nothing to do leaves what is there; then it is the newest of that, and rather what the tool has elsewhere than what is
+/// in the folder, which may be the component that was made of it here.
 fn made(directory: &Path, name: &str, command: impl FnOnce() -> Result<()>) -> Result<Built> {
     let begun = SystemTime::now();
-    let places = ["", "build", "dist"].map(|folder| directory.join(folder).join(format!("{name}.wasm")));
+    let places = ["build", "dist", ""].map(|folder| directory.join(folder).join(format!("{name}.wasm")));
     let before = places.clone().map(|place| modified(&place));
     command()?;
-    let fresh = places.iter().zip(before).find(|(place, before)| {
-        let now = modified(place);
-        now.is_some() && (now != *before || now >= Some(begun))
-    });
-    // A tool that has nothing to do leaves what is there.
-    let there = || places.iter().find(|place| place.is_file());
-    let Some(path) = fresh.map(|(place, _)| place).or_else(there) else {
+    let found: Vec<(&PathBuf, SystemTime, Option<SystemTime>)> = places
+        .iter()
+        .zip(before)
+        .filter_map(|(place, before)| Some((place, modified(place)?, before)))
+        .collect();
+    let fresh = found.iter().filter(|(_, now, before)| Some(*now) != *before || *now >= begun);
+    // Of several of the same time the last is taken.
+    let newest = fresh.max_by_key(|(_, now, _)| *now);
+    let Some((path, modified, _)) = newest.or_else(|| found.iter().rev().max_by_key(|(_, now, _)| *now))
+    else {
         bail!(
             "what was run has made no {name}.wasm in {}, nor in its `build` or `dist`",
             directory.display()
         );
     };
-    Ok(Built { name: name.to_owned(), code: read(path)? })
+    Ok(Built { name: name.to_owned(), code: read(path)?, modified: Some(*modified) })
 }
 
+/// When a file was written last; `None` if there is none.
 fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|metadata| metadata.modified()).ok()
+    let metadata = path.metadata().ok().filter(|metadata| metadata.is_file())?;
+    metadata.modified().ok()
 }
 
 /// A name out of a manifest, which becomes a file name.

@@ -7,10 +7,10 @@ use tailweir_core::{Batch, Failure, Filter, Outcome, Processor};
 
 use super::args::{DiffArgs, SetupArgs};
 use super::compare::compare;
-use super::print;
 use super::records::Records;
-use super::render::{count, evaluate, name_of, of_batch, process, runtime};
+use super::render::{ProcessorRun, count, evaluate, name_of, of_batch};
 use super::subject::{Role, Subject};
+use super::{plain, print};
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
 
@@ -38,9 +38,10 @@ pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
         (Role::Processor(old), Role::Processor(new)) => processors(old, new, records, show)?,
         _ => unreachable!("both are of one kind"),
     };
-    let Found { records, summary, differ } = found;
+    let Found { records, summary, differ, stopped } = found;
     ensure!(!differ, anyhow!("{summary}"));
-    print(&format!("no difference on {}\n", count(records, "record", "records")))
+    let stopped = stopped.map(|why| format!(", after which both stop: {}", plain(&why))).unwrap_or_default();
+    print(&format!("no difference on {}{stopped}\n", count(records, "record", "records")))
 }
 
 /// Prints the first so many differences.
@@ -64,6 +65,8 @@ struct Found {
     records: u64,
     differ: bool,
     summary: String,
+    /// Why both stop after these records, if they do.
+    stopped: Option<String>,
 }
 
 fn filters(
@@ -96,7 +99,7 @@ fn filters(
         gained + lost,
         count(total, "record", "records")
     );
-    Ok(Found { records: total, differ: gained + lost > 0, summary })
+    Ok(Found { records: total, differ: gained + lost > 0, summary, stopped: None })
 }
 
 fn processors(
@@ -105,12 +108,18 @@ fn processors(
     mut records: Records,
     mut show: Show,
 ) -> Result<Found> {
-    let runtime = runtime()?;
-    let (mut batches, mut differ, mut on_records) = (0_u64, 0_u64, 0_u64);
+    // Each remembers its own.
+    let (for_old, for_new) = (ProcessorRun::new()?, ProcessorRun::new()?);
+    let (mut seen, mut batches, mut differ, mut on_records) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut stopped = None;
     while let Some(batch) = records.next()? {
-        let (old, new) = (process(old, &batch, &runtime)?, process(new, &batch, &runtime)?);
-        batches += 1;
+        let (old, new) = (for_old.process(old, &batch)?, for_new.process(new, &batch)?);
+        (seen, batches) = (seen + batch.len() as u64, batches + 1);
         if old == new {
+            if let Err(Failure::Stop { reason }) = old {
+                stopped = Some(reason);
+                break;
+            }
             continue;
         }
         differ += 1;
@@ -132,7 +141,7 @@ fn processors(
     if on_records > 0 {
         summary += &format!(", in what comes of {}", count(on_records, "record", "records"));
     }
-    Ok(Found { records: records.count, differ: differ > 0, summary })
+    Ok(Found { records: seen, differ: differ > 0, summary, stopped })
 }
 
 type Answer = Result<Outcome, Failure>;

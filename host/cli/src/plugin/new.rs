@@ -18,6 +18,8 @@ struct Template {
     config: &'static str,
     /// What runs its own tests.
     test: &'static str,
+    /// What must be installed first and when, with the command in backticks, if anything.
+    before: Option<&'static str>,
     /// The files: where each belongs in the folder, and its content, in which `{{name}}` and the like stand for what is known
     /// only when it is written.
     files: &'static [(&'static str, &'static str)],
@@ -121,6 +123,27 @@ macro_rules! python {
     };
 }
 
+/// The tools out of PyPI that a plug-in wants, in an environment of their own: many systems refuse to install into theirs.
+macro_rules! venv {
+    ($what:literal) => {
+        concat!(
+            $what,
+            " must be installed, once, in the folder:\n`python3 -m venv .venv && . .venv/bin/activate && ",
+            "python3 -m pip install --require-hashes -r guest/requirements.txt`\n",
+            "In each new shell `. .venv/bin/activate` has it found again."
+        )
+    };
+}
+
+const COMPILER: &str = venv!("Before `make test`, the compiler");
+const COMPONENTIZE: &str = venv!("Before `tailweir plugin build`, the tool that makes components");
+const NPM: &str = "Before `npm test`, the tools must be installed, once, in the folder: `npm install`";
+
+/// A plug-in in Rust whose dependency is not to be had.
+const NO_SDK: &str = "It takes the crate `tailweir-guest` from crates.io, where it is not published yet: until it is, the plug-in \
+                      does not build.\nIn place of the version in `Cargo.toml` write `{ path = \"…\" }` with the folder `guest-sdk` \
+                      of tailweir's source,\nor remove this folder and begin again with `--sdk PATH`, which does that.";
+
 /// One row for each language and kind. Those of languages without a crate of ours have [`WIT`] beside them.
 const TEMPLATES: &[Template] = &[
     Template {
@@ -128,6 +151,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Filter,
         config: r#" --config '{"pool":"pool-1"}'"#,
         test: "cargo test",
+        before: None,
         files: rust!("rust-filter"),
     },
     Template {
@@ -135,6 +159,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Processor,
         config: "",
         test: "cargo test",
+        before: None,
         files: rust!("rust-processor"),
     },
     Template {
@@ -142,6 +167,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Filter,
         config: r#" --config '{"pool":"pool-1"}'"#,
         test: "make test",
+        before: Some(COMPILER),
         files: c!(
             "c-filter",
             "filter.c",
@@ -155,6 +181,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Processor,
         config: "",
         test: "make test",
+        before: Some(COMPILER),
         files: c!(
             "c-processor",
             "processor.c",
@@ -168,6 +195,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Filter,
         config: r#" --config '{"pool":"pool-1"}'"#,
         test: "npm test",
+        before: Some(NPM),
         files: javascript!("js-filter"),
     },
     Template {
@@ -175,6 +203,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Processor,
         config: "",
         test: "npm test",
+        before: Some(NPM),
         files: javascript!("js-processor"),
     },
     Template {
@@ -182,6 +211,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Filter,
         config: r#" --config '{"pool":"pool-1"}'"#,
         test: "PYTHONPATH=guest python3 -m unittest",
+        before: Some(COMPONENTIZE),
         files: python!("python-filter"),
     },
     Template {
@@ -189,6 +219,7 @@ const TEMPLATES: &[Template] = &[
         kind: KindArg::Processor,
         config: "",
         test: "PYTHONPATH=guest python3 -m unittest",
+        before: Some(COMPONENTIZE),
         files: python!("python-processor"),
     },
 ];
@@ -224,6 +255,8 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
     check_name(name).map_err(|why| UsageError(format!("`{name}` cannot be the name of a plug-in: {why}")))?;
     let template = TEMPLATES.iter().find(|template| (template.language, template.kind) == (*lang, *kind));
     let template = template.expect("there is one for each language and kind, says a test");
+    let missing = (*lang == Language::Rust && sdk.is_none()).then_some(NO_SDK);
+    let note = missing.or(template.before);
     let sdk = match (sdk, lang) {
         (Some(folder), Language::Rust) => {
             let folder = sdk_folder(folder)?;
@@ -241,41 +274,54 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
         }
         made => made.with_context(|| format!("cannot make the folder {name}"))?,
     }
-    if let Err(e) = write(folder, template, name, &sdk) {
+    let filled = Filled { name, sdk: &sdk, note: missing };
+    if let Err(e) = write(folder, template, &filled) {
         // Half a plug-in would be in the way of the next attempt.
         let _ = fs::remove_dir_all(folder);
         return Err(e);
     }
     print(&format!(
         "{name}: a {} in {}\n\n  cd {name}\n  {}\n  tailweir plugin build\n  \
-         tailweir plugin test {name}.wasm{} --segment tests/records.jsonl --expect tests/expected.txt\n",
+         tailweir plugin test {name}.wasm{} --segment tests/records.jsonl --expect tests/expected.txt\n{}",
         kind_name(*kind),
         language_name(*lang),
         template.test,
-        template.config
+        template.config,
+        note.map(|note| format!("\n{note}\n")).unwrap_or_default()
     ))
 }
 
-fn write(folder: &Path, template: &Template, name: &str, sdk: &str) -> Result<()> {
+fn write(folder: &Path, template: &Template, filled: &Filled<'_>) -> Result<()> {
     let wit: &[(&str, &str)] = if template.language == Language::Rust { &[] } else { WIT };
     for (path, content) in template.files.iter().chain(wit) {
         let path = folder.join(path);
         let folder = path.parent().unwrap_or(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(&path, fill_in(content, name, sdk))
+        fs::write(&path, filled.fill_in(content))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// `{{name}}` is the plug-in's name, `{{snake}}` the same with `_` for `-`, `{{sdk}}` what Cargo is told about the crate
-/// `tailweir-guest`, and `{{version}}` that of this program.
-fn fill_in(content: &str, name: &str, sdk: &str) -> String {
-    content
-        .replace("{{name}}", name)
-        .replace("{{snake}}", &name.replace('-', "_"))
-        .replace("{{sdk}}", sdk)
-        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+/// What is known of a plug-in only when it is written.
+struct Filled<'a> {
+    name: &'a str,
+    /// What Cargo is told about the crate `tailweir-guest`.
+    sdk: &'a str,
+    /// What the README of a plug-in in Rust says besides.
+    note: Option<&'a str>,
+}
+
+impl Filled<'_> {
+    /// `{{name}}` is the plug-in's name, `{{snake}}` the same with `_` for `-`, `{{version}}` that of this program.
+    fn fill_in(&self, content: &str) -> String {
+        content
+            .replace("{{name}}", self.name)
+            .replace("{{snake}}", &self.name.replace('-', "_"))
+            .replace("{{sdk}}", self.sdk)
+            .replace("{{note}}", &self.note.map(|note| format!("\n{note}\n")).unwrap_or_default())
+            .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+    }
 }
 
 /// A name that is good in all languages, on the command line, and in file names.
@@ -345,9 +391,10 @@ mod tests {
 
     #[test]
     fn nothing_is_left_to_fill_in() {
+        let filled = Filled { name: "my-filter", sdk: "\"0.1.0\"", note: None };
         for template in TEMPLATES {
             for (path, content) in template.files.iter().chain(WIT) {
-                let filled = fill_in(content, "my-filter", "\"0.1.0\"");
+                let filled = filled.fill_in(content);
                 assert!(!filled.contains("{{"), "{:?} {:?} {path}", template.language, template.kind);
             }
         }

@@ -24,7 +24,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tailweir_core::json::{Value, unescape};
-use tailweir_core::{Batch, Failure, Filter, Located, Outcome, Processor, Record, Verdict};
+use tailweir_core::{
+    Batch, Failure, Filter, Located, MemoryState, Outcome, Processor, Record, StateKeeper, Verdict,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::plain;
@@ -82,10 +84,10 @@ fn filtered(filter: &mut dyn Filter, records: &mut Records, text: &mut String) -
 }
 
 fn processed(processor: &mut dyn Processor, records: &mut Records, text: &mut String) -> Result<String> {
-    let runtime = runtime()?;
+    let run = ProcessorRun::new()?;
     let (mut seen, mut batches, mut emitted, mut rejected, mut retried, mut stopped) = (0, 0, 0, 0, 0, false);
     while let Some(batch) = records.next()? {
-        let answer = process(processor, &batch, &runtime)?;
+        let answer = run.process(processor, &batch)?;
         (seen, batches) = (seen + batch.len() as u64, batches + 1);
         match &answer {
             Ok(Outcome::Done) => {}
@@ -148,23 +150,47 @@ fn blame(filter: &mut dyn Filter, batch: &Arc<Batch>) -> Option<usize> {
     fails(from, to).then_some(from)
 }
 
-/// Hands a batch to a processor. That it crashes is an error; whatever it answers is an answer.
-pub(super) fn process(
-    processor: &mut dyn Processor,
-    batch: &Arc<Batch>,
-    runtime: &Runtime,
-) -> Result<Result<Outcome, Failure>> {
-    match runtime.block_on(processor.process(batch)) {
-        Err(Failure::Crash { reason }) => {
-            bail!(anyhow!(reason).context(format!("the processor failed on the batch of {}", extent(batch))))
-        }
-        answer => Ok(answer),
-    }
+/// What a processor's calls run in, as a consumer's do, and what it remembers from one batch to the next.
+pub(super) struct ProcessorRun {
+    runtime: Runtime,
+    state: Arc<MemoryState>,
 }
 
-/// What a processor's calls run in, as a consumer's do.
-pub(super) fn runtime() -> Result<Runtime> {
-    Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+impl ProcessorRun {
+    /// One that remembers nothing yet.
+    pub(super) fn new() -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        Ok(Self { runtime, state: Arc::default() })
+    }
+
+    /// What it remembered is gone.
+    pub(super) fn forget(&mut self) {
+        self.state = Arc::default();
+    }
+
+    /// Hands a batch to a processor. What it changes in its state stays if it deals with the batch, as in a pipeline. That it
+    /// crashes is an error; whatever it answers is an answer.
+    pub(super) fn process(
+        &self,
+        processor: &mut dyn Processor,
+        batch: &Arc<Batch>,
+    ) -> Result<Result<Outcome, Failure>> {
+        let state: Arc<dyn StateKeeper> = self.state.clone();
+        let answer = self.runtime.block_on(processor.process_with_state(batch, &state));
+        match &answer {
+            Ok(_) | Err(Failure::Reject { .. }) => self.state.commit(),
+            Err(_) => self.state.abandon(),
+        }
+        match answer {
+            Err(Failure::Crash { reason }) => {
+                bail!(
+                    anyhow!(reason)
+                        .context(format!("the processor failed on the batch of {}", extent(batch)))
+                )
+            }
+            answer => Ok(answer),
+        }
+    }
 }
 
 /// A batch and what became of it: one line, and one for each record that is emitted or rejected.

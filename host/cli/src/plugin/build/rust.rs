@@ -19,7 +19,7 @@ pub(super) fn build(directory: &Path) -> Result<Built> {
     let target = target(directory)?;
     execute(directory, "cargo", &["build", "--release", "--target", target], INSTALL)?;
     let module = target_directory.join(target).join("release").join(format!("{library}.wasm"));
-    Ok(Built { name, code: read(&module)? })
+    Ok(Built { name, code: read(&module)?, modified: None })
 }
 
 struct Package {
