@@ -195,7 +195,7 @@ fn f14_what_is_handed_over_is_limited_and_reasons_are_clipped() {
 fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
     let long = format!("\"{}\"", "x".repeat(1000));
     let check = |what: &str, call: usize, expected: &str| {
-        let limits = Limits { memory_bytes: 4 << 20, log_line_bytes: 100, ..limits() };
+        let limits = Limits { memory_bytes: 2 << 20, log_line_bytes: 100, ..limits() };
         let mut filter = limited("raw-filter", json!(what), limits);
         let mut said = String::new();
         for _ in 0..call {

@@ -70,7 +70,7 @@ fn section(rows: &str, seed: u64, minutes: u64) -> String {
     let sums: String = sums.iter().map(|sum| format!(" {sum} |")).collect();
     let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
     format!(
-        "{BEGIN}\n\n{minutes} minutes, seed {seed}. In each round three programs with thirteen consumers in all run while somebody writes, \
+        "{BEGIN}\n\n{minutes} minutes, seed {seed}. In each round three programs with fourteen consumers in all run while somebody writes, \
          the fault comes about, and all of them are ended by the signal. Where plug-ins break it is one or two programs with others.\n\n\
          | fault | rounds | programs ended | records delivered | lost | gone with their file | came again, uncommitted | commits refused, done later |\n\
          |---|---|---|---|---|---|---|---|\n{rows}| all |{sums}\n\n{END}\n"
