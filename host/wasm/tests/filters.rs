@@ -211,7 +211,7 @@ fn f14_the_rules_of_the_interface_are_kept_for_a_guest_that_does_not() {
     check("hoard", 1, "the plug-in asked for more at once than its memory, or 2 GiB, can hold");
     check("crave", 1, "the plug-in asked for 4097 fields at once, more than 4096");
     check("delve", 1, "a JSON pointer has more than 128 parts, and no record is nested as deeply");
-    let pointer = format!("the JSON pointer `x ERROR forged [2J{}… (7989 more bytes)", "x".repeat(64));
+    let pointer = format!("the JSON pointer `x ERROR forged [2J{}… (8017 more bytes)", "x".repeat(64));
     check("rave", 1, &pointer);
     check("nowhere", 1, "string pointer/length out of bounds of memory");
     check("nonsense", 1, "invalid expected discriminant");
