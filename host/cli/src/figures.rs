@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tailweir_core::metrics::{HistogramSnapshot, MetricSnapshot, MetricValue, SeriesSnapshot};
 use tailweir_core::{
     Batch, CallCost, CallFault, Failure, Figures, Filter, FilterError, MetricLimits, Outcome, PluginFigures,
-    PluginKind, PluginSnapshot, ProcessFuture, Processor, StateKeeper, Verdict,
+    PluginKind, PluginSnapshot, ProcessFuture, Processor, StateKeeper, Verdict, processor,
 };
 use tracing::debug;
 
@@ -208,10 +208,7 @@ impl<P: Processor> Counted<P> {
         state: Option<&Arc<dyn StateKeeper>>,
     ) -> Result<Outcome, Failure> {
         let (figures, began) = (self.figures(batch, PluginKind::Processor), Instant::now());
-        let answer = match state {
-            Some(state) => self.inner.process_with_state(batch, state).await,
-            None => self.inner.process(batch).await,
-        };
+        let answer = processor::process(&mut self.inner, batch, state).await;
         count(&figures, batch, began);
         figures.answered(&answer);
         if matches!(answer, Err(Failure::Crash { .. })) {

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tailweir_core::{
     Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
-    StateView, Verdict,
+    StateView, Verdict, processor,
 };
 use tailweir_wasm::{Description, FilterPlugin, LoadError, LoadErrorKind, ProcessorPlugin};
 use tracing::{error, info};
@@ -466,6 +466,17 @@ struct ReloadingProcessor {
 }
 
 impl ReloadingProcessor {
+    async fn ask(
+        &mut self,
+        batch: &Arc<Batch>,
+        state: Option<&Arc<dyn StateKeeper>>,
+    ) -> Result<Outcome, Failure> {
+        self.renew(batch);
+        let answer = processor::process(&mut *self.processor, batch, state).await;
+        self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
+        answer
+    }
+
     /// Takes the new version, if there is one and it is its turn.
     fn renew(&mut self, batch: &Batch) {
         if self.turn.is_over(&self.slot, batch) {
@@ -478,12 +489,7 @@ impl ReloadingProcessor {
 
 impl Processor for ReloadingProcessor {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
-        Box::pin(async move {
-            self.renew(batch);
-            let answer: Result<Outcome, Failure> = self.processor.process(batch).await;
-            self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
-            answer
-        })
+        Box::pin(self.ask(batch, None))
     }
 
     fn process_with_state<'a>(
@@ -491,11 +497,6 @@ impl Processor for ReloadingProcessor {
         batch: &'a Arc<Batch>,
         state: &'a Arc<dyn StateKeeper>,
     ) -> ProcessFuture<'a> {
-        Box::pin(async move {
-            self.renew(batch);
-            let answer: Result<Outcome, Failure> = self.processor.process_with_state(batch, state).await;
-            self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
-            answer
-        })
+        Box::pin(self.ask(batch, Some(state)))
     }
 }

@@ -30,6 +30,18 @@ pub trait Processor {
     }
 }
 
+/// Has a processor deal with a batch, with the state that goes with it if there is any.
+pub fn process<'a>(
+    processor: &'a mut dyn Processor,
+    batch: &'a Arc<Batch>,
+    state: Option<&'a Arc<dyn StateKeeper>>,
+) -> ProcessFuture<'a> {
+    match state {
+        Some(state) => processor.process_with_state(batch, state),
+        None => processor.process(batch),
+    }
+}
+
 /// The answer to come. It stays on the thread of its consumer.
 pub type ProcessFuture<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use thiserror::Error;
 
+use crate::{Failure, Outcome};
+
 /// A value: any bytes.
 pub type StateValue = Arc<[u8]>;
 
@@ -392,6 +394,14 @@ impl MemoryState {
     pub fn with(bucket: &str, contents: Contents) -> Self {
         let kept = Kept { committed: Arc::new(contents), open: None };
         Self(Arc::new(Memory(Mutex::new([(bucket.to_owned(), kept)].into()))))
+    }
+
+    /// Keeps or undoes what was changed during a call, as whoever calls a processor does after such an answer.
+    pub fn settle(&self, answer: &Result<Outcome, Failure>) {
+        match answer {
+            Ok(_) | Err(Failure::Reject { .. }) => self.commit(),
+            Err(_) => self.abandon(),
+        }
     }
 
     /// The batch is committed.

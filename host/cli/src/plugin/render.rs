@@ -177,10 +177,7 @@ impl ProcessorRun {
     ) -> Result<Result<Outcome, Failure>> {
         let state: Arc<dyn StateKeeper> = self.state.clone();
         let answer = self.runtime.block_on(processor.process_with_state(batch, &state));
-        match &answer {
-            Ok(_) | Err(Failure::Reject { .. }) => self.state.commit(),
-            Err(_) => self.state.abandon(),
-        }
+        self.state.settle(&answer);
         match answer {
             Err(Failure::Crash { reason }) => {
                 bail!(

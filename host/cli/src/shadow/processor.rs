@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use tailweir_core::{Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, StateKeeper};
+use tailweir_core::{Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, StateKeeper, processor};
 use tokio::runtime::{Builder, Runtime};
 
 use super::compare::{Answer, Said};
@@ -48,6 +48,17 @@ struct ShadowedProcessor {
 }
 
 impl ShadowedProcessor {
+    async fn ask(
+        &mut self,
+        batch: &Arc<Batch>,
+        state: Option<&Arc<dyn StateKeeper>>,
+    ) -> Result<Outcome, Failure> {
+        let begun = Instant::now();
+        let answer = processor::process(&mut *self.live, batch, state).await;
+        self.answered(batch, begun, &answer, state);
+        answer
+    }
+
     fn answered(
         &mut self,
         batch: &Arc<Batch>,
@@ -62,7 +73,8 @@ impl ShadowedProcessor {
         }
         self.last = Some(batch.clone());
         // What an old version has counted wrong, the new one is not to go on from.
-        if std::mem::replace(&mut self.version, self.slot.version()) != self.slot.version() {
+        let version = self.slot.version();
+        if std::mem::replace(&mut self.version, version) != version {
             self.shadow.out_of_step();
         }
         let bucket = self.slot.bucket();
@@ -75,12 +87,7 @@ impl ShadowedProcessor {
 
 impl Processor for ShadowedProcessor {
     fn process<'a>(&'a mut self, batch: &'a Arc<Batch>) -> ProcessFuture<'a> {
-        Box::pin(async move {
-            let begun = Instant::now();
-            let answer = self.live.process(batch).await;
-            self.answered(batch, begun, &answer, None);
-            answer
-        })
+        Box::pin(self.ask(batch, None))
     }
 
     fn process_with_state<'a>(
@@ -88,12 +95,7 @@ impl Processor for ShadowedProcessor {
         batch: &'a Arc<Batch>,
         state: &'a Arc<dyn StateKeeper>,
     ) -> ProcessFuture<'a> {
-        Box::pin(async move {
-            let begun = Instant::now();
-            let answer = self.live.process_with_state(batch, state).await;
-            self.answered(batch, begun, &answer, Some(state));
-            answer
-        })
+        Box::pin(self.ask(batch, Some(state)))
     }
 }
 
@@ -123,10 +125,7 @@ impl Subject for ProcessorSubject {
     fn answer(&mut self, job: &Job) -> Result<Answer, String> {
         let state: Arc<dyn StateKeeper> = self.state.clone();
         let answer = self.runtime.block_on(self.processor.process_with_state(&job.batch, &state));
-        match &answer {
-            Ok(_) | Err(Failure::Reject { .. }) => self.state.commit(),
-            Err(_) => self.state.abandon(),
-        }
+        self.state.settle(&answer);
         Ok(Answer::Processed(answer))
     }
 }
