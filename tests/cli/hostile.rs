@@ -265,6 +265,32 @@ fn f14_a_flood_of_log_lines_is_cut_and_counted() {
 }
 
 #[test]
+fn f14_a_flood_of_log_lines_leaves_those_of_another_consumers_plug_in_alone() {
+    let world = World::new(5, 20, &[]);
+    let consumer = |name: &str, flood: Value| {
+        format!(
+            "filter = {{ wasm = '{}', config = {}, limits = {{ log_lines_per_second = 20 }} }}\n\
+             processor = {{ file = {{ path = '{name}.jsonl', sync = false }} }}\n",
+            guest("hostile-filter").display(),
+            inline(&flood)
+        )
+    };
+    // The same plug-in, so the same name, as it might also be one that has given itself the name of the other.
+    let loud = consumer("bad", json!({"do": "flood", "lines": 5_000, "bytes": 1000}));
+    let quiet = consumer("quiet", json!({"do": "flood", "lines": 3, "bytes": 7}));
+    let said =
+        world.run(&format!("{loud}[[consumer]]\nname = 'quiet'\nmax_batch_size = 10\n{quiet}")).with_code(0);
+    let lines_of = |name: &str| {
+        let words = format!("consumer=\"{name}\" batch={name}:");
+        said.lines().filter(|line| line.contains(&words)).count()
+    };
+    // With one budget for both, one of them would have fewer.
+    assert!(lines_of("quiet") == 15 && lines_of("bad") >= 20, "{said}");
+    let cut = said.lines().filter(|line| line.contains("log lines left out"));
+    assert!(cut.clone().count() > 0 && cut.clone().all(|line| line.contains("consumer=\"bad\"")), "{said}");
+}
+
+#[test]
 fn f14_metrics_without_end_are_cut_and_counted() {
     let world = World::new(5, 20, &[]);
     let check = |metrics: u64, series: u64, limits: &str, words: &str| {

@@ -49,3 +49,22 @@ fn a_flood_of_bad_lines_and_records_is_told_of_in_few_lines_and_none_is_missing(
     let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(summary["summary"][0]["quarantined"], json!(10_000));
 }
+
+#[test]
+fn a_flood_of_invalid_utf8_is_told_of_in_few_lines_and_counted() {
+    let segments = Segments::generate(0, 0, 1);
+    for n in 0..300 {
+        fs::write(segments.directory().join(format!("{n:03}")), b"{\"n\":\"\xff\"}\n{\"n\":1}\n").unwrap();
+    }
+    let text = "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'c'\n\
+                processor = { file = { path = 'out', sync = false } }\n";
+    let pipeline = segments.beside("pipeline.toml", text);
+    let said = tailweir().arg("run").arg(pipeline).args("--once --summary=json").run().with_code(0);
+
+    let told =
+        told(&said, "records hold invalid UTF-8;", " more blocks with records that hold invalid UTF-8");
+    assert_eq!(told.0 + told.1, 300, "{told:?}");
+    assert!(told.0 >= 20 && told.0 < 200, "{told:?}");
+    let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["summary"][0]["repaired"], json!(300));
+}

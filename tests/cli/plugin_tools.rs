@@ -204,6 +204,12 @@ fn what_was_built_before_is_never_taken_for_what_is_built_now() {
         let said = build().with_code(1);
         assert!(said.contains("cannot make a component of p: is it a plug-in"), "{said}");
     }
+    // Nor does a component that is none take the place of one.
+    make(b"\0asm\x0d\0\x01\0");
+    let said = build().with_code(1);
+    assert!(said.contains("p.wasm: a component, but no tailweir plug-in"), "{said}");
+    assert_eq!(fs::read(folder.join("p.wasm")).unwrap(), code("redact"));
+    assert!(!folder.join("p.wasm.part").exists());
     // A tool that makes its own component of the module, in the folder, has its own taken.
     let own = "p.wasm: build/p.wasm\n\tsleep 0.05; cp good.wasm p.wasm\n\
                build/p.wasm: source.wasm\n\tcp source.wasm build/p.wasm\n";

@@ -125,6 +125,8 @@ const PLANS: [Plan; 4] = [
             picky("failing-filter"),
             Kind { told: Told::State, counts: Some("n"), ..picky("rejecting") },
             Kind { told: Told::State, counts: Some("n"), ..picky("synced-rejecting") },
+            Kind { pool: Some("b"), ..picky("failing-chain") },
+            Kind { pool: Some("b"), ordered: false, uncommitted: 1024 * 50, ..picky("parallel") },
         ],
         runs: |records, _| records == Records::Mixed,
         arguments: |home, run| pipeline(home, "picky.toml", run),
@@ -332,6 +334,24 @@ name = 'synced-rejecting'
 processor = { lua = 'rejecting.lua' }
 sink = { file = { path = 'out/synced-rejecting', sync = false } }
 checkpoint_sync = 'always'
+COMMON
+
+[[consumer]]
+name = 'failing-chain'
+filter = [
+  { lua = 'filter.lua' },
+  { wasm = 'hostile-filter.wasm', config = { do = 'panic-on-poison' } },
+  { lua = 'failing.lua' },
+]
+processor = { file = { path = 'out/failing-chain', sync = false } }
+COMMON
+
+[[consumer]]
+name = 'parallel'
+filter = [{ wasm = 'pool-filter.wasm', config = { pool = 'b' } }, { lua = 'filter.lua' }]
+processor = { wasm = 'hostile-processor.wasm', config = { do = 'panic-on-poison', emit = true } }
+sink = { file = { path = 'out/parallel', sync = false } }
+parallelism = 3
 COMMON
 ";
 

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     SegmentMoved,
     /// The directory is renamed and renamed back.
     DirectoryMoved,
+    /// The files that say who has the checkpoints are removed.
+    Unlocked,
 }
 
 impl Fault {
@@ -49,6 +51,7 @@ impl Fault {
             Self::Replaced => "segment replaced, SIGKILL",
             Self::SegmentMoved => "segment moved away and back, SIGKILL",
             Self::DirectoryMoved => "directory renamed and back, SIGKILL",
+            Self::Unlocked => "locks removed, SIGKILL",
         }
     }
 }
@@ -72,6 +75,11 @@ impl Fault {
     /// Whether a program that is started meanwhile may end with an error.
     pub(crate) fn may_refuse(self) -> bool {
         matches!(self, Self::FullDisk | Self::ReadOnly | Self::DirectoryMoved)
+    }
+
+    /// Whether a program that runs may end with an error.
+    pub(crate) fn may_end(self) -> bool {
+        self == Self::Unlocked
     }
 
     /// Brings the fault about.
@@ -111,6 +119,13 @@ impl Fault {
                 fs::rename(&logs, &away).unwrap();
                 log.directory.clone_from(&away);
                 Undo::RenameBack { away }
+            }
+            Self::Unlocked => {
+                let is_lock = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().ends_with(b".lock");
+                for entry in fs::read_dir(&logs).unwrap().flatten().filter(is_lock) {
+                    fs::remove_file(entry.path()).unwrap();
+                }
+                Undo::Nothing
             }
         }
     }

@@ -145,9 +145,10 @@ impl World {
         for ((plan, ended), running) in self.plans.iter().zip(&ended).zip(running) {
             self.tally.ends += 1;
             // One that a signal ended before it was ready for signals has said and done nothing. One that can't even open its
-            // checkpoint says so and ends.
+            // checkpoint says so and ends, as one does that has lost its locks.
             let begun = !(ended.stdout.is_empty() && ended.stderr.is_empty());
-            let refused = early && fault.may_refuse() && ended.status.code() == Some(1);
+            let may_end = fault.may_end() || early && fault.may_refuse();
+            let refused = may_end && ended.status.code() == Some(1);
             let in_order = fault != Fault::Term || !begun || ended.status.code() == Some(0);
             if !(running || refused) || !in_order {
                 return Err(format!("{} ended with {}:\n{}", plan.name, ended.status, ended.stderr));
@@ -349,6 +350,11 @@ fn f11_killed_while_segments_are_replaced() {
 #[test]
 fn f08_killed_while_segments_are_moved_away_and_back() {
     check(Fault::SegmentMoved, Records::Good, 50);
+}
+
+#[test]
+fn f22_killed_while_locks_are_removed() {
+    check(Fault::Unlocked, Records::Good, 50);
 }
 
 #[test]

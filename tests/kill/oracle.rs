@@ -237,7 +237,12 @@ impl Subject {
 
     /// Whether a line is a record that it is to be given.
     fn keeps(&self, log: &Log, id: u64) -> bool {
-        !self.condemns(log, id) && self.kind.pool.is_none_or(|pool| (pool == "b") == id.is_multiple_of(3))
+        !self.condemns(log, id) && self.wants(id)
+    }
+
+    /// Whether a record passes the filter that comes before everything else.
+    fn wants(&self, id: u64) -> bool {
+        self.kind.pool.is_none_or(|pool| (pool == "b") == id.is_multiple_of(3))
     }
 
     /// Whether a line belongs in its quarantine.
@@ -245,7 +250,7 @@ impl Subject {
         match log.records.kind(id) {
             LineKind::Good => false,
             LineKind::Malformed => true,
-            LineKind::Poison => self.kind.minds_poison,
+            LineKind::Poison => self.kind.minds_poison && self.wants(id),
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Result, anyhow};
 use rustix::process::geteuid;
 use tailweir_core::Figures;
-use tailweir_wasm::{Host, HostOptions, Meter, PluginCounts};
+use tailweir_wasm::{Host, HostOptions, Meter, PluginCounts, PluginTally};
 use tracing::warn;
 
 use crate::figures;
@@ -92,10 +92,10 @@ impl WasmEngine {
     pub(crate) fn report(&self) {
         self.figures.report(&LogEvents);
         let hosts = self.host.get().into_iter().chain(self.shadows.get());
-        for (plugin, counts) in hosts.flat_map(|host| host.counts()) {
+        for PluginTally { plugin, consumer, counts } in hosts.flat_map(|host| host.counts()) {
             if !counts.is_zero() {
                 let PluginCounts { failed, recycled, lines_left_out, metrics_left_out } = counts;
-                warn!(target: "tailweir", plugin, failed, recycled, lines_left_out, metrics_left_out, "plug-in was in trouble");
+                warn!(target: "tailweir", plugin, consumer, failed, recycled, lines_left_out, metrics_left_out, "plug-in was in trouble");
             }
         }
     }

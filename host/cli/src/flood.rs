@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     Quarantined,
     Rejected,
     Retried,
+    Repaired,
 }
 
 impl Kind {
@@ -38,6 +39,7 @@ impl Kind {
             Self::Quarantined => "records put in quarantine",
             Self::Rejected => "records rejected",
             Self::Retried => "batches that will be delivered again",
+            Self::Repaired => "blocks with records that hold invalid UTF-8",
         }
     }
 }

@@ -194,9 +194,6 @@ impl EventSink for LogEvents {
             Event::SkippedByRequest { first, segments } => {
                 info!(target: TARGET, %first, segments, "starting at the newest segment; older ones skipped by request");
             }
-            Event::Repaired { segment, records } => {
-                warn!(target: TARGET, %segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
-            }
             Event::Filtered { consumer, records, kept } => {
                 debug!(target: TARGET, consumer, records, kept, "filtered")
             }
@@ -206,7 +203,8 @@ impl EventSink for LogEvents {
             Event::Malformed { .. }
             | Event::Quarantined { .. }
             | Event::Rejected { .. }
-            | Event::Retried { .. } => {
+            | Event::Retried { .. }
+            | Event::Repaired { .. } => {
                 log_incident(&event);
             }
             Event::Unbalanced { consumer, segment, sums, problem } => {
@@ -219,21 +217,23 @@ impl EventSink for LogEvents {
                 debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
             }
             // The reason names the plug-in.
-            Event::PluginFailed { reason, calls: 1, .. } => warn!(target: TARGET, "{reason}"),
-            Event::PluginFailed { reason, calls, .. } => {
-                warn!(target: TARGET, calls, "{reason}; that many calls have failed since the last such line");
+            Event::PluginFailed { consumer, reason, calls: 1, .. } => {
+                warn!(target: TARGET, consumer, "{reason}")
             }
-            Event::PluginRecycled { plugin, bytes, instances } => {
-                warn!(target: TARGET, plugin, bytes, instances, "replaced by a fresh instance: it has taken much memory (recycle_bytes)");
+            Event::PluginFailed { consumer, reason, calls, .. } => {
+                warn!(target: TARGET, consumer, calls, "{reason}; that many calls have failed since the last such line");
             }
-            Event::PluginLogCut { plugin, lines } => {
-                warn!(target: TARGET, plugin, lines, "log lines left out: more than it may log in a call or in a second");
+            Event::PluginRecycled { plugin, consumer, bytes, instances } => {
+                warn!(target: TARGET, plugin, consumer, bytes, instances, "replaced by a fresh instance: it has taken much memory (recycle_bytes)");
+            }
+            Event::PluginLogCut { plugin, consumer, lines } => {
+                warn!(target: TARGET, plugin, consumer, lines, "log lines left out: more than it may log in a call or in a second");
             }
             Event::ShadowDiffers { consumer, role, position, live, shadow } => {
                 warn!(target: TARGET, consumer, %position, live, shadow, "{role}: its shadow answers otherwise");
             }
-            Event::PluginMetricLeftOut { plugin, reason } => {
-                warn!(target: TARGET, plugin, "of its metrics something is not recorded: {reason}");
+            Event::PluginMetricLeftOut { plugin, consumer, reason } => {
+                warn!(target: TARGET, plugin, consumer, "of its metrics something is not recorded: {reason}");
             }
             Event::PluginFigures { figures } => crate::figures::log(&figures),
             Event::Warning { message } => warn!(target: TARGET, "{message}"),
@@ -268,6 +268,9 @@ fn log_incident(event: &Event) {
         Event::Rejected { consumer, position, reason } if flood::admits(Kind::Rejected, consumer) => {
             let reason = &*shortened(reason);
             warn!(target: TARGET, consumer, %position, reason, "record rejected; there is no quarantine without a checkpoint");
+        }
+        Event::Repaired { consumer, segment, records } if flood::admits(Kind::Repaired, consumer) => {
+            warn!(target: TARGET, consumer, %segment, records, "records hold invalid UTF-8; plug-ins see U+FFFD in its place");
         }
         Event::Retried { consumer, batch, after_ms, reason } if flood::admits(Kind::Retried, consumer) => {
             let reason = &*shortened(reason);

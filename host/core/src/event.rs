@@ -70,6 +70,8 @@ pub enum Event {
     },
     /// Records held invalid UTF-8; engines see them repaired.
     Repaired {
+        /// The consumer that was given them.
+        consumer: String,
         /// The segment.
         segment: SegmentName,
         /// How many records of one block.
@@ -158,20 +160,24 @@ pub enum Event {
         reason: String,
     },
     /// Calls into a plug-in failed: it crashed, ran into a limit, or gave an answer that makes no sense. Sent at most once a
-    /// second for each plug-in.
+    /// second for each plug-in and consumer.
     PluginFailed {
         /// The plug-in.
         plugin: String,
+        /// The consumer that uses it; none while it is loaded.
+        consumer: Option<String>,
         /// Why the last of them failed.
         reason: String,
         /// How many there were since the last such event.
         calls: u64,
     },
     /// Instances of a plug-in have taken so much memory that each was replaced by a fresh one between two calls. Sent at most
-    /// once a second for each plug-in.
+    /// once a second for each plug-in and consumer.
     PluginRecycled {
         /// The plug-in.
         plugin: String,
+        /// The consumer that uses it; none while it is loaded.
+        consumer: Option<String>,
         /// Bytes of memory that the last of them had.
         bytes: u64,
         /// How many there were since the last such event.
@@ -181,6 +187,8 @@ pub enum Event {
     PluginLogCut {
         /// The plug-in.
         plugin: String,
+        /// The consumer that uses it; none while it is loaded.
+        consumer: Option<String>,
         /// How many lines were left out.
         lines: u64,
     },
@@ -225,6 +233,8 @@ pub enum Event {
     PluginMetricLeftOut {
         /// The plug-in.
         plugin: String,
+        /// The consumer that uses it; none while it is loaded.
+        consumer: Option<String>,
         /// Why.
         reason: String,
     },

@@ -90,8 +90,8 @@ impl Ahead {
         (self.threads * BLOCKS_PER_THREAD).max(WORTH_A_THREAD)
     }
 
-    /// Has threads ask about the blocks that come after the one that the consumer is at, in order.
-    pub(crate) fn look_at(&mut self, coming: &[Arc<Block>]) {
+    /// Has threads ask about the blocks that come, in order, after the one that the consumer is at.
+    pub(crate) fn look_at(&mut self, present: &Arc<Block>, coming: &[Arc<Block>]) {
         if coming.len() >= WORTH_A_THREAD {
             self.start_thread();
         }
@@ -99,13 +99,16 @@ impl Ahead {
             return;
         }
         let mut state = self.shared.lock();
-        let last = state.jobs.back().map(|job| job.block.clone());
-        let known = last.and_then(|last| coming.iter().position(|block| Arc::ptr_eq(block, &last)));
-        if known.is_none() {
+        // How many of them are jobs already: those up to the last job.
+        let begun = state.jobs.back().and_then(|last| {
+            let mut known = std::iter::once(present).chain(coming);
+            known.position(|block| Arc::ptr_eq(block, &last.block))
+        });
+        if begun.is_none() {
             // Whatever else there is was read by another pass.
             state.jobs.clear();
         }
-        for block in &coming[known.map_or(0, |known| known + 1)..] {
+        for block in &coming[begun.unwrap_or(0)..] {
             state.jobs.push_back(Job { block: block.clone(), progress: Progress::Waiting });
             self.shared.work.notify_one();
         }

@@ -544,7 +544,7 @@ impl Consumer {
         }
         let mut known = Known::Nothing;
         if let (Some(ahead), Some(subscription)) = (&mut self.ahead, &self.subscription) {
-            ahead.look_at(&subscription.coming(ahead.reach()));
+            ahead.look_at(block, &subscription.coming(ahead.reach()));
             if end - first == block.len() {
                 known = ahead.ask(block);
             }
@@ -608,7 +608,8 @@ impl Consumer {
         if block.repaired() > 0 {
             Counters::add(&self.settlement.counters().repaired, block.repaired());
             self.settlement.book().repaired(block.repaired());
-            self.events.emit(Event::Repaired { segment: block.segment().clone(), records: block.repaired() });
+            let (consumer, segment) = (self.name.to_string(), block.segment().clone());
+            self.events.emit(Event::Repaired { consumer, segment, records: block.repaired() });
         }
         if self.pending.is_empty() {
             self.pass_over()?;

@@ -123,3 +123,43 @@ async fn threads_that_cannot_filter_stop_nothing() {
         assert_eq!(drain(&mut c).await, (0..3000).filter(|n| n % 2 == 0).collect::<Vec<_>>());
     }
 }
+
+/// Notes what it is asked about, and takes its time, so that the consumer comes to blocks that a thread is at.
+#[derive(Clone, Default)]
+struct Noting(Arc<Mutex<Vec<u64>>>);
+
+impl Filter for Noting {
+    fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
+        self.0.lock().unwrap().extend(numbers(candidates));
+        thread::sleep(Duration::from_micros(200));
+        Ok(Verdict::All)
+    }
+}
+
+impl FilterFactory for Noting {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn Error + Send + Sync>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[tokio::test]
+async fn whoever_decides_no_filter_is_asked_twice() {
+    for segments in [4, 5, 6, 7, 8, 9, 10] {
+        let dir = tempdir().unwrap();
+        for segment in 0..segments {
+            sealed(dir.path(), &format!("s{segment:02}"), segment * 20..(segment + 1) * 20);
+        }
+        let filter = Noting::default();
+        let filters = vec![FilterOptions {
+            more: Some(Arc::new(filter.clone())),
+            ..FilterOptions::new(filter.clone())
+        }];
+        let options = ConsumerOptions { filters, filter_threads: Some(3), ..consumer("c") };
+        let mut c = open(once(dir.path()), vec![options]).unwrap().pop().unwrap();
+        let all: Vec<u64> = (0..segments * 20).collect();
+        assert_eq!(drain(&mut c).await, all);
+        let mut asked = filter.0.lock().unwrap().clone();
+        asked.sort_unstable();
+        assert_eq!(asked, all);
+    }
+}

@@ -99,7 +99,7 @@ impl WasmFilter {
         if let (Ok(verdict), Some(figures)) = (&answer, call.figures()) {
             figures.decided(verdict, candidates.len());
         }
-        self.instance = instance.reuse(self.template.tally());
+        self.instance = instance.reuse();
         answer
     }
 }
@@ -121,7 +121,7 @@ impl Filter for WasmFilter {
             return Ok(Verdict::All);
         }
         self.call(candidates).map_err(|e| {
-            self.template.tally().failed(&e);
+            self.template.tally(Some(candidates.consumer())).failed(&e);
             FilterError { decided: Vec::new(), located: Located::Batch, source: e.into() }
         })
     }

@@ -17,7 +17,7 @@ use crate::meter::Meter;
 use crate::precompile::{Compiled, PrecompileError, precompile};
 use crate::processor::ProcessorPlugin;
 use crate::state::State;
-use crate::tally::{PluginCounts, Tallies, Tally};
+use crate::tally::{PluginTally, Tallies, Tally};
 use crate::ticks::Ticks;
 use crate::v0_1;
 
@@ -141,8 +141,8 @@ impl Host {
         precompile(self, path, limits)
     }
 
-    /// What was counted of each plug-in that was loaded, by its name.
-    pub fn counts(&self) -> Vec<(String, PluginCounts)> {
+    /// What was counted of each plug-in and consumer, in order of their names.
+    pub fn counts(&self) -> Vec<PluginTally> {
         self.tallies.counts()
     }
 
@@ -150,10 +150,15 @@ impl Host {
         &self.figures
     }
 
-    pub(crate) fn tally(&self, name: &str) -> Arc<Tally> {
+    pub(crate) fn tally(&self, name: &str, consumer: Option<&str>) -> Arc<Tally> {
+        self.tallies.of(name, consumer)
+    }
+
+    /// The name under which is told of a plug-in.
+    pub(crate) fn labelled(&self, name: &str) -> Arc<str> {
         match self.label {
-            Some(label) => self.tallies.of(&format!("{name} ({label})")),
-            None => self.tallies.of(name),
+            Some(label) => format!("{name} ({label})").into(),
+            None => name.into(),
         }
     }
 

@@ -58,14 +58,15 @@ pub(crate) struct Template<W: World> {
     pre: W::Pre,
     on_tick: OnTick,
     own_name: Arc<str>,
-    tally: Arc<Tally>,
+    /// With the label of the host.
+    name: Arc<str>,
 }
 
 impl<W: World> Template<W> {
     pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, LoadError> {
-        let tally = loaded.host.tally(&loaded.stem);
+        let (own_name, name) = (loaded.stem.clone(), loaded.host.labelled(&loaded.stem));
         match W::prepare(loaded.pre.clone()) {
-            Ok(pre) => Ok(Self { pre, on_tick, own_name: loaded.stem.clone(), tally, loaded }),
+            Ok(pre) => Ok(Self { pre, on_tick, own_name, name, loaded }),
             Err(e) => Err(loaded.error(LoadErrorKind::Shape(format!("{e:#}")))),
         }
     }
@@ -76,7 +77,7 @@ impl<W: World> Template<W> {
 
     /// The plug-in's name, with the label of its host, for whoever is told of it.
     pub(crate) fn name(&self) -> &str {
-        self.tally.name()
+        &self.name
     }
 
     /// The plug-in's own name, as its state is kept under.
@@ -84,9 +85,9 @@ impl<W: World> Template<W> {
         &self.own_name
     }
 
-    /// What is counted of it.
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
+    /// What is counted and said of it as this consumer uses it; `None` while it is loaded.
+    pub(crate) fn tally(&self, consumer: Option<&str>) -> Arc<Tally> {
+        self.loaded.host.tally(&self.name, consumer)
     }
 
     /// What is counted of it as it is used by this consumer.
@@ -98,7 +99,7 @@ impl<W: World> Template<W> {
     /// Takes the name that the plug-in gives itself, if it can be printed.
     pub(crate) fn rename(&mut self, description: &Description) {
         self.own_name = self.name_of(description).into();
-        self.tally = self.loaded.host.tally(&self.own_name);
+        self.name = self.loaded.host.labelled(&self.own_name);
     }
 
     /// The name that the plug-in gives itself, if it can be printed, else that of its file.
@@ -117,7 +118,8 @@ impl<W: World> Template<W> {
     async fn instantiate(&self) -> Result<Instance<W>, LoadErrorKind> {
         let limits = &self.loaded.limits;
         let clock = Clock::new(limits.deadline, self.loaded.host.ticks().clone());
-        let mut state = State::new(&self.tally, limits, &self.loaded.grants, clock.clone());
+        let tally = self.tally(None);
+        let mut state = State::new(&tally, limits, &self.loaded.grants, clock.clone());
         state.meter = self.loaded.host.meter().cloned();
         let mut store = Store::new(self.loaded.host.engine(), state);
         store.limiter(|state| &mut state.memory);
@@ -132,7 +134,7 @@ impl<W: World> Template<W> {
             })
         });
         let mut call =
-            Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone(), figures: None };
+            Call { store, clock, plugin: self.name().to_owned(), limits: limits.clone(), consumer: None };
         call.begin(None);
         let world = Timed::new(W::instantiate(&self.pre, &mut call.store), call.clock.clone()).await;
         match world {
@@ -202,10 +204,12 @@ pub(crate) struct Instance<W> {
 
 impl<W> Instance<W> {
     /// The instance after a call that succeeded, if it can be called again.
-    pub(crate) fn reuse(self, tally: &Tally) -> Option<Self> {
+    pub(crate) fn reuse(self) -> Option<Self> {
         let memory = &self.call.store.data().memory;
         if memory.is_high() {
-            tally.recycled(memory.used);
+            if let Some(consumer) = &self.call.consumer {
+                consumer.tally.recycled(memory.used);
+            }
             return None;
         }
         Some(self)
@@ -221,18 +225,26 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     plugin: String,
     limits: Limits,
-    /// What is counted with the consumer of the last batch. None before the first one.
-    figures: Option<Arc<PluginFigures>>,
+    /// The consumer of the last batch. None before the first one.
+    consumer: Option<CountedFor>,
+}
+
+/// The consumer that a call is for, and what is counted for it.
+struct CountedFor {
+    figures: Arc<PluginFigures>,
+    tally: Arc<Tally>,
 }
 
 impl Call {
     /// Begins a call about a batch.
     pub(crate) fn begin_batch<W: World>(&mut self, batch: &Arc<Batch>, template: &Template<W>) {
         let consumer = batch.consumer();
-        if self.figures.as_ref().is_none_or(|figures| figures.consumer() != consumer) {
-            let figures = template.figures(consumer);
-            self.store.data_mut().metrics.bind(figures.metrics());
-            self.figures = Some(figures);
+        if self.consumer.as_ref().is_none_or(|known| known.figures.consumer() != consumer) {
+            let (figures, tally) = (template.figures(consumer), template.tally(Some(consumer)));
+            let state = self.store.data_mut();
+            state.metrics.bind(figures.metrics(), &tally);
+            state.log.bind(&tally);
+            self.consumer = Some(CountedFor { figures, tally });
         }
         self.begin(Some(batch));
     }
@@ -265,7 +277,7 @@ impl Call {
 
     /// Counts a call about a batch.
     fn count(&self, batch: &Batch, error: Option<&wasmtime::Error>) {
-        let Some(figures) = &self.figures else { return };
+        let Some(figures) = self.figures() else { return };
         let ((took, computed), state) = (self.clock.times(), self.store.data());
         let (bytes, memory) = (state.handed, state.memory.used);
         figures.called(CallCost { records: batch.len(), took, computed, bytes, memory });
@@ -278,7 +290,7 @@ impl Call {
 
     /// What is counted with the consumer of the last batch.
     pub(crate) fn figures(&self) -> Option<&PluginFigures> {
-        self.figures.as_deref()
+        self.consumer.as_ref().map(|consumer| &*consumer.figures)
     }
 
     fn measure(&self, meter: &Meter) {
@@ -325,7 +337,7 @@ impl Call {
     }
 
     fn count_bad_answer(&self) {
-        if let Some(figures) = &self.figures {
+        if let Some(figures) = self.figures() {
             figures.failed(CallFault::Answer);
         }
     }

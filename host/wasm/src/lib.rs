@@ -44,4 +44,4 @@ pub use load::{Description, Kind, LoadError, LoadErrorKind};
 pub use meter::{Measures, Meter, Metered};
 pub use precompile::{Compiled, PrecompileError, When};
 pub use processor::ProcessorPlugin;
-pub use tally::PluginCounts;
+pub use tally::{PluginCounts, PluginTally};

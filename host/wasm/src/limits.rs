@@ -78,7 +78,7 @@ limits! {
         "bytes handed to the host at once: the records that a call emits, for one";
     /// How many lines a call may log, further ones are counted; 100 by default.
     log_lines: u64 = 100, number, u64::to_string, "lines that a call may log; further ones are counted";
-    /// How many lines all instances of a plug-in together may log in a second, further ones are counted; 100 by default.
+    /// How many lines all instances that a consumer has of a plug-in may log in a second, further ones are counted; 100 by default.
     log_lines_per_second: u64 = 100, number, u64::to_string,
         "lines that the plug-in may log in a second; further ones are counted";
     /// How many bytes of a log line, or of a reason that the plug-in gives, are kept; 8 KiB by default.

@@ -40,8 +40,9 @@ impl OwnMetrics {
         Self { tally, limits, home: None, series: Vec::new(), numbers: Vec::new() }
     }
 
-    /// From now on it counts with these, which are those of a consumer.
-    pub(crate) fn bind(&mut self, consumers: &Arc<Metrics>) {
+    /// From now on it counts with these, which are those of a consumer, as the tally is.
+    pub(crate) fn bind(&mut self, consumers: &Arc<Metrics>, tally: &Arc<Tally>) {
+        self.tally = tally.clone();
         let before = self.home.replace(Home::Consumers(consumers.clone()));
         let adopted = match &before {
             Some(Home::Nobodys(metrics)) => {
@@ -142,7 +143,7 @@ mod tests {
     use crate::tally::Tallies;
 
     fn own(limits: MetricLimits) -> OwnMetrics {
-        OwnMetrics::new(Tallies::new(Arc::new(())).of("p"), limits)
+        OwnMetrics::new(Tallies::new(Arc::new(())).of("p", None), limits)
     }
 
     fn counter(own: &mut OwnMetrics, name: &str) -> u32 {
@@ -163,19 +164,19 @@ mod tests {
         let (one, other) = (Arc::new(Metrics::new(limits.clone())), Arc::new(Metrics::new(limits.clone())));
         // Another instance was here before, and had its series in another order.
         let mut before = own(limits.clone());
-        before.bind(&one);
+        before.bind(&one, &before.tally.clone());
         let (c, b) = (counter(&mut before, "c"), counter(&mut before, "b"));
         before.change(b, |b| b.add(100));
         before.change(c, |c| c.add(1000));
         let mut own = own(limits);
         let (a, b) = (counter(&mut own, "a"), counter(&mut own, "b"));
         own.change(a, |a| a.add(1));
-        own.bind(&one);
+        own.bind(&one, &own.tally.clone());
         own.change(b, |b| b.add(2));
         assert_eq!([counter(&mut own, "b"), counter(&mut own, "c"), counter(&mut own, "a")], [b, 3, a]);
         assert_eq!(values(&one), [("a".to_owned(), 1), ("b".to_owned(), 102), ("c".to_owned(), 1000)]);
         // A script may hand it batches of another consumer.
-        own.bind(&other);
+        own.bind(&other, &own.tally.clone());
         own.change(a, |a| a.add(7));
         assert_eq!(values(&other), [("a".to_owned(), 7), ("b".to_owned(), 0), ("c".to_owned(), 0)]);
         assert_eq!(values(&one)[0].1, 1);
@@ -200,7 +201,7 @@ mod tests {
             bounds: &[],
         })
         .unwrap();
-        own.bind(&full);
+        own.bind(&full, &own.tally.clone());
         own.change(a, |a| a.add(1));
         // The name, three changes; then its only series, and a change of that.
         assert_eq!(full.left_out(), 6);

@@ -295,7 +295,7 @@ impl Worker {
             Some(instance) => instance,
             None => self.template.restart(bucket).await.map_err(|e| {
                 self.template.figures(batch.consumer()).failed(CallFault::Trap);
-                self.crash(e)
+                self.crash(batch, e)
             })?,
         };
         let Instance { world, call } = &mut instance;
@@ -304,12 +304,13 @@ impl Worker {
         let clock = call.clock.clone();
         let process = world.tailweir_plugin_process().call_process(&mut call.store, handle());
         let result = Timed::new(process, clock).await;
-        let answer = answer(call.end(result).map_err(|e| self.crash(e))?, &self.template.loaded().limits);
-        let checked = check(answer, batch.len()).map_err(|what| self.crash(call.invalid(what)));
+        let answer =
+            answer(call.end(result).map_err(|e| self.crash(batch, e))?, &self.template.loaded().limits);
+        let checked = check(answer, batch.len()).map_err(|what| self.crash(batch, call.invalid(what)));
         if let (Ok(answer), Some(figures)) = (&checked, call.figures()) {
             figures.answered(answer);
         }
-        self.instance = instance.reuse(self.template.tally());
+        self.instance = instance.reuse();
         checked?
     }
 
@@ -323,11 +324,11 @@ impl Worker {
         });
         figures.failed(CallFault::Overrun);
         let plugin = self.template.name().to_owned();
-        self.crash(CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
+        self.crash(batch, CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
     }
 
-    fn crash(&self, error: CallError) -> Failure {
-        self.template.tally().failed(&error);
+    fn crash(&self, batch: &Batch, error: CallError) -> Failure {
+        self.template.tally(Some(batch.consumer())).failed(&error);
         Failure::Crash { reason: error.to_string() }
     }
 }

@@ -201,6 +201,11 @@ impl Log {
         })))
     }
 
+    /// From now on its lines count for a consumer.
+    pub(crate) fn bind(&self, tally: &Arc<Tally>) {
+        self.with(|log| log.tally = tally.clone());
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut LogState) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -377,7 +382,7 @@ mod tests {
 
     fn log(lines: u64) -> Log {
         let limits = Limits { log_lines: lines, log_line_bytes: 4, ..Limits::default() };
-        Log::new(crate::tally::Tallies::new(Arc::new(())).of("test"), &limits)
+        Log::new(crate::tally::Tallies::new(Arc::new(())).of("test", None), &limits)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is counted and said of a plug-in: of all its instances together.
+//! What is counted and said of a plug-in and a consumer that uses it: of all its instances together.
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -9,6 +9,17 @@ use std::time::{Duration, Instant};
 use tailweir_core::{Event, EventSink, MetricError};
 
 use crate::call::CallError;
+
+/// What was counted of a plug-in, for one consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginTally {
+    /// The plug-in's name.
+    pub plugin: String,
+    /// The consumer; none for what happened while the plug-in was loaded.
+    pub consumer: Option<String>,
+    /// The counters.
+    pub counts: PluginCounts,
+}
 
 /// A plug-in's counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,25 +41,31 @@ impl PluginCounts {
     }
 }
 
-/// The tallies of a host, by the names of plug-ins.
+/// The tallies of a host, by the names of plug-ins and consumers: a name is the plug-in's to choose, and with one it had the
+/// budget of another consumer's plug-in.
 pub(crate) struct Tallies {
     events: Arc<dyn EventSink>,
-    by_name: Mutex<BTreeMap<String, Arc<Tally>>>,
+    by_name: Mutex<BTreeMap<Names, Arc<Tally>>>,
 }
+
+/// A plug-in's name, and that of the consumer that uses it.
+type Names = (String, Option<String>);
 
 impl Tallies {
     pub(crate) fn new(events: Arc<dyn EventSink>) -> Self {
         Self { events, by_name: Mutex::default() }
     }
 
-    /// The tally of the plug-ins that have this name.
-    pub(crate) fn of(&self, name: &str) -> Arc<Tally> {
+    /// The tally of the plug-ins that have this name, as this consumer uses them; `None` while they are loaded.
+    pub(crate) fn of(&self, name: &str, consumer: Option<&str>) -> Arc<Tally> {
         let mut by_name = lock(&self.by_name);
-        if let Some(tally) = by_name.get(name) {
+        let key = (name.to_owned(), consumer.map(str::to_owned));
+        if let Some(tally) = by_name.get(&key) {
             return tally.clone();
         }
         let tally = Arc::new(Tally {
-            name: name.to_owned(),
+            name: key.0.clone(),
+            consumer: key.1.clone(),
             events: self.events.clone(),
             failed: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
@@ -59,20 +76,26 @@ impl Tallies {
             failures: Mutex::default(),
             replacements: Mutex::default(),
         });
-        by_name.insert(name.to_owned(), tally.clone());
+        by_name.insert(key, tally.clone());
         tally
     }
 
     /// All of them. What was not told yet is told.
-    pub(crate) fn counts(&self) -> Vec<(String, PluginCounts)> {
+    pub(crate) fn counts(&self) -> Vec<PluginTally> {
         let tallies: Vec<_> = lock(&self.by_name).values().cloned().collect();
-        tallies.into_iter().map(|tally| (tally.name.clone(), tally.counts())).collect()
+        let of = |tally: Arc<Tally>| PluginTally {
+            plugin: tally.name.clone(),
+            consumer: tally.consumer.clone(),
+            counts: tally.counts(),
+        };
+        tallies.into_iter().map(of).collect()
     }
 }
 
-/// One plug-in's tally.
+/// One plug-in's tally, for one consumer.
 pub(crate) struct Tally {
     name: String,
+    consumer: Option<String>,
     events: Arc<dyn EventSink>,
     failed: AtomicU64,
     recycled: AtomicU64,
@@ -130,6 +153,10 @@ impl Tally {
         &self.name
     }
 
+    fn names(&self) -> Names {
+        (self.name.clone(), self.consumer.clone())
+    }
+
     /// A call has failed.
     pub(crate) fn failed(&self, error: &CallError) {
         self.failed.fetch_add(1, Relaxed);
@@ -139,7 +166,8 @@ impl Tally {
 
     fn tell_failures(&self, due: Option<(String, u64)>) {
         if let Some((reason, calls)) = due {
-            self.events.emit(Event::PluginFailed { plugin: self.name.clone(), reason, calls });
+            let (plugin, consumer) = self.names();
+            self.events.emit(Event::PluginFailed { plugin, consumer, reason, calls });
         }
     }
 
@@ -152,7 +180,8 @@ impl Tally {
 
     fn tell_replacements(&self, due: Option<(u64, u64)>) {
         if let Some((bytes, instances)) = due {
-            self.events.emit(Event::PluginRecycled { plugin: self.name.clone(), bytes, instances });
+            let (plugin, consumer) = self.names();
+            self.events.emit(Event::PluginRecycled { plugin, consumer, bytes, instances });
         }
     }
 
@@ -187,8 +216,8 @@ impl Tally {
         let mut said = lock(&self.said_of_metrics);
         if said.len() < MOST_SAID && said.insert((discriminant(error), about.to_owned())) {
             drop(said);
-            let (plugin, reason) = (self.name.clone(), error.to_string());
-            self.events.emit(Event::PluginMetricLeftOut { plugin, reason });
+            let ((plugin, consumer), reason) = (self.names(), error.to_string());
+            self.events.emit(Event::PluginMetricLeftOut { plugin, consumer, reason });
         }
     }
 
@@ -207,7 +236,8 @@ impl Tally {
         let lines = std::mem::take(&mut second.left_out);
         (second.began, second.lines) = (Instant::now(), 0);
         if lines > 0 {
-            self.events.emit(Event::PluginLogCut { plugin: self.name.clone(), lines });
+            let (plugin, consumer) = self.names();
+            self.events.emit(Event::PluginLogCut { plugin, consumer, lines });
         }
     }
 
@@ -250,8 +280,9 @@ mod tests {
     fn everything_is_counted_and_little_of_it_told_at_once() {
         let events = Arc::new(Events::default());
         let tallies = Tallies::new(events.clone());
-        let tally = tallies.of("chatty");
-        let admitted = (0..1000).filter(|_| tallies.of("chatty").admit_line(3)).count() as u64;
+        let tally = tallies.of("chatty", Some("c"));
+        let admitted = (0..1000).filter(|_| tallies.of("chatty", Some("c")).admit_line(3)).count() as u64;
+        assert!(tallies.of("chatty", Some("other")).admit_line(3), "another consumer's has its own");
         // A second may end in between.
         assert!((3..100).contains(&admitted), "{admitted}");
         for _ in 0..300 {
@@ -260,7 +291,11 @@ mod tests {
         }
         let counts =
             PluginCounts { failed: 300, recycled: 300, lines_left_out: 1000 - admitted, metrics_left_out: 0 };
-        assert_eq!(tallies.counts(), [("chatty".to_owned(), counts)]);
+        let of = |consumer: &str, counts| {
+            let (plugin, consumer) = ("chatty".to_owned(), Some(consumer.to_owned()));
+            PluginTally { plugin, consumer, counts }
+        };
+        assert_eq!(tallies.counts(), [of("c", counts), of("other", PluginCounts::default())]);
         let events = lock(&events.0);
         let told = events.iter().fold([0; 3], |[left_out, failed, recycled], event| match event {
             Event::PluginLogCut { lines, .. } => [left_out + lines, failed, recycled],
@@ -275,7 +310,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_metrics_is_said_once() {
         let events = Arc::new(Events::default());
-        let tally = Tallies::new(events.clone()).of("p");
+        let tally = Tallies::new(events.clone()).of("p", None);
         for n in 0..1000 {
             tally.say_of_metric(&MetricError::Metrics(5, format!("m{n}")));
             tally.say_of_metric(&MetricError::NoSeries);

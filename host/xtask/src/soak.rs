@@ -10,7 +10,7 @@ use clap::Args;
 use crate::{cargo, run_command};
 
 /// How many kinds of faults the kill tests have.
-const FAULTS: u64 = 12;
+const FAULTS: u64 = 13;
 /// How many are tried at once: each keeps about one processor busy.
 const AT_ONCE: u64 = 2;
 

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::BinaryBytes;
-use tailweir_wasm::Limits;
+use tailweir_wasm::{Inspection, Limits, LoadError};
 use wit_component::ComponentEncoder;
 
 use super::args::BuildArgs;
@@ -64,8 +64,7 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
         false => code,
     };
     let path = directory.join(format!("{name}.wasm"));
-    write(&path, &component, modified)?;
-    let found = engine.host()?.inspect(&path, Limits::default())?;
+    let found = replace(&path, &component, modified, engine)?;
     let grants = if found.grants.is_empty() { "" } else { "; it needs a grant for HTTP" };
     print(&format!(
         "{}, {}: {} {}, a {}{grants}\n",
@@ -82,18 +81,27 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode()
 }
 
-/// In one step: whoever has the old component open keeps it.
-fn write(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> Result<()> {
+/// Writes a component, if it is a plug-in: what is no plug-in does not take the place of one. In one step: whoever has the old one
+/// open keeps it.
+fn replace(
+    path: &Path,
+    component: &[u8],
+    modified: Option<SystemTime>,
+    engine: &WasmEngine,
+) -> Result<Inspection> {
     let unfinished = path.with_extension("wasm.part");
     let write = || {
         let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        if let Some(modified) = modified {
-            file.set_modified(modified)?;
-        }
-        fs::rename(&unfinished, path)
+        file.write_all(component)?;
+        modified.map_or(Ok(()), |modified| file.set_modified(modified))
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("cannot write {}", unfinished.display()))?;
+    let found = engine.host()?.inspect(&unfinished, Limits::default()).map_err(|e| {
+        let _ = fs::remove_file(&unfinished);
+        LoadError { path: path.to_owned(), ..e }
+    })?;
+    fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(found)
 }
 
 /// `npm run build`, which leaves `NAME.wasm`.

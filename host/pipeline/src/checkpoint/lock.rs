@@ -6,8 +6,10 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::StoreError;
@@ -95,9 +97,9 @@ impl Lock {
             .map_err(explain)
             .and_then(|file| regular(&file).and_then(|meta| only_name(&meta)).map(|()| file))
             .map_err(|e| io("open", e))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held(pid_in(&mut file))),
+        match exclusive(&file) {
+            Ok(true) => {}
+            Ok(false) => return Err(LockError::Held(pid_in(&mut file))),
             Err(e) => return Err(io("lock", e.into())),
         }
         // The id only informs; a disk too full for it does not keep the lock from holding.
@@ -136,6 +138,26 @@ impl Lock {
     }
 }
 
+/// How often somebody who only looks may be in the way: for a second and more.
+const LOOKERS: u32 = 1000;
+
+/// Locks a file; false if another process has it. One that asks who has it takes a shared lock for a moment, and is waited for.
+fn exclusive(file: &File) -> Result<bool, Errno> {
+    for _ in 0..LOOKERS {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            done => return done.map(|()| true),
+        }
+        match flock(file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            shared => shared?,
+        }
+        flock(file, FlockOperation::Unlock)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
+
 /// The process that holds the lock of a checkpoint, if one does.
 pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> Option<u32> {
     holder_of(regular_file(&path(directory, name))?)
@@ -146,5 +168,35 @@ fn holder_of(mut file: File) -> Option<u32> {
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => None,
         Err(_) => pid_in(&mut file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use super::*;
+
+    #[test]
+    fn whoever_asks_who_has_the_lock_keeps_nobody_from_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = CheckpointName::new("c").unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    let holder = holder(directory.path(), &name);
+                    assert!(holder.is_none_or(|pid| pid == std::process::id()), "{holder:?}");
+                }
+            });
+            let taken = (0..2_000).filter(|_| Lock::take(directory.path(), &name).is_ok()).count();
+            done.store(true, Relaxed);
+            assert_eq!(taken, 2_000);
+        });
+        let held = Lock::take(directory.path(), &name).unwrap();
+        let Err(LockError::Held(pid)) = Lock::take(directory.path(), &name) else { panic!("locked twice") };
+        assert_eq!((pid, holder(directory.path(), &name)), (Some(std::process::id()), pid));
+        drop(held);
+        assert_eq!(holder(directory.path(), &name), None);
     }
 }
