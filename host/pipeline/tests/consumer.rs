@@ -172,8 +172,8 @@ async fn f24_a_consumer_that_does_not_take_its_batches_stops_no_other() {
     let mut both = open(source, vec![consumer("fast"), consumer("slow")]).unwrap();
     let (fast, slow) = both.split_at_mut(1);
     next(&mut slow[0]).await.commit().unwrap();
-    assert_eq!(drain(&mut fast[0]).await, (0..4000).collect::<Vec<_>>());
-    assert_eq!(drain(&mut slow[0]).await, (10..4000).collect::<Vec<_>>());
+    assert_eq!(ends(drain(&mut fast[0])).await, (0..4000).collect::<Vec<_>>());
+    assert_eq!(ends(drain(&mut slow[0])).await, (10..4000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn consumers_that_took_turns_on_passes_of_their_own_lose_nothing() {
     while live > 0 {
         let i = random.usize(..names.len());
         for _ in 0..random.usize(1..40) {
-            match all[i].next().await.unwrap() {
+            match ends(all[i].next()).await.unwrap() {
                 Some(mut delivery) => {
                     seen[i].extend(numbers(delivery.batch()));
                     delivery.commit().unwrap();

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tailweir_core::{Batch, Event, EventSink, Filter, FilterError, Located, Verdict};
 use tailweir_pipeline::{
@@ -65,6 +66,11 @@ pub async fn drain(consumer: &mut Consumer) -> Vec<u64> {
         delivery.commit().unwrap();
     }
     all
+}
+
+/// What must come to an end, however slow the machine is: a test that hangs names nothing.
+pub async fn ends<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), what).await.expect("it does not end")
 }
 
 /// The next batch, which there must be.
