@@ -212,7 +212,7 @@ function makeLifecycle({ name, version, configSchema, configure = (config) => co
       try {
         configured = configure(JSON.parse(text));
       } catch (error) {
-        throw error instanceof Error && error.constructor === Error ? error.message : inWords(error);
+        throw error?.constructor === Error || error?.failure !== undefined ? error.message : inWords(error);
       }
     },
   };

@@ -73,11 +73,13 @@ test('a processor answers with what it has done', () => {
 test('a configuration is made by the plug-in, and refused in words', () => {
   const configure = (config) => {
     if (config === null) throw new Error('`pool` is missing');
+    if (config.pool === '') throw new Stop('`pool` is empty');
     return config.pool.toUpperCase();
   };
   const { lifecycle, filter } = makeFilter({ ...plugin, configSchema: {}, configure, keep: (_, config) => config === 'A' });
   assert.equal(lifecycle.describe().configSchema, '{}');
   assert.equal(thrown(() => lifecycle.init('null')), '`pool` is missing');
+  assert.equal(thrown(() => lifecycle.init('{"pool":""}')), '`pool` is empty');
   lifecycle.init('{"pool":"a"}');
   assert.deepEqual(filter.evaluate(raw), { tag: 'all' });
 });

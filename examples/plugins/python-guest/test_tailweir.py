@@ -105,6 +105,8 @@ class Answers(unittest.TestCase):
         def configure(config):
             if config is None:
                 raise ValueError("`pool` is missing")
+            if config["pool"] == "":
+                raise tailweir.Stop("`pool` is empty")
             return config["pool"].upper()
 
         lifecycle, plugin = tailweir.filter(
@@ -114,6 +116,9 @@ class Answers(unittest.TestCase):
         with self.assertRaises(Err) as caught:
             lifecycle().init("null")
         self.assertEqual(caught.exception.value, "`pool` is missing")
+        with self.assertRaises(Err) as caught:
+            lifecycle().init('{"pool":""}')
+        self.assertEqual(caught.exception.value, "`pool` is empty")
         lifecycle().init('{"pool":"a"}')
         self.assertEqual(plugin().evaluate(HOST), ("Verdict_All",))
 
