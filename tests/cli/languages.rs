@@ -43,6 +43,7 @@ fn segments() -> Segments {
         r#"{"type":"Grüße 📧","egress_pool":"customer-a"}"#,
         r#"{"type":"a\"b\\c\u0001\n","egress_pool":""}"#,
         r#"{"type":"","egress_pool":"Grüße"}"#,
+        r#"{"type":"\ufeffmarked","egress_pool":"\ufeffcustomer-a"}"#,
         "[]",
         "7",
     ];

@@ -15,7 +15,7 @@ import * as host from 'tailweir:plugin/state@0.1.0';
 import { Stop } from './tailweir.js';
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder('utf-8', { fatal: true });
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** As many keys as the host gives at once. */
 const PAGE = 1000;

@@ -24,6 +24,7 @@ function thrown(call) {
 test('columns have one entry per record', async () => {
   const batch = await batchOf('{"s":"Grüße","n":1.5,"b":true,"i":7}', '{"s":null,"n":"1","b":0,"i":7.5}', '{"s":"你好","v":[1]}');
   assert.deepEqual(batch.strings('/s'), ['Grüße', undefined, '你好']);
+  assert.deepEqual((await batchOf('{"s":"\\ufeffa"}')).strings('/s'), ['\ufeffa']);
   assert.deepEqual(batch.numbers('/n'), [1.5, undefined, undefined]);
   assert.deepEqual(batch.booleans('/b'), [true, undefined, undefined]);
   assert.deepEqual(batch.integers('/i'), [7n, undefined, undefined]);
@@ -93,6 +94,8 @@ test('state keeps bytes and texts', () => {
   state.set('a', Uint8Array.of(0, 255));
   assert.deepEqual(state.get('a'), Uint8Array.of(0, 255));
   assert.throws(() => state.getText('a'), TypeError);
+  state.set('a', '\ufeffa');
+  assert.equal(state.getText('a'), '\ufeffa');
   state.set('a', '');
   assert.equal(state.getText('a'), '');
   state.delete('a');
