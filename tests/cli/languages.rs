@@ -3,13 +3,17 @@
 //! `cargo xtask guests --languages` builds them. Those that are not built are skipped, by name, unless
 //! `TAILWEIR_TEST_LANGUAGES=all` is set: then they are missing.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tailweir_tests::{Ended, Segments, repository};
+use rustix::process::Signal;
+use tailweir_tests::{Ended, Program, Segments, repository, wait_for};
 
+use crate::metrics::told;
 use crate::plugin_tools::{shell_quietly, steps};
+use crate::state::journal;
 use crate::tailweir;
 
 /// Compiling one of the large components takes all cores for seconds: one after the other, so that no test waits in vain.
@@ -39,6 +43,7 @@ fn segments() -> Segments {
         r#"{"type":"Grüße 📧","egress_pool":"customer-a"}"#,
         r#"{"type":"a\"b\\c\u0001\n","egress_pool":""}"#,
         r#"{"type":"","egress_pool":"Grüße"}"#,
+        r#"{"type":"\ufeffmarked","egress_pool":"\ufeffcustomer-a"}"#,
         "[]",
         "7",
     ];
@@ -90,6 +95,56 @@ fn check_processor(name: &str) {
     assert!(said.contains("field"), "{said}");
 }
 
+/// What counts the records of these segments, in small batches, and writes to `out`.
+fn counting(counter: &Path, segments: &Segments) -> Program {
+    let pipeline = format!(
+        "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'a'\nmax_batch_size = 20\n\
+         sink = {{ file = {{ path = 'out', sync = false }} }}\nprocessor = {{ wasm = '{}' }}\n",
+        counter.display()
+    );
+    tailweir().arg("run").arg(segments.beside("pipeline.toml", &pipeline)).args("--summary=json")
+}
+
+fn check_counter(name: &str) {
+    let Some((path, _guard)) = component(name) else { return };
+    let out = |segments: &Segments| {
+        fs::read_to_string(segments.directory().with_file_name("out")).unwrap_or_default()
+    };
+    let state = |segments: &Segments| journal(&segments.directory().join(".a.state"));
+    let (by_rust, whole, killed) = (segments(), segments(), segments());
+    let expected = counting(&repository("target/guests/counter.wasm"), &by_rust).args("--once").run();
+    assert!(out(&by_rust).lines().count() > 150 && state(&by_rust).len() > 8, "{expected:?}");
+
+    let ended = counting(&path, &whole).args("--once").run();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(out(&whole) == out(&by_rust));
+    assert_eq!(state(&whole), state(&by_rust));
+    assert_eq!(told(&ended, name)["metrics"], told(&expected, "counter")["metrics"]);
+
+    // It goes on from what was committed.
+    let running = counting(&path, &killed).start();
+    wait_for("a few batches", || out(&killed).lines().count() > 20);
+    running.signal(Signal::KILL);
+    assert_eq!(running.end().signal, Some(9));
+    let ended = counting(&path, &killed).args("--once").run();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(out(&killed).lines().next_back(), out(&by_rust).lines().next_back());
+    assert_eq!(state(&killed), state(&by_rust));
+}
+
+/// What a plug-in imports of the host's interface besides what all have.
+fn check_imports(language: &str) {
+    for (plugin, expected) in [("pool-filter", ""), ("summary", ""), ("counter", "metrics state")] {
+        let Some((path, _guard)) = component(&format!("{language}-{plugin}")) else { return };
+        let shown = tailweir().args("plugin inspect").arg(path).run().quietly();
+        let of_host = |part: &str| Some(part.strip_prefix("tailweir:plugin/")?.split_once('@')?.0.to_owned());
+        let mut imports: Vec<_> = shown.split_whitespace().filter_map(of_host).collect();
+        imports.retain(|name| !["log", "records"].contains(&&**name));
+        imports.sort_unstable();
+        assert_eq!(imports.join(" "), expected, "{language}-{plugin}: {shown}");
+    }
+}
+
 #[test]
 fn the_filter_in_c_keeps_what_the_one_in_rust_keeps() {
     check_filter("c-pool-filter");
@@ -118,6 +173,27 @@ fn the_processor_in_javascript_emits_what_the_one_in_rust_emits() {
 #[test]
 fn the_processor_in_python_emits_what_the_one_in_rust_emits() {
     check_processor("python-summary");
+}
+
+#[test]
+fn the_counter_in_c_counts_and_measures_as_the_one_in_rust() {
+    check_counter("c-counter");
+}
+
+#[test]
+fn the_counter_in_javascript_counts_and_measures_as_the_one_in_rust() {
+    check_counter("js-counter");
+}
+
+#[test]
+fn the_counter_in_python_counts_and_measures_as_the_one_in_rust() {
+    check_counter("python-counter");
+}
+
+/// A component that imports state needs a checkpoint, and cannot run several times at once.
+#[test]
+fn state_and_metrics_are_imported_by_plugins_that_use_them_only() {
+    ["c", "js", "python"].into_iter().for_each(check_imports);
 }
 
 /// A new plug-in, with the tools that the examples were built with in the place of those that its README has one install.

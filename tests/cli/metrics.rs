@@ -32,7 +32,7 @@ fn run(segments: &Segments, consumer: &str, options: &str) -> Ended {
 }
 
 /// What the summary tells of the plug-in of this name.
-fn told(ended: &Ended, plugin: &str) -> Value {
+pub(crate) fn told(ended: &Ended, plugin: &str) -> Value {
     let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
     let summary: Value = serde_json::from_str(line).unwrap();
     let plugins = summary["plugins"].as_array().unwrap();

@@ -70,24 +70,29 @@ impl World {
         self.out().lines().next_back().unwrap_or_default().to_owned()
     }
 
-    /// What the journal of the state holds, read with nothing of ours.
+    /// What the journal of the state holds.
     fn state(&self) -> BTreeMap<String, Value> {
-        let text = fs::read_to_string(self.path("logs/.c.state")).unwrap();
-        let mut state = BTreeMap::new();
-        for line in text.lines().skip(1) {
-            let entry: Value = serde_json::from_str(&line[17..]).unwrap();
-            for (_, changed) in entry["state"].as_object().unwrap() {
-                for (key, value) in changed.as_object().unwrap() {
-                    if value.is_null() {
-                        state.remove(key)
-                    } else {
-                        state.insert(key.clone(), value.clone())
-                    };
-                }
+        journal(&self.path("logs/.c.state"))
+    }
+}
+
+/// What the journal of a state holds, whosever bucket it is in, read with nothing of ours.
+pub(crate) fn journal(path: &Path) -> BTreeMap<String, Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut state = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        let entry: Value = serde_json::from_str(&line[17..]).unwrap();
+        for (_, changed) in entry["state"].as_object().unwrap() {
+            for (key, value) in changed.as_object().unwrap() {
+                if value.is_null() {
+                    state.remove(key)
+                } else {
+                    state.insert(key.clone(), value.clone())
+                };
             }
         }
-        state
     }
+    state
 }
 
 #[test]

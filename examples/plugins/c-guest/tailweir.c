@@ -1,4 +1,4 @@
-/* The part of the helper that filters and processors share: memory, the exports of `lifecycle`, batches and the log. */
+/* The part of the helper that all plug-ins need: memory, the exports of `lifecycle`, batches and the log. */
 #include "tailweir.h"
 
 #include <stdlib.h>
@@ -61,14 +61,12 @@ tw_text tw_of(const char *string) {
     return (tw_text){ string, strlen(string) };
 }
 
-/* A text that the host has passed. */
-static tw_text take(plugin_string_t string) {
+tw_text tw_take(plugin_string_t string) {
     own_list(string.ptr, string.len);
     return (tw_text){ string.len == 0 ? "" : (const char *)string.ptr, string.len };
 }
 
-/* A text that the host is shown for the time of one call. */
-static plugin_string_t show(tw_text text) {
+plugin_string_t tw_show(tw_text text) {
     return (plugin_string_t){ (uint8_t *)text.bytes, text.length };
 }
 
@@ -100,7 +98,7 @@ void exports_tailweir_plugin_lifecycle_describe(exports_tailweir_plugin_lifecycl
 }
 
 bool exports_tailweir_plugin_lifecycle_init(plugin_string_t *config, plugin_string_t *reason) {
-    bool is_set_up = tw_init(take(*config));
+    bool is_set_up = tw_init(tw_take(*config));
     /* What `tw_init` has obtained is kept for ever: it is no longer the call's. */
     call_owns = NULL;
     if (!is_set_up) tw_take_reason(reason);
@@ -110,7 +108,7 @@ bool exports_tailweir_plugin_lifecycle_init(plugin_string_t *config, plugin_stri
 /* ---- log ---- */
 
 void tw_log(tw_level level, tw_text message) {
-    plugin_string_t shown = show(message);
+    plugin_string_t shown = tw_show(message);
     tailweir_plugin_log_write((tailweir_plugin_log_level_t)level, &shown);
 }
 
@@ -124,13 +122,13 @@ _Noreturn void tw_panic(const char *message) {
 tw_text tw_batch_id(const tw_batch *batch) {
     plugin_string_t id;
     tailweir_plugin_records_method_batch_id(batch->handle, &id);
-    return take(id);
+    return tw_take(id);
 }
 
 tw_text tw_json(const tw_batch *batch, size_t index) {
     plugin_string_t json;
     tailweir_plugin_records_method_batch_json(batch->handle, (uint32_t)index, &json);
-    return take(json);
+    return tw_take(json);
 }
 
 const tw_text *tw_texts(const tw_batch *batch) {
@@ -151,11 +149,11 @@ const tw_text *tw_texts(const tw_batch *batch) {
 tw_position tw_position_of(const tw_batch *batch, size_t index) {
     tailweir_plugin_records_position_t position;
     tailweir_plugin_records_method_batch_position(batch->handle, (uint32_t)index, &position);
-    return (tw_position){ take(position.segment), position.line, position.offset };
+    return (tw_position){ tw_take(position.segment), position.line, position.offset };
 }
 
 const tw_text *tw_strings(const tw_batch *batch, const char *pointer) {
-    plugin_string_t shown = show(tw_of(pointer));
+    plugin_string_t shown = tw_show(tw_of(pointer));
     tailweir_plugin_records_joined_entries_t joined;
     tailweir_plugin_records_method_batch_strings_joined(batch->handle, &shown, &joined);
     own_list(joined.bytes.ptr, joined.bytes.len);
@@ -171,7 +169,7 @@ const tw_text *tw_strings(const tw_batch *batch, const char *pointer) {
 }
 
 const tw_integer *tw_integers(const tw_batch *batch, const char *pointer) {
-    plugin_string_t shown = show(tw_of(pointer));
+    plugin_string_t shown = tw_show(tw_of(pointer));
     plugin_list_option_s64_t column;
     tailweir_plugin_records_method_batch_integers(batch->handle, &shown, &column);
     own_list(column.ptr, column.len);
@@ -179,7 +177,7 @@ const tw_integer *tw_integers(const tw_batch *batch, const char *pointer) {
 }
 
 const tw_number *tw_numbers(const tw_batch *batch, const char *pointer) {
-    plugin_string_t shown = show(tw_of(pointer));
+    plugin_string_t shown = tw_show(tw_of(pointer));
     plugin_list_option_f64_t column;
     tailweir_plugin_records_method_batch_numbers(batch->handle, &shown, &column);
     own_list(column.ptr, column.len);
@@ -187,7 +185,7 @@ const tw_number *tw_numbers(const tw_batch *batch, const char *pointer) {
 }
 
 const tw_boolean *tw_booleans(const tw_batch *batch, const char *pointer) {
-    plugin_string_t shown = show(tw_of(pointer));
+    plugin_string_t shown = tw_show(tw_of(pointer));
     plugin_list_option_bool_t column;
     tailweir_plugin_records_method_batch_booleans(batch->handle, &shown, &column);
     own_list(column.ptr, column.len);
@@ -195,12 +193,12 @@ const tw_boolean *tw_booleans(const tw_batch *batch, const char *pointer) {
 }
 
 const tw_text *tw_values(const tw_batch *batch, const char *pointer) {
-    plugin_string_t shown = show(tw_of(pointer));
+    plugin_string_t shown = tw_show(tw_of(pointer));
     plugin_list_option_string_t column;
     tailweir_plugin_records_method_batch_values(batch->handle, &shown, &column);
     tw_text *texts = alloc_array(column.len, sizeof *texts);
     for (size_t i = 0; i < column.len; i++) {
-        texts[i] = column.ptr[i].is_some ? take(column.ptr[i].val) : (tw_text){ NULL, 0 };
+        texts[i] = column.ptr[i].is_some ? tw_take(column.ptr[i].val) : (tw_text){ NULL, 0 };
     }
     if (column.len != 0) free(column.ptr);
     return texts;

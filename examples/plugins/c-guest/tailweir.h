@@ -22,6 +22,9 @@ typedef struct {
 /* A string literal as a text. */
 #define TW_TEXT(literal) ((tw_text){ "" literal, sizeof(literal) - 1 })
 
+/* The compiler warns where what comes back is left aside. */
+#define TW_MUST_CHECK __attribute__((warn_unused_result))
+
 /* Whether two texts are the same. No text is the same as no other one, not even as another that is none. */
 bool tw_equal(tw_text a, tw_text b);
 
@@ -133,6 +136,59 @@ void tw_log(tw_level level, tw_text message);
 /* Ends the plug-in with a message, as an error that no later batch could survive. */
 _Noreturn void tw_panic(const char *message);
 
+/* ---- state: for processors ---- */
+
+/* What a processor remembers from one batch to the next, also over restarts: keys with values, in a bucket of its own for each
+ * consumer and each name of a plug-in. What `tw_process` changes becomes durable in one step with the batch's checkpoint, and
+ * is undone if the batch comes again; after `tw_reject` it stays. Variables are not undone, and an instance may be replaced
+ * between two calls: what must be exact is read from here in each call.
+ *
+ * A plug-in that calls none of these has no state: a pipeline may run it without a checkpoint, and several of it at once. */
+
+/* The value of a key, which may be any bytes; no text if it has none. */
+tw_text tw_state_get(tw_text key);
+/* Gives a key a value, in place of any that it has. Returns no text. If a limit does not allow it, or if this is called by
+ * `tw_init`, nothing is changed, and the reason comes back in words for the operator, as `tw_stop` takes it. */
+TW_MUST_CHECK tw_text tw_state_set(tw_text key, tw_text value);
+/* Takes a key and its value out; one that is not there stays so. Returns what `tw_state_set` does. */
+TW_MUST_CHECK tw_text tw_state_delete(tw_text key);
+/* The keys that begin with `prefix`, in the order of their bytes, and how many. */
+const tw_text *tw_state_list(tw_text prefix, size_t *count);
+
+/* ---- metrics ---- */
+
+/* Figures of the plug-in's own, for whoever watches over it. They count what was done, repetitions included, and begin at zero
+ * when the process starts: what must be exact belongs in state. One call per batch and series is enough.
+ *
+ * Names are of letters, digits and `_`. What exceeds a limit or cannot be a metric is not recorded; the host counts it, and
+ * logs why once. */
+
+/* A part of what tells one series of a metric from another. Its value is any text, but one of a few: never an id. */
+typedef struct {
+    const char *name;
+    tw_text value;
+} tw_label;
+
+/* What a series is called by. */
+typedef tailweir_plugin_metrics_series_t tw_series;
+
+/* The series of a counter, which only grows, with these labels in any order. `name` ends in `_total` by custom, `help` says
+ * in a few words what it is about. The same name and labels give the same series again; an instance may keep it. */
+tw_series tw_metric_counter(const char *name, const char *help, const tw_label *labels, size_t count);
+/* That of a gauge, which has the value that it was given last. */
+tw_series tw_metric_gauge(const char *name, const char *help, const tw_label *labels, size_t count);
+/* That of a histogram, which counts values by how large they are. `bounds` are the largest values of its buckets, in order; a
+ * bucket for what is larger comes of itself. */
+tw_series tw_metric_histogram(
+    const char *name, const char *help, const tw_label *labels, size_t count, const double *bounds, size_t bound_count
+);
+/* Adds to a counter. */
+void tw_metric_add(tw_series counter, uint64_t amount);
+/* Sets a gauge. The value must be finite. */
+void tw_metric_set(tw_series gauge, double value);
+/* Has a histogram count these values. All must be finite, or none is counted. */
+void tw_metric_observe(tw_series histogram, const double *values, size_t count);
+
 /* ---- JSON: for configurations, and for records that are looked into one by one ---- */
 
 /* The value under a pointer as its JSON text; no text if there is none. `json` must be valid JSON, as all that the host
@@ -158,7 +214,7 @@ void tw_append_integer(tw_buffer *buffer, int64_t integer);
 void tw_append_string(tw_buffer *buffer, tw_text text);
 tw_text tw_buffer_text(const tw_buffer *buffer);
 
-/* ---- for filter.c, processor.c and testing.c ---- */
+/* ---- for the other files of the helper ---- */
 
 struct tw_batch {
     tailweir_plugin_records_borrow_batch_t handle;
@@ -167,5 +223,9 @@ struct tw_batch {
 void tw_call_ends(void);
 void tw_take_reason(plugin_string_t *reason);
 void tw_copy(tw_text text, plugin_string_t *to);
+/* A text that the host has passed; freed when the call ends. */
+tw_text tw_take(plugin_string_t string);
+/* A text that the host is shown for the time of one call. */
+plugin_string_t tw_show(tw_text text);
 
 #endif

@@ -1,6 +1,7 @@
-/* Tests of the helper itself: what JSON means, and what is written. */
+/* Tests of the helper itself: what JSON means, what is written, and what is remembered and recorded. */
 #include "testing.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const tw_description tw_plugin = { .name = "test", .version = "0.1.0" };
@@ -29,7 +30,76 @@ static void written(const char *text, size_t length, const char *expected) {
     tw_test(tw_test_is(tw_buffer_text(&buffer), expected));
 }
 
+static bool is_done(tw_text refused) {
+    return refused.bytes == NULL;
+}
+
+static void state(void) {
+    tw_text key = TW_TEXT("key");
+    tw_test(tw_state_get(key).bytes == NULL && is_done(tw_state_delete(key)));
+    tw_test(is_done(tw_state_set(key, TW_TEXT("one"))) && is_done(tw_state_set(key, TW_TEXT("two"))));
+    tw_test(tw_test_is(tw_state_get(key), "two"));
+    tw_test(is_done(tw_state_set(key, (tw_text){ "a\0\xff", 3 })) && tw_state_get(key).length == 3);
+    tw_test(is_done(tw_state_set(key, TW_TEXT(""))) && tw_test_is(tw_state_get(key), ""));
+    tw_test(is_done(tw_state_delete(key)) && tw_state_get(key).bytes == NULL);
+
+    static char large[(1 << 20) + 1];
+    const char *long_key = "a key of state has at most 512 bytes (`state_key_bytes`)";
+    tw_test(tw_test_is(tw_state_set((tw_text){ memset(large, 'k', sizeof large), 513 }, key), long_key));
+    const char *long_value = "a value of state has at most 1048576 bytes (`state_value_bytes`)";
+    tw_test(tw_test_is(tw_state_set(key, (tw_text){ large, sizeof large }), long_value));
+
+    /* More than the host gives at once, in order, and only those asked for. */
+    char name[16];
+    for (int i = 2500; i-- > 0;) {
+        snprintf(name, sizeof name, "by/%04d", i);
+        tw_test(is_done(tw_state_set(tw_of(name), tw_of(name))));
+    }
+    tw_test(is_done(tw_state_set(TW_TEXT("by"), key)) && is_done(tw_state_set(TW_TEXT("by0"), key)));
+    size_t count;
+    const tw_text *keys = tw_state_list(TW_TEXT("by/"), &count);
+    tw_test(count == 2500 && tw_test_is(keys[0], "by/0000") && tw_test_is(keys[2499], "by/2499"));
+    for (size_t i = 1; i < count; i++) tw_test(memcmp(keys[i - 1].bytes, keys[i].bytes, 7) < 0);
+    tw_state_list(TW_TEXT(""), &count);
+    tw_test(count == 2502);
+    tw_state_list(TW_TEXT("c"), &count);
+    tw_test(count == 0);
+    tw_test_empty_state();
+    tw_state_list(TW_TEXT(""), &count);
+    tw_test(count == 0);
+    tw_call_ends();
+}
+
+static void metrics(void) {
+    const tw_label labels[] = { { "type", TW_TEXT("OOB") }, { "pool", TW_TEXT("") } };
+    const tw_label turned[] = { labels[1], labels[0] };
+    tw_series counter = tw_metric_counter("counted_total", "Counted", labels, 2);
+    tw_test(counter != 0 && counter == tw_metric_counter("counted_total", "Counted", turned, 2));
+    tw_test(counter != tw_metric_counter("counted_total", "Counted", labels, 1));
+    tw_metric_add(counter, 2);
+    tw_metric_add(counter, 3);
+    tw_test(tw_test_metric(counter) == 5.0);
+    tw_test(tw_test_metric(tw_metric_counter("counted_total", "Counted", labels, 1)) == 0.0);
+
+    tw_series gauge = tw_metric_gauge("waiting", "Waiting", NULL, 0);
+    tw_metric_set(gauge, 7.0);
+    tw_metric_set(gauge, -0.5);
+    tw_test(tw_test_metric(gauge) == -0.5);
+
+    tw_series histogram = tw_metric_histogram("size", "Sizes", NULL, 0, (const double[]){ 1.0, 10.0 }, 2);
+    tw_metric_observe(histogram, (const double[]){ 0.5, 70.0 }, 2);
+    tw_metric_observe(histogram, NULL, 0);
+    size_t count;
+    const double *observed = tw_test_observed(histogram, &count);
+    tw_test(count == 2 && observed[0] == 0.5 && observed[1] == 70.0);
+    tw_test_empty_metrics();
+    tw_test(tw_test_metric(counter) == 0.0 && tw_test_metric(gauge) == 0.0);
+    tw_call_ends();
+}
+
 int main(void) {
+    state();
+    metrics();
     find(" {\"a\" : 1 , \"b\":[ {\"c\":\"x,y\"} , [ ] , null ]} ", "/b/0/c", "\"x,y\"");
     find("{\"a\":{\"b\":[1,2]},\"c\":3}", "/a", "{\"b\":[1,2]}");
     find("{\"a\":{\"b\":[1,2]},\"c\":3}", "/c", "3");

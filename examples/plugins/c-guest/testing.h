@@ -1,4 +1,4 @@
-/* Batches without a host, for tests of plug-ins on the machine that they are written on. */
+/* Batches, state and metrics without a host, for tests of plug-ins on the machine that they are written on. */
 #ifndef TAILWEIR_TESTING_H
 #define TAILWEIR_TESTING_H
 
@@ -13,5 +13,18 @@ void tw_test_that(bool is_so, const char *what, const char *file, int line);
 
 /* Whether a text is this string. */
 bool tw_test_is(tw_text text, const char *expected);
+
+/* Empties the state of the processor that is tested: all tests of a program have one. */
+void tw_test_empty_state(void);
+
+/* What was added to a counter, what a gauge was set to last, or the sum of what a histogram observed. A series is asked for as
+ * the plug-in asks for it, and is the same then: `tw_test_metric(tw_metric_counter("sent_total", "", NULL, 0))`. */
+double tw_test_metric(tw_series series);
+
+/* What a histogram observed, and how many values. */
+const double *tw_test_observed(tw_series histogram, size_t *count);
+
+/* Forgets what all metrics have recorded. */
+void tw_test_empty_metrics(void);
 
 #endif

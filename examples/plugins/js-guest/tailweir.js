@@ -6,7 +6,8 @@
  */
 import { write } from 'tailweir:plugin/log@0.1.0';
 
-const utf8 = new TextDecoder();
+// Where a text begins with a byte order mark, that is part of it.
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** The host's log, by level: `log.info('…')`. What is not a string is shown as JSON. */
 export const log = Object.fromEntries(
@@ -212,7 +213,7 @@ function makeLifecycle({ name, version, configSchema, configure = (config) => co
       try {
         configured = configure(JSON.parse(text));
       } catch (error) {
-        throw error instanceof Error && error.constructor === Error ? error.message : inWords(error);
+        throw error?.constructor === Error || error?.failure !== undefined ? error.message : inWords(error);
       }
     },
   };

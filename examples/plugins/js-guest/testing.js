@@ -1,17 +1,25 @@
 /**
- * Batches without a host, for tests of plug-ins: `node --import …/testing.js --test`. Importing it makes the host's log an
- * alias of the console; `batchOf` makes batches of JSON texts.
+ * Batches, state and metrics without a host, for tests of plug-ins: `node --import …/testing.js --test`. Importing it makes the
+ * host's log an alias of the console, and keeps state and metrics in memory; `batchOf` makes batches of JSON texts.
  *
  * @module
  */
 import { register } from 'node:module';
 
-const levels = "export const write = (level, message) => console.error(`${level}: ${message}`);";
+/** What takes the place of the host's interfaces: modules that are made of `host` below. */
+const modules = {
+  log: 'export const { write } = host.log;',
+  state: 'const { get, set, delete: remove, list } = host.state; export { get, set, remove as delete, list };',
+  metrics: 'export const { counter, gauge, histogram, add, set, observe } = host.metrics;',
+};
+const urlOf = (source) =>
+  `data:text/javascript,${encodeURIComponent(`import { host } from ${JSON.stringify(import.meta.url)}; ${source}`)}`;
+const urls = Object.fromEntries(Object.entries(modules).map(([name, source]) => [`tailweir:plugin/${name}`, urlOf(source)]));
 const hooks = `
+  const urls = ${JSON.stringify(urls)};
   export async function resolve(specifier, context, next) {
-    return specifier.startsWith('tailweir:plugin/log@')
-      ? { url: ${JSON.stringify(`data:text/javascript,${encodeURIComponent(levels)}`)}, shortCircuit: true }
-      : next(specifier, context);
+    const url = urls[specifier.split('@')[0]];
+    return url === undefined ? next(specifier, context) : { url, shortCircuit: true };
   }`;
 register(`data:text/javascript,${encodeURIComponent(hooks)}`);
 
@@ -21,7 +29,86 @@ export async function batchOf(...texts) {
   return new Batch(new Records(texts));
 }
 
+/** Empties state, and what metrics have recorded. All tests of a file share them. */
+export function reset() {
+  kept.clear();
+  for (const of of series) of.value = undefined;
+}
+
+/**
+ * What a metric has recorded: the sum of what was added, what was set last, or the array of what was observed; `undefined` if
+ * nothing was. `labels` are an object, as `labelled` takes them.
+ */
+export function recorded(name, labels = {}) {
+  const key = keyOf(name, Object.entries(labels).map(([name, value]) => ({ name, value: String(value) })));
+  return series.find((of) => of.key === key)?.value;
+}
+
 const utf8 = new TextEncoder();
+
+/** Keys and values of the state. */
+const kept = new Map();
+
+/** The series of metrics, in the order of their numbers, which begin at 1: key, kind and what was recorded. */
+const series = [];
+
+/** The limits of a key and a value that the host has if nobody changes them. */
+const KEY_BYTES = 512;
+const VALUE_BYTES = 1 << 20;
+
+/** What the bindings throw where the host answers with an error. */
+const refusal = (tag, limit) => Object.assign(new Error(tag), { payload: { tag, val: BigInt(limit) } });
+
+/** The order of the bytes of UTF-8, which is not that of JavaScript. */
+const byBytes = (a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b));
+
+const keyOf = (name, labels) => JSON.stringify([name, labels.map(({ name, value }) => [name, value]).sort()]);
+
+/** The number of a series, which is made if there is none. */
+function numberOf(kind, name, labels) {
+  const key = keyOf(name, labels);
+  const index = series.findIndex((of) => of.key === key);
+  if (index < 0) return series.push({ key, kind, value: undefined });
+  if (series[index].kind !== kind) throw new Error(`\`${name}\` is a ${series[index].kind} already`);
+  return index + 1;
+}
+
+/** What the host offers besides batches. Only for the modules that are made above. */
+export const host = {
+  log: {
+    write: (level, message) => console.error(`${level}: ${message}`),
+  },
+  state: {
+    get: (key) => kept.get(key)?.slice(),
+    set(key, value) {
+      if (utf8.encode(key).length > KEY_BYTES) throw refusal('key-bytes', KEY_BYTES);
+      if (value.length > VALUE_BYTES) throw refusal('value-bytes', VALUE_BYTES);
+      kept.set(key, value.slice());
+    },
+    delete: (key) => void kept.delete(key),
+    list(prefix, after, limit) {
+      const isAsked = (key) => key.startsWith(prefix) && (after === undefined || byBytes(key, after) > 0);
+      const keys = [...kept.keys()].filter(isAsked).sort(byBytes);
+      return { keys: keys.slice(0, limit), more: keys.length > limit };
+    },
+  },
+  metrics: {
+    counter: (name, help, labels) => numberOf('counter', name, labels),
+    gauge: (name, help, labels) => numberOf('gauge', name, labels),
+    histogram: (name, help, labels, bounds) => numberOf('histogram', name, labels),
+    add(number, amount) {
+      if (amount < 0n) throw new RangeError(`${amount} cannot be added to a counter, which only grows`);
+      const of = series[number - 1];
+      of.value = (of.value ?? 0) + Number(amount);
+    },
+    set(number, value) {
+      series[number - 1].value = value;
+    },
+    observe(number, values) {
+      (series[number - 1].value ??= []).push(...values);
+    },
+  },
+};
 
 /** What the host offers for a batch, over texts that a test has made up. */
 class Records {

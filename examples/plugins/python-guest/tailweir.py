@@ -248,7 +248,7 @@ def _lifecycle(
             try:
                 given = json.loads(text)
                 config[0] = given if configure is None else configure(given)
-            except ValueError as error:
+            except (ValueError, Failure) as error:
                 raise Err(str(error)) from error
             except Exception as error:
                 raise Err(_in_words(error)) from error

@@ -1,9 +1,11 @@
-"""Batches without a host, for tests of plug-ins: `batch_of('{"type":"Delivery"}')`."""
+"""Batches, state and metrics without a host, for tests of plug-ins: `batch_of('{"type":"Delivery"}')` is a batch, and what
+`tailweir_state` and `tailweir_metrics` are told is kept in memory.
+"""
 
 import json
 import re
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from tailweir import Batch
 
@@ -11,6 +13,21 @@ from tailweir import Batch
 def batch_of(*texts: str) -> Batch:
     """A batch of these JSON texts."""
     return Batch(_Records(texts))
+
+
+def reset() -> None:
+    """Empties state, and what metrics have recorded: all tests of a process share them, so it belongs in `setUp`."""
+    state.kept.clear()
+    for series in metrics.series:
+        series.value = None
+
+
+def recorded(name: str, /, **labels: object) -> Any:
+    """What a metric has recorded: the sum of what was added, what was set last, or the list of what was observed; `None` if
+    nothing was. The labels are those of `labelled`.
+    """
+    key = metrics.key(name, [_Metrics.Label(name, str(value)) for name, value in labels.items()])
+    return next((series.value for series in metrics.series if series.key == key), None)
 
 
 class _Records:
@@ -79,3 +96,96 @@ def _look_up(value: Any, tokens: list[str]) -> Any:
         else:
             return None
     return value
+
+
+class Err(Exception):
+    """What is raised where the host answers with an error."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+class Error_KeyBytes(SimpleNamespace):
+    """A key is too long."""
+
+
+class Error_ValueBytes(SimpleNamespace):
+    """A value is too long."""
+
+
+class _State:
+    """The host's state, with the limits of a key and a value that it has if nobody changes them."""
+
+    KEY_BYTES, VALUE_BYTES = 512, 1 << 20
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def get(self, key: str) -> Optional[bytes]:
+        return self.kept.get(key)
+
+    def set(self, key: str, value: bytes) -> None:
+        if len(key.encode()) > self.KEY_BYTES:
+            raise Err(Error_KeyBytes(value=self.KEY_BYTES))
+        if len(value) > self.VALUE_BYTES:
+            raise Err(Error_ValueBytes(value=self.VALUE_BYTES))
+        self.kept[key] = value
+
+    def delete(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+    def list(self, prefix: str, after: Optional[str], limit: int) -> Any:
+        # Strings are ordered by code points here, which is the order of their UTF-8.
+        keys = sorted(key for key in self.kept if key.startswith(prefix) and (after is None or key > after))
+        return SimpleNamespace(keys=keys[:limit], more=len(keys) > limit)
+
+
+class _Metrics:
+    """The host's metrics. The number of a series is its place in `series`, counted from 1."""
+
+    class Label(NamedTuple):
+        name: str
+        value: str
+
+    def __init__(self) -> None:
+        self.series: list[Any] = []
+
+    def key(self, name: str, labels: list[Label]) -> Any:
+        return name, sorted(labels)
+
+    def counter(self, name: str, help: str, labels: list[Label]) -> int:
+        return self._register("counter", name, labels)
+
+    def gauge(self, name: str, help: str, labels: list[Label]) -> int:
+        return self._register("gauge", name, labels)
+
+    def histogram(self, name: str, help: str, labels: list[Label], bounds: list[float]) -> int:
+        return self._register("histogram", name, labels)
+
+    def _register(self, kind: str, name: str, labels: list[Label]) -> int:
+        key = self.key(name, labels)
+        for number, series in enumerate(self.series, 1):
+            if series.key == key:
+                if series.kind != kind:
+                    raise ValueError(f"`{name}` is a {series.kind} already")
+                return number
+        self.series.append(SimpleNamespace(key=key, kind=kind, value=None))
+        return len(self.series)
+
+    def add(self, counter: int, amount: int) -> None:
+        if amount < 0:
+            raise ValueError(f"{amount} cannot be added to a counter, which only grows")
+        series = self.series[counter - 1]
+        series.value = (series.value or 0) + amount
+
+    def set(self, gauge: int, value: float) -> None:
+        self.series[gauge - 1].value = value
+
+    def observe(self, histogram: int, values: list[float]) -> None:
+        series = self.series[histogram - 1]
+        series.value = (series.value or []) + values
+
+
+state = _State()
+metrics = _Metrics()

@@ -5,7 +5,9 @@ import unittest
 from types import ModuleType, SimpleNamespace
 
 import tailweir
-from tailweir_testing import batch_of
+import tailweir_metrics as metrics
+import tailweir_state as state
+from tailweir_testing import batch_of, recorded, reset
 
 
 class Err(Exception):
@@ -103,6 +105,8 @@ class Answers(unittest.TestCase):
         def configure(config):
             if config is None:
                 raise ValueError("`pool` is missing")
+            if config["pool"] == "":
+                raise tailweir.Stop("`pool` is empty")
             return config["pool"].upper()
 
         lifecycle, plugin = tailweir.filter(
@@ -112,8 +116,73 @@ class Answers(unittest.TestCase):
         with self.assertRaises(Err) as caught:
             lifecycle().init("null")
         self.assertEqual(caught.exception.value, "`pool` is missing")
+        with self.assertRaises(Err) as caught:
+            lifecycle().init('{"pool":""}')
+        self.assertEqual(caught.exception.value, "`pool` is empty")
         lifecycle().init('{"pool":"a"}')
         self.assertEqual(plugin().evaluate(HOST), ("Verdict_All",))
+
+    def test_what_a_limit_does_not_allow_stops_a_processor_that_does_not_see_to_it(self):
+        handle = lambda batch, config: state.set("k" * 513, "x")
+        with self.assertRaises(Err) as caught:
+            self.outcome(handle)
+        reason = "a key of state has at most 512 bytes (`state_key_bytes`)"
+        self.assertEqual(caught.exception.value, ("Failure_Stop", reason))
+
+
+class State(unittest.TestCase):
+    setUp = staticmethod(reset)
+
+    def test_it_keeps_bytes_and_texts(self):
+        self.assertEqual((state.get("a"), state.get_text("a")), (None, None))
+        state.set("a", "Grüße")
+        self.assertEqual((state.get("a"), state.get_text("a")), ("Grüße".encode(), "Grüße"))
+        state.set("a", b"\0\xff")
+        self.assertEqual(state.get("a"), b"\0\xff")
+        self.assertRaises(UnicodeDecodeError, lambda: state.get_text("a"))
+        state.set("a", "")
+        self.assertEqual(state.get("a"), b"")
+        state.delete("a")
+        state.delete("a")
+        self.assertEqual(state.get("a"), None)
+        self.assertRaisesRegex(TypeError, "must be bytes or a string", lambda: state.set("a", 7))
+        too_long = "a value of state has at most 1048576 bytes"
+        self.assertRaisesRegex(state.StateError, too_long, lambda: state.set("a", bytes((1 << 20) + 1)))
+
+    def test_all_keys_with_a_prefix_are_listed_in_the_order_of_their_bytes(self):
+        keys = [f"by/{n:04}" for n in range(2500)]
+        for key in [*reversed(keys), "by", "by0", "by/\U0001f600", "by/\uffee"]:
+            state.set(key, "x")
+        self.assertEqual([*state.list("by/")], [*keys, "by/\uffee", "by/\U0001f600"])
+        self.assertEqual(len([*state.list()]), 2504)
+        self.assertEqual([*state.list("c")], [])
+
+
+class Metrics(unittest.TestCase):
+    setUp = staticmethod(reset)
+
+    def test_they_record_what_they_are_told(self):
+        sent = metrics.Counter("sent_total", "Records sent")
+        self.assertEqual(recorded("sent_total"), None)
+        sent.add(2)
+        sent.add(3)
+        sent.labelled(status=200, pool="a").add(1)
+        metrics.Counter("sent_total", "Records sent").labelled(pool="a", status="200").add(1)
+        self.assertEqual(recorded("sent_total"), 5)
+        self.assertEqual(recorded("sent_total", status=200, pool="a"), 2)
+        waiting = metrics.Gauge("waiting", "Messages that wait")
+        waiting.set(7)
+        waiting.set(-0.5)
+        self.assertEqual(recorded("waiting"), -0.5)
+        sizes = metrics.Histogram("size_bytes", "Sizes", [1, 10])
+        sizes.observe([0.5, 70])
+        sizes.labelled(pool="a").observe([1])
+        self.assertEqual((recorded("size_bytes"), recorded("size_bytes", pool="a")), ([0.5, 70.0], [1.0]))
+        reset()
+        sent.add(1)
+        self.assertEqual(recorded("sent_total"), 1)
+        self.assertRaisesRegex(ValueError, "is a counter already", lambda: metrics.Gauge("sent_total", "").set(1))
+        self.assertRaisesRegex(ValueError, "only grows", lambda: sent.add(-1))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@ const BINDINGS: &str = "examples/plugins/c-guest/bindings";
 
 const REFERENCE: &str = "docs/wit.md";
 
-/// A folder of bindings for each world.
-const WORLDS: [(&str, &str); 2] = [("filter", "filter-plugin"), ("processor", "processor-plugin")];
+/// A folder of bindings for each kind of plug-in, and the worlds that they are for together: all that a plug-in of the kind may
+/// use. What it does not call the linker leaves out, and then its component does not import it.
+const BINDINGS_FOR: [(&str, [&str; 2]); 2] = [
+    ("filter", ["filter-plugin", "metrics-plugin"]),
+    ("processor", ["state-processor-plugin", "metrics-plugin"]),
+];
 
 /// Fails if anything of it in the tree is not what the interface gives.
 pub(crate) fn check(root: &Path) -> Result<()> {
@@ -46,14 +50,15 @@ pub(crate) fn update(root: &Path) -> Result<()> {
 /// The files, and what they should hold.
 fn generate(root: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut all = vec![(root.join(REFERENCE), reference(root)?.into_bytes())];
-    for (folder, world) in WORLDS {
+    for (folder, worlds) in BINDINGS_FOR {
         let (mut resolve, package) = parse(root)?;
-        let world = resolve.select_world(&[package], Some(world)).map_err(|e| anyhow!("{e:#}"))?;
-        let options = wit_bindgen_c::Opts {
-            rename_world: Some("plugin".to_owned()),
-            autodrop_borrows: wit_bindgen_c::Enabled::Yes,
-            ..Default::default()
-        };
+        let includes =
+            worlds.map(|world| format!("include {};", resolve.packages[package].name.interface_id(world)));
+        let source = format!("package tailweir:guest; world plugin {{ {} }}", includes.join(" "));
+        let guest = resolve.push_str("guest.wit", &source)?;
+        let world = resolve.select_world(&[guest], None).map_err(|e| anyhow!("{e:#}"))?;
+        let options =
+            wit_bindgen_c::Opts { autodrop_borrows: wit_bindgen_c::Enabled::Yes, ..Default::default() };
         let mut files = Files::default();
         options.build().generate(&mut resolve, world, &mut files)?;
         let folder = root.join(BINDINGS).join(folder);

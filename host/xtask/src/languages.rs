@@ -19,7 +19,7 @@ struct Language {
     name: &'static str,
     /// The folder of what its plug-ins share, where its tools are pinned, too.
     helper: &'static str,
-    plugins: [Plugin; 2],
+    plugins: [Plugin; 3],
     /// What must be on the machine, and where it comes from.
     needs: &'static [(&'static str, &'static str)],
     /// The file in `helper` that pins the tools.
@@ -33,6 +33,9 @@ struct Language {
 struct Plugin {
     name: &'static str,
     kind: Kind,
+    /// The world that Python's tool is told. The component imports all of it, used or not; the tools of the other languages see what
+    /// a plug-in uses.
+    world: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,8 +53,17 @@ impl Kind {
     }
 }
 
-const fn examples(filter: &'static str, processor: &'static str) -> [Plugin; 2] {
-    [Plugin { name: filter, kind: Kind::Filter }, Plugin { name: processor, kind: Kind::Processor }]
+/// The same three in each language.
+const fn examples(pool_filter: &'static str, summary: &'static str, counter: &'static str) -> [Plugin; 3] {
+    [
+        Plugin { name: pool_filter, kind: Kind::Filter, world: "tailweir:plugin/filter-plugin@0.1.0" },
+        Plugin { name: summary, kind: Kind::Processor, world: "tailweir:plugin/processor-plugin@0.1.0" },
+        Plugin {
+            name: counter,
+            kind: Kind::Processor,
+            world: "tailweir:guest/metrics-state-processor-plugin",
+        },
+    ]
 }
 
 const PYTHON: (&str, &str) = ("python3", "python.org, or the package python3-pip");
@@ -60,7 +72,7 @@ const LANGUAGES: [Language; 3] = [
     Language {
         name: "C",
         helper: "c-guest",
-        plugins: examples("c-pool-filter", "c-summary"),
+        plugins: examples("c-pool-filter", "c-summary", "c-counter"),
         needs: &[PYTHON, ("make", "the package make")],
         pins: "requirements.txt",
         install: pip_install,
@@ -70,7 +82,7 @@ const LANGUAGES: [Language; 3] = [
     Language {
         name: "JavaScript",
         helper: "js-guest",
-        plugins: examples("js-pool-filter", "js-summary"),
+        plugins: examples("js-pool-filter", "js-summary", "js-counter"),
         needs: &[("npm", "nodejs.org: Node.js 20 or later"), ("node", "nodejs.org: Node.js 20 or later")],
         pins: "package-lock.json",
         install: npm_install,
@@ -80,7 +92,7 @@ const LANGUAGES: [Language; 3] = [
     Language {
         name: "Python",
         helper: "python-guest",
-        plugins: examples("python-pool-filter", "python-summary"),
+        plugins: examples("python-pool-filter", "python-summary", "python-counter"),
         needs: &[PYTHON],
         pins: "requirements.txt",
         install: pip_install,
@@ -332,7 +344,8 @@ fn build_python(workshop: &Workshop<'_>, plugin: &Plugin, scratch: &Path) -> Res
     let out = scratch.join(format!("{}.wasm", plugin.name));
     let mut command = python(workshop);
     command.arg(workshop.tools().join("bin/componentize-py")).arg("--wit-path").arg(workshop.wit());
-    command.args(["--world", &format!("{}-plugin", plugin.kind.name()), "componentize", "app"]);
+    command.arg("--wit-path").arg(workshop.plugins().join("python-guest/worlds.wit"));
+    command.args(["--world", plugin.world, "componentize", "app"]);
     for folder in [plugin.name, workshop.language.helper] {
         command.arg("--python-path").arg(workshop.plugins().join(folder));
     }

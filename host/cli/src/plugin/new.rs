@@ -61,9 +61,9 @@ macro_rules! guest {
     };
 }
 
-/// The files of a plug-in in C. The kind's own export and bindings come with it.
+/// The files of a plug-in in C. The kind's own part of the helper and bindings come with it.
 macro_rules! c {
-    ($folder:literal, $export:literal, $bindings:literal, $header:literal, $world:literal) => {
+    ($folder:literal, $($of_kind:literal),*) => {
         &[
             text!($folder, "Makefile"),
             text!($folder, ".gitignore" as "gitignore"),
@@ -79,17 +79,16 @@ macro_rules! c {
             guest!("c-guest", "json.c"),
             guest!("c-guest", "testing.h"),
             guest!("c-guest", "testing.c"),
-            guest!("c-guest", $export),
-            guest!("c-guest", $bindings),
-            guest!("c-guest", $header),
-            guest!("c-guest", $world),
+            guest!("c-guest", "metrics.c"),
+            guest!("c-guest", "testing_metrics.c"),
+            $(guest!("c-guest", $of_kind),)*
         ]
     };
 }
 
-/// The files of a plug-in in JavaScript.
+/// The files of a plug-in in JavaScript, and what its kind has besides.
 macro_rules! javascript {
-    ($folder:literal) => {
+    ($folder:literal $(, $of_kind:literal)*) => {
         &[
             text!($folder, "package.json"),
             text!($folder, ".gitignore" as "gitignore"),
@@ -99,15 +98,17 @@ macro_rules! javascript {
             text!($folder, "tests/records.jsonl"),
             text!($folder, "tests/expected.txt"),
             guest!("js-guest", "tailweir.js"),
+            guest!("js-guest", "metrics.js"),
+            $(guest!("js-guest", $of_kind),)*
             guest!("js-guest", "testing.js"),
             guest!("js-guest", "build.js"),
         ]
     };
 }
 
-/// The files of a plug-in in Python.
+/// The files of a plug-in in Python, and what its kind has besides.
 macro_rules! python {
-    ($folder:literal) => {
+    ($folder:literal $(, $of_kind:literal)*) => {
         &[
             text!($folder, "pyproject.toml"),
             text!($folder, ".gitignore" as "gitignore"),
@@ -117,6 +118,9 @@ macro_rules! python {
             text!($folder, "tests/records.jsonl"),
             text!($folder, "tests/expected.txt"),
             guest!("python-guest", "tailweir.py"),
+            guest!("python-guest", "tailweir_metrics.py"),
+            $(guest!("python-guest", $of_kind),)*
+            guest!("python-guest", "worlds.wit"),
             guest!("python-guest", "tailweir_testing.py"),
             guest!("python-guest", "requirements.txt"),
         ]
@@ -185,6 +189,8 @@ const TEMPLATES: &[Template] = &[
         files: c!(
             "c-processor",
             "processor.c",
+            "state.c",
+            "testing_state.c",
             "bindings/processor/plugin.c",
             "bindings/processor/plugin.h",
             "bindings/processor/plugin_component_type.b64"
@@ -204,7 +210,7 @@ const TEMPLATES: &[Template] = &[
         config: "",
         test: "npm test",
         before: Some(NPM),
-        files: javascript!("js-processor"),
+        files: javascript!("js-processor", "state.js"),
     },
     Template {
         language: Language::Python,
@@ -220,7 +226,7 @@ const TEMPLATES: &[Template] = &[
         config: "",
         test: "PYTHONPATH=guest python3 -m unittest",
         before: Some(COMPONENTIZE),
-        files: python!("python-processor"),
+        files: python!("python-processor", "tailweir_state.py"),
     },
 ];
 

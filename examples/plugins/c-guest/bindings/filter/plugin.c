@@ -46,6 +46,26 @@ extern void __wasm_import_tailweir_plugin_records_method_batch_values_joined(int
 __attribute__((__import_module__("tailweir:plugin/log@0.1.0"), __import_name__("write")))
 extern void __wasm_import_tailweir_plugin_log_write(int32_t, uint8_t *, size_t);
 
+// Imported Functions from `tailweir:plugin/metrics@0.1.0`
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("counter")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_counter(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("gauge")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_gauge(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("histogram")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_histogram(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("add")))
+extern void __wasm_import_tailweir_plugin_metrics_add(int32_t, int64_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("set")))
+extern void __wasm_import_tailweir_plugin_metrics_set(int32_t, double);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("observe")))
+extern void __wasm_import_tailweir_plugin_metrics_observe(int32_t, uint8_t *, size_t);
+
 // Exported Functions from `tailweir:plugin/filter@0.1.0`
 
 __attribute__((__weak__, __export_name__("cabi_post_tailweir:plugin/filter@0.1.0#evaluate")))
@@ -272,6 +292,32 @@ void plugin_list_string_free(plugin_list_string_t *ptr) {
   }
 }
 
+void tailweir_plugin_metrics_label_free(tailweir_plugin_metrics_label_t *ptr) {
+  plugin_string_free(&ptr->name);
+  plugin_string_free(&ptr->value);
+}
+
+void tailweir_plugin_metrics_list_label_free(tailweir_plugin_metrics_list_label_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    tailweir_plugin_metrics_label_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      tailweir_plugin_metrics_label_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void plugin_list_f64_free(plugin_list_f64_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    double *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+    }
+    free(list_ptr);
+  }
+}
+
 void plugin_list_bool_free(plugin_list_bool_t *ptr) {
   size_t list_len = ptr->len;
   if (list_len > 0) {
@@ -448,6 +494,33 @@ void tailweir_plugin_records_method_batch_values_joined(tailweir_plugin_records_
 
 void tailweir_plugin_log_write(tailweir_plugin_log_level_t level, plugin_string_t *message) {
   __wasm_import_tailweir_plugin_log_write((int32_t) level, (uint8_t *) (*message).ptr, (*message).len);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_counter(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_counter((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len);
+  return (uint32_t) (ret);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_gauge(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_gauge((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len);
+  return (uint32_t) (ret);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_histogram(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels, plugin_list_f64_t *bounds) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_histogram((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len, (uint8_t *) (*bounds).ptr, (*bounds).len);
+  return (uint32_t) (ret);
+}
+
+void tailweir_plugin_metrics_add(tailweir_plugin_metrics_series_t counter, uint64_t amount) {
+  __wasm_import_tailweir_plugin_metrics_add((int32_t) (counter), (int64_t) (amount));
+}
+
+void tailweir_plugin_metrics_set(tailweir_plugin_metrics_series_t gauge, double value) {
+  __wasm_import_tailweir_plugin_metrics_set((int32_t) (gauge), value);
+}
+
+void tailweir_plugin_metrics_observe(tailweir_plugin_metrics_series_t histogram, plugin_list_f64_t *values) {
+  __wasm_import_tailweir_plugin_metrics_observe((int32_t) (histogram), (uint8_t *) (*values).ptr, (*values).len);
 }
 
 __attribute__((__export_name__("tailweir:plugin/filter@0.1.0#evaluate")))

@@ -124,6 +124,28 @@ typedef uint8_t tailweir_plugin_log_level_t;
 // that is about to die (a panic) says why here.
 #define TAILWEIR_PLUGIN_LOG_LEVEL_ERROR 4
 
+// A part of what tells one series of a metric from another, such as the name `type` with the value `Bounce`.
+typedef struct tailweir_plugin_metrics_label_t {
+  // Of letters, digits and `_`, not beginning with a digit. `consumer`, `plugin`, `le` and what begins with `__`
+  // are the host's.
+  plugin_string_t   name;
+  // Any text. There are only so many series of a metric, so this must not be an id or an address.
+  plugin_string_t   value;
+} tailweir_plugin_metrics_label_t;
+
+// A series of this instance; 0 is one in which nothing is recorded.
+typedef uint32_t tailweir_plugin_metrics_series_t;
+
+typedef struct {
+  tailweir_plugin_metrics_label_t *ptr;
+  size_t len;
+} tailweir_plugin_metrics_list_label_t;
+
+typedef struct {
+  double *ptr;
+  size_t len;
+} plugin_list_f64_t;
+
 typedef struct {
   bool *ptr;
   size_t len;
@@ -224,6 +246,25 @@ extern void tailweir_plugin_records_method_batch_values_joined(tailweir_plugin_r
 // messages per call, and a limited length of each; it counts the rest and says how many there were.
 extern void tailweir_plugin_log_write(tailweir_plugin_log_level_t level, plugin_string_t *message);
 
+// Imported Functions from `tailweir:plugin/metrics@0.1.0`
+// Registers a counter, which only grows. The same name and labels, in any order, give the same series again.
+// 
+// The name is of letters, digits and `_`, and does not begin with a digit; that of a counter ends in `_total` by
+// custom. `help` says what it is about, in a few words.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_counter(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels);
+// Registers a gauge, which has the value that it was given last by any instance.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_gauge(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels);
+// Registers a histogram, which counts values by how large they are. `bounds` are the largest values of its buckets, in
+// order; a bucket for all that is larger comes of itself. All series of a metric have the same bounds.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_histogram(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels, plugin_list_f64_t *bounds);
+// Adds to a counter.
+extern void tailweir_plugin_metrics_add(tailweir_plugin_metrics_series_t counter, uint64_t amount);
+// Sets a gauge. The value must be finite.
+extern void tailweir_plugin_metrics_set(tailweir_plugin_metrics_series_t gauge, double value);
+// Has a histogram count values: any number of them, so that one call for a batch will do. All must be finite, or none
+// is counted.
+extern void tailweir_plugin_metrics_observe(tailweir_plugin_metrics_series_t histogram, plugin_list_f64_t *values);
+
 // Exported Functions from `tailweir:plugin/filter@0.1.0`
 bool exports_tailweir_plugin_filter_evaluate(exports_tailweir_plugin_filter_borrow_batch_t batch, exports_tailweir_plugin_filter_verdict_t *ret, plugin_string_t *err);
 
@@ -266,6 +307,12 @@ void plugin_option_bool_free(plugin_option_bool_t *ptr);
 void plugin_list_option_bool_free(plugin_list_option_bool_t *ptr);
 
 void plugin_list_string_free(plugin_list_string_t *ptr);
+
+void tailweir_plugin_metrics_label_free(tailweir_plugin_metrics_label_t *ptr);
+
+void tailweir_plugin_metrics_list_label_free(tailweir_plugin_metrics_list_label_t *ptr);
+
+void plugin_list_f64_free(plugin_list_f64_t *ptr);
 
 void plugin_list_bool_free(plugin_list_bool_t *ptr);
 

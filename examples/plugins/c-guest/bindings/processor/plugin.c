@@ -3,6 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Imported Functions from `tailweir:plugin/state@0.1.0`
+
+__attribute__((__import_module__("tailweir:plugin/state@0.1.0"), __import_name__("get")))
+extern void __wasm_import_tailweir_plugin_state_get(uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("tailweir:plugin/state@0.1.0"), __import_name__("set")))
+extern void __wasm_import_tailweir_plugin_state_set(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("tailweir:plugin/state@0.1.0"), __import_name__("delete")))
+extern void __wasm_import_tailweir_plugin_state_delete(uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("tailweir:plugin/state@0.1.0"), __import_name__("list")))
+extern void __wasm_import_tailweir_plugin_state_list(uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, uint8_t *);
+
 // Imported Functions from `tailweir:plugin/records@0.1.0`
 
 __attribute__((__import_module__("tailweir:plugin/records@0.1.0"), __import_name__("[method]batch.id")))
@@ -45,6 +59,26 @@ extern void __wasm_import_tailweir_plugin_records_method_batch_values_joined(int
 
 __attribute__((__import_module__("tailweir:plugin/log@0.1.0"), __import_name__("write")))
 extern void __wasm_import_tailweir_plugin_log_write(int32_t, uint8_t *, size_t);
+
+// Imported Functions from `tailweir:plugin/metrics@0.1.0`
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("counter")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_counter(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("gauge")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_gauge(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("histogram")))
+extern int32_t __wasm_import_tailweir_plugin_metrics_histogram(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("add")))
+extern void __wasm_import_tailweir_plugin_metrics_add(int32_t, int64_t);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("set")))
+extern void __wasm_import_tailweir_plugin_metrics_set(int32_t, double);
+
+__attribute__((__import_module__("tailweir:plugin/metrics@0.1.0"), __import_name__("observe")))
+extern void __wasm_import_tailweir_plugin_metrics_observe(int32_t, uint8_t *, size_t);
 
 // Exported Functions from `tailweir:plugin/process@0.1.0`
 
@@ -167,8 +201,39 @@ static uint8_t RET_AREA[(16+6*sizeof(void*))];
 
 // Helper Functions
 
-void tailweir_plugin_records_position_free(tailweir_plugin_records_position_t *ptr) {
-  plugin_string_free(&ptr->segment);
+void tailweir_plugin_state_error_free(tailweir_plugin_state_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      break;
+    }
+    case 1: {
+      break;
+    }
+    case 2: {
+      break;
+    }
+    case 3: {
+      break;
+    }
+    case 4: {
+      break;
+    }
+  }
+}
+
+void plugin_list_string_free(plugin_list_string_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    plugin_string_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      plugin_string_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void tailweir_plugin_state_page_free(tailweir_plugin_state_page_t *ptr) {
+  plugin_list_string_free(&ptr->keys);
 }
 
 void plugin_list_u8_free(plugin_list_u8_t *ptr) {
@@ -179,6 +244,29 @@ void plugin_list_u8_free(plugin_list_u8_t *ptr) {
     }
     free(list_ptr);
   }
+}
+
+void plugin_option_list_u8_free(plugin_option_list_u8_t *ptr) {
+  if (ptr->is_some) {
+    plugin_list_u8_free(&ptr->val);
+  }
+}
+
+void tailweir_plugin_state_result_void_error_free(tailweir_plugin_state_result_void_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    tailweir_plugin_state_error_free(&ptr->val.err);
+  }
+}
+
+void plugin_option_string_free(plugin_option_string_t *ptr) {
+  if (ptr->is_some) {
+    plugin_string_free(&ptr->val);
+  }
+}
+
+void tailweir_plugin_records_position_free(tailweir_plugin_records_position_t *ptr) {
+  plugin_string_free(&ptr->segment);
 }
 
 void plugin_list_u32_free(plugin_list_u32_t *ptr) {
@@ -220,12 +308,6 @@ void tailweir_plugin_records_batch_drop_own(tailweir_plugin_records_own_batch_t 
 
 tailweir_plugin_records_borrow_batch_t tailweir_plugin_records_borrow_batch(tailweir_plugin_records_own_batch_t arg) {
   return (tailweir_plugin_records_borrow_batch_t) { arg.__handle };
-}
-
-void plugin_option_string_free(plugin_option_string_t *ptr) {
-  if (ptr->is_some) {
-    plugin_string_free(&ptr->val);
-  }
 }
 
 void plugin_list_option_string_free(plugin_list_option_string_t *ptr) {
@@ -287,12 +369,27 @@ void plugin_list_option_bool_free(plugin_list_option_bool_t *ptr) {
   }
 }
 
-void plugin_list_string_free(plugin_list_string_t *ptr) {
+void tailweir_plugin_metrics_label_free(tailweir_plugin_metrics_label_t *ptr) {
+  plugin_string_free(&ptr->name);
+  plugin_string_free(&ptr->value);
+}
+
+void tailweir_plugin_metrics_list_label_free(tailweir_plugin_metrics_list_label_t *ptr) {
   size_t list_len = ptr->len;
   if (list_len > 0) {
-    plugin_string_t *list_ptr = ptr->ptr;
+    tailweir_plugin_metrics_label_t *list_ptr = ptr->ptr;
     for (size_t i = 0; i < list_len; i++) {
-      plugin_string_free(&list_ptr[i]);
+      tailweir_plugin_metrics_label_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void plugin_list_f64_free(plugin_list_f64_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    double *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
     }
     free(list_ptr);
   }
@@ -387,6 +484,161 @@ void plugin_string_free(plugin_string_t *ret) {
 }
 
 // Component Adapters
+
+bool tailweir_plugin_state_get(plugin_string_t *key, plugin_list_u8_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tailweir_plugin_state_get((uint8_t *) (*key).ptr, (*key).len, ptr);
+  plugin_option_list_u8_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (plugin_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool tailweir_plugin_state_set(plugin_string_t *key, plugin_list_u8_t *value, tailweir_plugin_state_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[24];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tailweir_plugin_state_set((uint8_t *) (*key).ptr, (*key).len, (uint8_t *) (*value).ptr, (*value).len, ptr);
+  tailweir_plugin_state_result_void_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      tailweir_plugin_state_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.key_bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 1: {
+          variant.val.value_bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 2: {
+          variant.val.keys = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 3: {
+          variant.val.bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 4: {
+          variant.val.changes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 5: {
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool tailweir_plugin_state_delete(plugin_string_t *key, tailweir_plugin_state_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[24];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tailweir_plugin_state_delete((uint8_t *) (*key).ptr, (*key).len, ptr);
+  tailweir_plugin_state_result_void_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      tailweir_plugin_state_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.key_bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 1: {
+          variant.val.value_bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 2: {
+          variant.val.keys = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 3: {
+          variant.val.bytes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 4: {
+          variant.val.changes = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+        case 5: {
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+void tailweir_plugin_state_list(plugin_string_t *prefix, plugin_string_t *maybe_after, uint32_t limit, tailweir_plugin_state_page_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  plugin_option_string_t after;
+  after.is_some = maybe_after != NULL;if (maybe_after) {
+    after.val = *maybe_after;
+  }
+  int32_t option;
+  uint8_t * option1;
+  size_t option2;
+  if ((after).is_some) {
+    const plugin_string_t *payload0 = &(after).val;
+    option = 1;
+    option1 = (uint8_t *) (*payload0).ptr;
+    option2 = (*payload0).len;
+  } else {
+    option = 0;
+    option1 = 0;
+    option2 = 0;
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tailweir_plugin_state_list((uint8_t *) (*prefix).ptr, (*prefix).len, option, option1, option2, (int32_t) (limit), ptr);
+  *ret = (tailweir_plugin_state_page_t) {
+    (plugin_list_string_t) (plugin_list_string_t) { (plugin_string_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) },
+    (bool) (int32_t) *((uint8_t*) (ptr + (2*sizeof(void*)))),
+  };
+}
 
 void tailweir_plugin_records_method_batch_id(tailweir_plugin_records_borrow_batch_t self, plugin_string_t *ret) {
   __attribute__((__aligned__(sizeof(void*))))
@@ -496,6 +748,33 @@ void tailweir_plugin_records_method_batch_values_joined(tailweir_plugin_records_
 
 void tailweir_plugin_log_write(tailweir_plugin_log_level_t level, plugin_string_t *message) {
   __wasm_import_tailweir_plugin_log_write((int32_t) level, (uint8_t *) (*message).ptr, (*message).len);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_counter(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_counter((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len);
+  return (uint32_t) (ret);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_gauge(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_gauge((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len);
+  return (uint32_t) (ret);
+}
+
+tailweir_plugin_metrics_series_t tailweir_plugin_metrics_histogram(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels, plugin_list_f64_t *bounds) {
+  int32_t ret = __wasm_import_tailweir_plugin_metrics_histogram((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*help).ptr, (*help).len, (uint8_t *) (*labels).ptr, (*labels).len, (uint8_t *) (*bounds).ptr, (*bounds).len);
+  return (uint32_t) (ret);
+}
+
+void tailweir_plugin_metrics_add(tailweir_plugin_metrics_series_t counter, uint64_t amount) {
+  __wasm_import_tailweir_plugin_metrics_add((int32_t) (counter), (int64_t) (amount));
+}
+
+void tailweir_plugin_metrics_set(tailweir_plugin_metrics_series_t gauge, double value) {
+  __wasm_import_tailweir_plugin_metrics_set((int32_t) (gauge), value);
+}
+
+void tailweir_plugin_metrics_observe(tailweir_plugin_metrics_series_t histogram, plugin_list_f64_t *values) {
+  __wasm_import_tailweir_plugin_metrics_observe((int32_t) (histogram), (uint8_t *) (*values).ptr, (*values).len);
 }
 
 __attribute__((__export_name__("tailweir:plugin/process@0.1.0#process")))

@@ -14,6 +14,66 @@ typedef struct plugin_string_t {
   size_t len;
 } plugin_string_t;
 
+// Why nothing was changed. The numbers are the limits that would be exceeded.
+typedef struct tailweir_plugin_state_error_t {
+  uint8_t tag;
+  union {
+    uint64_t     key_bytes;
+    uint64_t     value_bytes;
+    uint64_t     keys;
+    uint64_t     bytes;
+    uint64_t     changes;
+  } val;
+} tailweir_plugin_state_error_t;
+
+// Bytes of a key, in UTF-8.
+#define TAILWEIR_PLUGIN_STATE_ERROR_KEY_BYTES 0
+// Bytes of a value.
+#define TAILWEIR_PLUGIN_STATE_ERROR_VALUE_BYTES 1
+// Keys in the bucket.
+#define TAILWEIR_PLUGIN_STATE_ERROR_KEYS 2
+// Bytes of all keys and values in the bucket.
+#define TAILWEIR_PLUGIN_STATE_ERROR_BYTES 3
+// Keys that are changed during one batch.
+#define TAILWEIR_PLUGIN_STATE_ERROR_CHANGES 4
+// State can be changed in `process` only.
+#define TAILWEIR_PLUGIN_STATE_ERROR_NOT_NOW 5
+
+typedef struct {
+  plugin_string_t *ptr;
+  size_t len;
+} plugin_list_string_t;
+
+// Some keys.
+typedef struct tailweir_plugin_state_page_t {
+  // Keys, in the order of their bytes.
+  plugin_list_string_t   keys;
+  // Whether there are more behind them.
+  bool   more;
+} tailweir_plugin_state_page_t;
+
+typedef struct {
+  uint8_t *ptr;
+  size_t len;
+} plugin_list_u8_t;
+
+typedef struct {
+  bool is_some;
+  plugin_list_u8_t val;
+} plugin_option_list_u8_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    tailweir_plugin_state_error_t err;
+  } val;
+} tailweir_plugin_state_result_void_error_t;
+
+typedef struct {
+  bool is_some;
+  plugin_string_t val;
+} plugin_option_string_t;
+
 // Where a record is.
 typedef struct tailweir_plugin_records_position_t {
   // The bare file name of its segment, such as `20250912-110801.44`. Never a path.
@@ -23,11 +83,6 @@ typedef struct tailweir_plugin_records_position_t {
   // How many bytes of the segment's decompressed text come before its first byte.
   uint64_t   offset;
 } tailweir_plugin_records_position_t;
-
-typedef struct {
-  uint8_t *ptr;
-  size_t len;
-} plugin_list_u8_t;
 
 typedef struct {
   uint32_t *ptr;
@@ -65,11 +120,6 @@ typedef struct tailweir_plugin_records_borrow_batch_t {
 } tailweir_plugin_records_borrow_batch_t;
 
 typedef struct {
-  bool is_some;
-  plugin_string_t val;
-} plugin_option_string_t;
-
-typedef struct {
   plugin_option_string_t *ptr;
   size_t len;
 } plugin_list_option_string_t;
@@ -104,11 +154,6 @@ typedef struct {
   size_t len;
 } plugin_list_option_bool_t;
 
-typedef struct {
-  plugin_string_t *ptr;
-  size_t len;
-} plugin_list_string_t;
-
 // How much a message matters.
 typedef uint8_t tailweir_plugin_log_level_t;
 
@@ -123,6 +168,28 @@ typedef uint8_t tailweir_plugin_log_level_t;
 // What went wrong. If the call then traps, the last message of this level is made part of the error, so a plug-in
 // that is about to die (a panic) says why here.
 #define TAILWEIR_PLUGIN_LOG_LEVEL_ERROR 4
+
+// A part of what tells one series of a metric from another, such as the name `type` with the value `Bounce`.
+typedef struct tailweir_plugin_metrics_label_t {
+  // Of letters, digits and `_`, not beginning with a digit. `consumer`, `plugin`, `le` and what begins with `__`
+  // are the host's.
+  plugin_string_t   name;
+  // Any text. There are only so many series of a metric, so this must not be an id or an address.
+  plugin_string_t   value;
+} tailweir_plugin_metrics_label_t;
+
+// A series of this instance; 0 is one in which nothing is recorded.
+typedef uint32_t tailweir_plugin_metrics_series_t;
+
+typedef struct {
+  tailweir_plugin_metrics_label_t *ptr;
+  size_t len;
+} tailweir_plugin_metrics_list_label_t;
+
+typedef struct {
+  double *ptr;
+  size_t len;
+} plugin_list_f64_t;
 
 // The batch is dealt with, and is never delivered again once that is committed.
 typedef struct exports_tailweir_plugin_process_outcome_t {
@@ -209,6 +276,17 @@ typedef struct {
   } val;
 } exports_tailweir_plugin_lifecycle_result_void_string_t;
 
+// Imported Functions from `tailweir:plugin/state@0.1.0`
+// The value of a key, if it has one.
+extern bool tailweir_plugin_state_get(plugin_string_t *key, plugin_list_u8_t *ret);
+// Gives a key a value, in place of any that it has.
+extern bool tailweir_plugin_state_set(plugin_string_t *key, plugin_list_u8_t *value, tailweir_plugin_state_error_t *err);
+// Takes a key and its value out. One that is not there stays so.
+extern bool tailweir_plugin_state_delete(plugin_string_t *key, tailweir_plugin_state_error_t *err);
+// The keys that begin with `prefix` and come behind `after`, in the order of their bytes: at most `limit` of them, and
+// never more than 1,000.
+extern void tailweir_plugin_state_list(plugin_string_t *prefix, plugin_string_t *maybe_after, uint32_t limit, tailweir_plugin_state_page_t *ret);
+
 // Imported Functions from `tailweir:plugin/records@0.1.0`
 // What identifies the batch, as printable text. The same records, delivered again, come with the same id, and two
 // batches that differ in any record never share one: a ready-made idempotency key.
@@ -257,6 +335,25 @@ extern void tailweir_plugin_records_method_batch_values_joined(tailweir_plugin_r
 // messages per call, and a limited length of each; it counts the rest and says how many there were.
 extern void tailweir_plugin_log_write(tailweir_plugin_log_level_t level, plugin_string_t *message);
 
+// Imported Functions from `tailweir:plugin/metrics@0.1.0`
+// Registers a counter, which only grows. The same name and labels, in any order, give the same series again.
+// 
+// The name is of letters, digits and `_`, and does not begin with a digit; that of a counter ends in `_total` by
+// custom. `help` says what it is about, in a few words.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_counter(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels);
+// Registers a gauge, which has the value that it was given last by any instance.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_gauge(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels);
+// Registers a histogram, which counts values by how large they are. `bounds` are the largest values of its buckets, in
+// order; a bucket for all that is larger comes of itself. All series of a metric have the same bounds.
+extern tailweir_plugin_metrics_series_t tailweir_plugin_metrics_histogram(plugin_string_t *name, plugin_string_t *help, tailweir_plugin_metrics_list_label_t *labels, plugin_list_f64_t *bounds);
+// Adds to a counter.
+extern void tailweir_plugin_metrics_add(tailweir_plugin_metrics_series_t counter, uint64_t amount);
+// Sets a gauge. The value must be finite.
+extern void tailweir_plugin_metrics_set(tailweir_plugin_metrics_series_t gauge, double value);
+// Has a histogram count values: any number of them, so that one call for a batch will do. All must be finite, or none
+// is counted.
+extern void tailweir_plugin_metrics_observe(tailweir_plugin_metrics_series_t histogram, plugin_list_f64_t *values);
+
 // Exported Functions from `tailweir:plugin/process@0.1.0`
 bool exports_tailweir_plugin_process_process(exports_tailweir_plugin_process_borrow_batch_t batch, exports_tailweir_plugin_process_outcome_t *ret, exports_tailweir_plugin_process_failure_t *err);
 
@@ -266,9 +363,21 @@ bool exports_tailweir_plugin_lifecycle_init(plugin_string_t *config, plugin_stri
 
 // Helper Functions
 
-void tailweir_plugin_records_position_free(tailweir_plugin_records_position_t *ptr);
+void tailweir_plugin_state_error_free(tailweir_plugin_state_error_t *ptr);
+
+void plugin_list_string_free(plugin_list_string_t *ptr);
+
+void tailweir_plugin_state_page_free(tailweir_plugin_state_page_t *ptr);
 
 void plugin_list_u8_free(plugin_list_u8_t *ptr);
+
+void plugin_option_list_u8_free(plugin_option_list_u8_t *ptr);
+
+void tailweir_plugin_state_result_void_error_free(tailweir_plugin_state_result_void_error_t *ptr);
+
+void plugin_option_string_free(plugin_option_string_t *ptr);
+
+void tailweir_plugin_records_position_free(tailweir_plugin_records_position_t *ptr);
 
 void plugin_list_u32_free(plugin_list_u32_t *ptr);
 
@@ -281,8 +390,6 @@ void tailweir_plugin_records_joined_entries_free(tailweir_plugin_records_joined_
 extern void tailweir_plugin_records_batch_drop_own(tailweir_plugin_records_own_batch_t handle);
 
 extern tailweir_plugin_records_borrow_batch_t tailweir_plugin_records_borrow_batch(tailweir_plugin_records_own_batch_t handle);
-
-void plugin_option_string_free(plugin_option_string_t *ptr);
 
 void plugin_list_option_string_free(plugin_list_option_string_t *ptr);
 
@@ -298,7 +405,11 @@ void plugin_option_bool_free(plugin_option_bool_t *ptr);
 
 void plugin_list_option_bool_free(plugin_list_option_bool_t *ptr);
 
-void plugin_list_string_free(plugin_list_string_t *ptr);
+void tailweir_plugin_metrics_label_free(tailweir_plugin_metrics_label_t *ptr);
+
+void tailweir_plugin_metrics_list_label_free(tailweir_plugin_metrics_list_label_t *ptr);
+
+void plugin_list_f64_free(plugin_list_f64_t *ptr);
 
 void exports_tailweir_plugin_process_outcome_free(exports_tailweir_plugin_process_outcome_t *ptr);
 
