@@ -312,15 +312,39 @@ fn f09_a_sealed_segment_that_was_never_finished_gives_what_is_whole_and_names_th
 }
 
 #[test]
-fn f10_a_segment_that_is_deleted_before_its_turn_is_named() {
+fn f10_a_segment_that_is_deleted_between_two_runs_is_named() {
     let world = World::new();
     let first = world.open("1", records(1..=3));
     world.expect(&[1, 2, 3]);
     fs::remove_file(first).unwrap();
     world.sealed("2", record(4));
     for said in world.expect(&[4]) {
-        assert!(said.contains('1') && said.contains("deleted"), "{said}");
+        assert!(said.contains("gap segment=1 ") && said.contains("deleted"), "{said}");
     }
+}
+
+#[test]
+fn f10_a_segment_that_is_deleted_before_its_turn_is_named_and_counted() {
+    let world = World::new();
+    // More than is read ahead.
+    let line = |n| format!("{{\"n\":{n},\"egress_pool\":\"a\",\"x\":\"{:600}\"}}\n", "");
+    world.sealed("1", (1..=100_000).map(line).collect::<String>());
+    // So many names ahead nobody looks.
+    let names = |range: std::ops::RangeInclusive<u64>| range.map(|n| n.to_string());
+    names(200..=299).for_each(|name| _ = world.sealed(&name, record(100_001)));
+    let waiting: Vec<_> = names(300..=301).map(|name| world.sealed(&name, record(7))).collect();
+    let mut running = world.wasm().args("--summary=json").start();
+    assert_eq!(number(&running.line().unwrap()), 1);
+    waiting.iter().for_each(|path| fs::remove_file(path).unwrap());
+    for n in (2..=100_000).chain([100_001; 100]) {
+        assert_eq!(number(&running.line().unwrap()), n);
+    }
+    running.signal(Signal::TERM);
+    let said = running.end().with_code(0);
+    for name in names(300..=301) {
+        assert!(said.contains(&format!("gap segment={name} ")), "{said}");
+    }
+    assert!(said.contains("\"gaps\":2"), "{said}");
 }
 
 #[test]
@@ -406,7 +430,7 @@ fn f20_a_segment_that_sorts_before_the_current_one_is_read() {
     world.sealed("5", record(5));
     world.expect(&[5]);
     world.sealed("3", record(3));
-    assert!(world.expect(&[3]).iter().all(|said| said.contains("WARN") && said.contains('3')));
+    assert!(world.expect(&[3]).iter().all(|said| said.contains("WARN") && said.contains("segment=3\n")));
     world.expect(&[]);
 }
 
@@ -575,6 +599,8 @@ fn f27_foreign_files_are_skipped_and_never_block() {
     let made = std::process::Command::new("mkfifo").arg(world.logs().join("4-fifo")).status().unwrap();
     assert!(made.success());
     for said in world.expect(&[1]) {
-        assert_eq!(said.matches("0-core").count(), 1, "{said}");
+        for name in ["0-core", "1.tmp", "2-folder", "3-link", "4-fifo"] {
+            assert_eq!(said.matches(&format!("name={name} ")).count(), 1, "{name}: {said}");
+        }
     }
 }

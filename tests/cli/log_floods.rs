@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tailweir_tests::Segments;
+use tailweir_tests::{Segments, repository};
 
 use crate::tailweir;
 
@@ -67,4 +67,27 @@ fn a_flood_of_invalid_utf8_is_told_of_in_few_lines_and_counted() {
     assert!(told.0 >= 20 && told.0 < 200, "{told:?}");
     let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(summary["summary"][0]["repaired"], json!(300));
+}
+
+#[test]
+fn requests_that_fail_are_told_of_by_the_plug_in_only() {
+    let segments = Segments::generate(300, 1, 2);
+    // A port that nobody listens at any more.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let webhook = repository("target/guests/webhook.wasm");
+    let text = format!(
+        "[tailer]\ndirectory = '{}'\n[[consumer]]\nname = 'c'\nmax_batch_size = 10\n\
+         processor = {{ wasm = '{}', config = {{ url = 'http://127.0.0.1:{port}/' }}, \
+         grants = {{ http = ['http://127.0.0.1:{port}'] }} }}\n\
+         on_error = {{ max_attempts = 30, initial = '1ms', max = '2ms' }}\n",
+        segments.directory().display(),
+        webhook.display()
+    );
+    let pipeline = segments.beside("pipeline.toml", &text);
+    let said = tailweir().arg("run").arg(&pipeline).arg("--once").run().with_code(1);
+    assert!(said.contains("batch will be delivered again"), "{said}");
+    assert!(!said.contains("wasmtime"), "{said}");
+    // Whoever wants to see them can.
+    let logged = tailweir().arg("--log").arg("warn,wasmtime_wasi_http=warn").arg("run").arg(pipeline);
+    assert!(logged.arg("--once").run().with_code(1).contains("wasmtime_wasi_http"));
 }

@@ -384,12 +384,66 @@ fn a_command_has_plugins_read_again_and_tells_what_came_of_it() {
 fn only_the_process_that_has_the_lock_is_asked() {
     let world = World::new(&guest("pool-filter"), FILTER);
     let lock = world.path("logs/.a.lock");
-    fs::write(&lock, "1\n").unwrap();
+    // A number that no process can have.
+    fs::write(&lock, "4294967295\n").unwrap();
     assert!(ask(&world, "").with_code(1).contains("no process uses a checkpoint in"), "nobody has the lock");
     let held = File::open(&lock).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let said = ask(&world, "").with_code(1);
-    assert!(said.contains("process 1 cannot be asked") && said.contains("`tailweir run`"), "{said}");
+    assert!(said.contains("process 4294967295 cannot be asked") && said.contains("`tailweir run`"), "{said}");
+}
+
+/// A script does not read its plug-ins again, and nobody can ask it to.
+#[test]
+fn a_script_beside_keeps_nobody_from_reloading() {
+    let mut world = World::new(&guest("pool-filter"), FILTER);
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", &lines((1..=10).filter(of_pool)));
+    let script = format!(
+        "local kumo = require 'kumo'
+         local tailer <close> = kumo.jsonl.new_tailer {{ directory = '{}', checkpoint_name = 'of-script' }}
+         for batch in tailer:batches() do print(#batch) io.flush() batch:commit() end",
+        world.path("logs").display()
+    );
+    fs::write(world.path("script.lua"), script).unwrap();
+    let mut running = tailweir().arg("script").arg(world.path("script.lua")).start();
+    running.line().unwrap();
+    let said = ask(&world, "").quietly();
+    let script = format!("process {}: it reads plug-ins at its start only, as scripts do\n", running.pid());
+    assert!(
+        said.contains("consumer `a`, filter: kept pool-filter 0.1.0") && said.contains(&script),
+        "{said}"
+    );
+    let said = ask(&world, "of-script").quietly();
+    assert_eq!(said, format!("{script}there is no WebAssembly plug-in to read again\n"));
+    running.signal(Signal::TERM);
+    running.end().with_code(0);
+    world.end();
+}
+
+#[test]
+fn a_version_of_another_name_that_does_not_find_the_state_is_told_of() {
+    let consumer = "[[consumer]]\nname = 'a'\nprocessor = { wasm = 'p.wasm' }\nsink = { stdout = {} }\n\
+                    max_batch_latency = '10ms'\n";
+    let counter = guest("counter");
+    // Its name and version stand beside each other in its data.
+    let at = counter.windows(12).position(|bytes| bytes == b"counter0.1.0").unwrap();
+    let mut renamed = counter.clone();
+    renamed[at..at + 7].copy_from_slice(b"countar");
+    let mut world = World::new(&counter, consumer);
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    world.expect("stdout", "{\"records\":10,\"by\":{}}\n");
+    world.replace(&renamed);
+    let said = ask(&world, "").quietly();
+    let note = "state goes by the plug-in's name: `countar` does not find that of `counter`";
+    assert!(
+        said.contains("replaced counter 0.1.0 by countar 0.1.0 (p.wasm); ") && said.contains(note),
+        "{said}"
+    );
+    world.wait_for_log(&["WARN", "countar 0.1.0 takes over from counter 0.1.0", note]);
+    world.end();
 }
 
 #[test]

@@ -127,6 +127,21 @@ fn f23_signals_end_it_in_good_order() {
 }
 
 #[test]
+fn f23_signals_in_the_middle_of_a_batch_let_it_be_finished() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let segments = Segments::generate(20_000, 1, 7);
+        let mut running = tail(&segments).args("--checkpoint s").start();
+        let first = running.line().unwrap();
+        // More than a pipe holds is to come, so it is in the middle of a batch, and can't go on until the rest is read.
+        running.signal(signal);
+        let all = first + "\n" + &running.end().quietly();
+        let rest = tail(&segments).args("--checkpoint s --once").run().quietly();
+        assert!(!rest.is_empty(), "it was asked to end long before");
+        assert_eq!(all + &rest, segments.kept(|_| true));
+    }
+}
+
+#[test]
 fn a_second_process_on_a_checkpoint_is_refused_by_name() {
     let segments = Segments::generate(10, 1, 8);
     let mut first = tail(&segments).args("--checkpoint x").start();

@@ -448,9 +448,7 @@ pub(crate) struct Ended {
 impl Process {
     /// Starts a program.
     pub(crate) fn start(plan: &'static Plan, home: &Path, run: Run, user: User) -> Self {
-        // A file that may not grow is an error then, as a full disk is, and not the end of the program.
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(binary(user));
+        let mut command = Command::new(binary(user));
         command.args((plan.arguments)(home, run)).stdin(Stdio::null()).current_dir(home);
         command.env_remove("TAILWEIR_LOG").env_remove("KUMOD_LOG").env("TAILWEIR_PLUGIN_CACHE", cache(user));
         if user == User::Plain && is_root() {

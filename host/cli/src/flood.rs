@@ -1,4 +1,4 @@
-//! Log lines of which there may be one for each record. So many a second of one kind and consumer are written; the others
+//! Log lines of which there may be one for each record. So many a second of one kind and consumer (or segment) are written; the others
 //! are counted, and one line tells their number when the second is over, or the program ends.
 
 use std::borrow::Cow;
@@ -29,6 +29,7 @@ pub(crate) enum Kind {
     Rejected,
     Retried,
     Repaired,
+    Damaged,
 }
 
 impl Kind {
@@ -40,6 +41,7 @@ impl Kind {
             Self::Rejected => "records rejected",
             Self::Retried => "batches that will be delivered again",
             Self::Repaired => "blocks with records that hold invalid UTF-8",
+            Self::Damaged => "places where the segment is damaged",
         }
     }
 }
@@ -70,7 +72,9 @@ fn tell() -> Teller {
     let (left_out, teller) = FLOODS.take();
     for LeftOut { kind, consumer, lines } in left_out {
         let what = kind.what();
-        warn!(target: crate::logging::TARGET, consumer, "{lines} more {what}, of which no line tells: there were more than {LINES} in a second");
+        let (consumer, segment) =
+            if kind == Kind::Damaged { (None, Some(consumer)) } else { (Some(consumer), None) };
+        warn!(target: crate::logging::TARGET, consumer, segment, "{lines} more {what}, of which no line tells: there were more than {LINES} in a second");
     }
     teller
 }

@@ -61,6 +61,7 @@ pub fn main() -> ExitCode {
 
 fn as_kumod(cli: KumodCli) -> Result<()> {
     use_ring();
+    signals::outlive_file_limits();
     let engine = WasmEngine::new(cli.plugins.cache.as_deref());
     let ended = script::run(&cli.policy, &cli.how, cli.args, &cli.log, &engine, Spelling::Kumods, None);
     engine.report();
@@ -69,6 +70,7 @@ fn as_kumod(cli: KumodCli) -> Result<()> {
 
 fn dispatch(cli: Cli) -> Result<()> {
     use_ring();
+    signals::outlive_file_limits();
     let log = cli.log;
     let engine = WasmEngine::new(cli.plugins.cache.as_deref());
     if !args::logs_for_itself(&cli.command) {

@@ -58,7 +58,7 @@ fn filter(args: &LogArgs, variables: &[&str]) -> Result<EnvFilter> {
         Some(text) => ("--log".to_owned(), text.clone()),
         None => from_environment().unwrap_or_else(|| (String::new(), DEFAULT.to_owned())),
     };
-    EnvFilter::try_new(&text).map_err(|e| {
+    parse(&text).map_err(|e| {
         UsageError(format!(
             "{origin} is not a log filter: `{text}`: {e}; write a level such as `info`, or `target=level,…`"
         ))
@@ -66,9 +66,18 @@ fn filter(args: &LogArgs, variables: &[&str]) -> Result<EnvFilter> {
     })
 }
 
+/// Who writes a line for each request of a plug-in's that fails, without its name and limits. The plug-in is told why, and what
+/// it makes of that is in the log.
+const QUIET: &str = "wasmtime_wasi_http=off";
+
+/// A filter, which has what is quiet by itself if `text` names it.
+fn parse(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{text}"))
+}
+
 /// Changes what is logged from now on.
 pub(crate) fn set_filter(text: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(text).map_err(|e| format!("`{text}` is not a log filter: {e}"))?;
+    let filter = parse(text).map_err(|e| format!("`{text}` is not a log filter: {e}"))?;
     match FILTER.get() {
         Some(handle) => handle.reload(filter).map_err(|e| e.to_string()),
         None => Ok(()),
@@ -180,9 +189,13 @@ impl EventSink for LogEvents {
             Event::SegmentFinished { segment, lines, bytes } => {
                 info!(target: TARGET, %segment, lines, bytes, "segment finished")
             }
-            Event::SegmentDamaged { segment, line, reason } => {
+            // Each segment is named, and no segment has more lines than somebody could read.
+            Event::SegmentDamaged { segment, line, reason }
+                if flood::admits(Kind::Damaged, segment.as_str()) =>
+            {
                 warn!(target: TARGET, %segment, line, reason, "segment damaged; what could be read was delivered");
             }
+            Event::SegmentDamaged { .. } => {}
             Event::ForeignFile { name, reason } => {
                 // As `%segment` elsewhere; a field of text is put in quotes.
                 warn!(target: TARGET, name = %Printable(&name), reason, "not a segment; passed over")

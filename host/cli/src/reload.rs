@@ -22,7 +22,7 @@ use tailweir_core::{
     StateView, Verdict, processor,
 };
 use tailweir_wasm::{Description, FilterPlugin, LoadError, LoadErrorKind, ProcessorPlugin};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Asks for a reload. It may do so before there is anything to reload.
 pub(crate) struct Asker(SyncSender<()>);
@@ -187,7 +187,12 @@ pub(crate) struct Report {
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(crate) enum Came {
     /// Another version takes over.
-    Replaced { by: String },
+    Replaced {
+        by: String,
+        /// What is to be minded about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
     /// The file is as it was.
     Unchanged,
     /// What is in the file cannot be used.
@@ -198,7 +203,10 @@ impl Report {
     fn log(&self) {
         let Self { place, file, before, came } = self;
         match came {
-            Came::Replaced { by } => info!("{place}: {file}: {by} takes over from {before}"),
+            Came::Replaced { by, note: None } => info!("{place}: {file}: {by} takes over from {before}"),
+            Came::Replaced { by, note: Some(note) } => {
+                warn!("{place}: {file}: {by} takes over from {before}; {note}")
+            }
             Came::Unchanged => info!("{place}: {file}: not changed, so {before} goes on"),
             // The error names the file.
             Came::Kept { why } => error!("{place}: plug-in not replaced, {before} goes on: {why}"),
@@ -263,6 +271,11 @@ trait Plugin: Clone + Send + 'static {
     fn reloaded(&self) -> Result<Option<Self>, LoadError>;
     fn info(&self) -> &Description;
     fn file(&self) -> &Path;
+
+    /// Where its state is, if it keeps any.
+    fn bucket(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Plugin for FilterPlugin {
@@ -290,6 +303,10 @@ impl Plugin for ProcessorPlugin {
 
     fn file(&self) -> &Path {
         self.path()
+    }
+
+    fn bucket(&self) -> Option<String> {
+        self.bucket()
     }
 }
 
@@ -323,10 +340,10 @@ impl<P: Plugin> Reload for Slot<P> {
         let (_, old) = self.current();
         let came = match old.reloaded() {
             Ok(Some(new)) => {
-                let by = named(new.info());
+                let (by, note) = (named(new.info()), renamed(&old, &new));
                 *lock(&self.plugin) = new;
                 self.generation.fetch_add(1, Ordering::Release);
-                Came::Replaced { by }
+                Came::Replaced { by, note }
             }
             Ok(None) => Came::Unchanged,
             Err(e) => Came::Kept { why: self.place.role.explain(&e) },
@@ -338,6 +355,15 @@ impl<P: Plugin> Reload for Slot<P> {
             came,
         }
     }
+}
+
+/// State goes with the name of a plug-in: a version with another name does not find it.
+fn renamed<P: Plugin>(old: &P, new: &P) -> Option<String> {
+    let (before, after) = (old.bucket()?, new.bucket()?);
+    let (old, new) = (&old.info().name, &new.info().name);
+    (before != after).then(|| {
+        format!("state goes by the plug-in's name: `{new}` does not find that of `{old}`, which is kept for a plug-in of that name")
+    })
 }
 
 fn named(Description { name, version, .. }: &Description) -> String {

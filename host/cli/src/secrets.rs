@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::{PoisonError, RwLock};
 
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+
 /// A shorter text is no secret, and crossing it out would spoil what is said.
 const SHORTEST: usize = 6;
 const CROSSED_OUT: &str = "[secret]";
@@ -17,10 +20,20 @@ pub(crate) fn keep(secret: &str) {
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
     let token = secret.split_once(' ').map(|(_, token)| token).filter(|token| !token.contains(' '));
     let path = secret.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
-    for text in [Some(secret), token, path].into_iter().flatten() {
+    let mut texts: Vec<String> =
+        [Some(secret), token, path].into_iter().flatten().map(str::to_owned).collect();
+    // Servers repeat the path as it was sent, with the query or without.
+    if path.is_some()
+        && let Ok(url) = Url::parse(secret)
+    {
+        let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+        texts.extend([url.as_str().to_owned(), url.path().to_owned() + &query, url.path().to_owned()]);
+        texts.push(percent_decode_str(url.path()).decode_utf8_lossy().into_owned());
+    }
+    for text in &texts {
         // As lines of JSON have it, too.
-        let quoted = serde_json::Value::from(text).to_string();
-        for text in [text, &quoted[1..quoted.len() - 1]] {
+        let quoted = serde_json::Value::from(text.as_str()).to_string();
+        for text in [text.as_str(), &quoted[1..quoted.len() - 1]] {
             if text.len() >= SHORTEST && !known.iter().any(|other| other == text) {
                 known.push(text.to_owned());
             }
@@ -77,6 +90,11 @@ mod tests {
             cross_out("dXNlcjpwdw== at hooks.example.com: /in/T0P?k=1"),
             "[secret] at hooks.example.com: [secret]"
         );
+        // As a server has it that names the path alone, or as it was sent, or made plain again.
+        keep("https://hooks.example.com/api/../in/S%C3%A9c<ret?wait=true");
+        for said in ["/in/S%C3%A9c%3Cret", "/in/S%C3%A9c%3Cret?wait=true", "/in/Séc<ret"] {
+            assert_eq!(cross_out(&format!("Cannot POST \"{said}\"")), "Cannot POST \"[secret]\"");
+        }
         assert!(matches!(cross_out("nothing"), Cow::Borrowed("nothing")));
     }
 }

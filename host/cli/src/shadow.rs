@@ -6,6 +6,7 @@
 //! shadow does wrong is counted, too, and changes nothing.
 
 mod compare;
+mod cpu;
 mod filter;
 mod processor;
 #[cfg(test)]

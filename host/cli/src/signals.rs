@@ -15,6 +15,16 @@ use crate::reload::Asker;
 /// How long a batch in progress may take after the first signal; longer than a script gets, which is ended in better order.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// From now on a file that may not grow, by the limit of its size, is an error of whoever writes to it, as a full disk is, and not
+/// the end of the program.
+pub(crate) fn outlive_file_limits() {
+    let limit = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    if let Ok(runtime) = runtime::Builder::new_current_thread().enable_io().build() {
+        // Whoever has listened for a signal once is not ended by it any more. Where nobody can listen, all is as it was.
+        let _ = runtime.block_on(async { signal(limit) });
+    }
+}
+
 /// Whether, and when, the program was asked to end.
 #[derive(Clone)]
 pub(crate) struct Shutdown(watch::Receiver<bool>);

@@ -19,6 +19,7 @@ static SEEN: Mutex<Seen> = Mutex::new(Seen {
     consumers: Vec::new(),
     shadows: BTreeMap::new(),
     damages: BTreeSet::new(),
+    gaps: BTreeSet::new(),
     plugins: BTreeMap::new(),
 });
 
@@ -28,6 +29,8 @@ struct Seen {
     shadows: BTreeMap<(String, String, String), ShadowLine>,
     /// Where segments were damaged or cut off.
     damages: BTreeSet<(SegmentName, u64)>,
+    /// Segments that were gone, cut off or replaced, with what was found.
+    gaps: BTreeSet<(SegmentName, String)>,
     /// What was told last, by consumer, plug-in and kind.
     plugins: BTreeMap<(String, String, &'static str), PluginSnapshot>,
 }
@@ -142,6 +145,7 @@ struct Summary<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shadows: Vec<&'a ShadowLine>,
     damages: usize,
+    gaps: usize,
     plugins: Vec<AsJson>,
 }
 
@@ -244,6 +248,7 @@ pub(crate) fn observe(event: &Event) {
             seen.plugins.insert(key, (**figures).clone());
         }
         Event::SegmentDamaged { segment, line, .. } => _ = seen.damages.insert((segment.clone(), *line)),
+        Event::SegmentGap { segment, reason } => _ = seen.gaps.insert((segment.clone(), reason.clone())),
         _ => {}
     }
 }
@@ -256,14 +261,15 @@ pub(crate) fn print() {
     let text = match format {
         SummaryFormat::Text => {
             let shadows = seen.shadows.values().map(|shadow| format!("{shadow}\n"));
-            table(&seen.consumers, seen.damages.len())
+            table(&seen.consumers, seen.damages.len(), seen.gaps.len())
                 + &shadows.collect::<String>()
                 + &plugins(seen.plugins.values().collect())
         }
         SummaryFormat::Json | SummaryFormat::Segments => {
             let shadows = seen.shadows.values().collect();
             let plugins = seen.plugins.values().map(AsJson::from).collect();
-            print_line(&Summary { summary: &seen.consumers, shadows, damages: seen.damages.len(), plugins });
+            let (damages, gaps) = (seen.damages.len(), seen.gaps.len());
+            print_line(&Summary { summary: &seen.consumers, shadows, damages, gaps, plugins });
             return;
         }
     };
@@ -300,7 +306,7 @@ fn print_text(text: &str) {
     let _ = Discreet(io::stderr()).write_all(text.as_bytes());
 }
 
-fn table(consumers: &[Line], damages: usize) -> String {
+fn table(consumers: &[Line], damages: usize, gaps: usize) -> String {
     let row = |line: &Line| {
         let numbers = line.numbers().map(|n| n.to_string());
         let names = [line.consumer.clone(), line.checkpoint.clone().unwrap_or_else(|| "-".to_owned())];
@@ -309,6 +315,11 @@ fn table(consumers: &[Line], damages: usize) -> String {
     let mut text = aligned(&HEAD, 2, consumers.iter().map(row));
     if damages > 0 {
         text += &format!("places where a segment was damaged, and records of it may be lost: {damages}\n");
+    }
+    if gaps > 0 {
+        text += &format!(
+            "times that a segment was gone, cut off or replaced, and records of it may be lost: {gaps}\n"
+        );
     }
     text
 }
@@ -397,7 +408,7 @@ mod tests {
         let sums = Sums { lines: 12_345, acknowledged: 12_000, filtered: 345, ..Sums::default() };
         let mut line = Line::new("one", Some("c"), sums, 1, 0);
         line.add(&Line::new("one", Some("c"), Sums { lines: 1, blank: 1, ..Sums::default() }, 0, 0));
-        let text = table(&[line], 2);
+        let text = table(&[line], 2, 0);
         assert_eq!(
             text,
             "consumer  checkpoint  lines  acknowledged  in flight  filtered  quarantined  rejected  blank  repaired  unbalanced\n\

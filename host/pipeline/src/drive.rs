@@ -389,15 +389,17 @@ impl Attempts<'_> {
         while let Some(range) = halving.next() {
             let (first, end) = (range.start as u32, range.end as u32);
             let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
+            let is_whole = part.len() == batch.len();
             match self.answer(&part, &state, delivery).await? {
                 Answer::Abandoned => return Ok(Settled::Abandoned),
                 Answer::Crashed(reason) => match halving.failed() {
-                    Failed::Again => {
+                    // Once for the batch: trouble that passes is over then, and to be alone a record need not wait.
+                    Failed::Again if is_whole => {
                         if self.wait(None, 1, &reason, delivery).await == Waited::Closed {
                             return Ok(Settled::Abandoned);
                         }
                     }
-                    Failed::Halved => {}
+                    Failed::Again | Failed::Halved => {}
                     Failed::Found(index) => {
                         self.count_found(&batch, &reason)?;
                         rejected.push(Rejected { indices: vec![index as u32], reason });

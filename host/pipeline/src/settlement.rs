@@ -148,6 +148,7 @@ struct Inner {
     state_is_open: bool,
     warned_of_held: bool,
     warned_of_unsaved: bool,
+    warned_of_unsynced: bool,
     /// The consumer was closed; its deliveries may still be committed.
     closed: bool,
     /// The checkpoint was opened anew after that; they may not.
@@ -240,6 +241,7 @@ impl Settlement {
             state_is_open: false,
             warned_of_held: false,
             warned_of_unsaved: false,
+            warned_of_unsynced: false,
             closed: false,
             superseded: false,
             lock: held,
@@ -700,15 +702,20 @@ impl Background {
 }
 
 impl Settlement {
-    /// Saves what is acknowledged and brings it to the disk; says so if that fails.
+    /// Saves what is acknowledged and brings it to the disk; says so if that fails, once until it succeeds.
     fn sync_now(&self) {
         let mut inner = self.inner();
         if inner.superseded || inner.lost.is_some() {
             return;
         }
-        if let Err(e) = inner.save_if_dirty().and_then(|()| inner.sync()) {
-            let message = format!("the checkpoint of `{}` is not on the disk: {}", self.consumer, chain(&e));
-            self.events.emit(Event::Warning { message });
+        match inner.save_if_dirty().and_then(|()| inner.sync()) {
+            Ok(()) => inner.warned_of_unsynced = false,
+            Err(e) if !std::mem::replace(&mut inner.warned_of_unsynced, true) => {
+                let message =
+                    format!("the checkpoint of `{}` is not on the disk: {}", self.consumer, chain(&e));
+                self.events.emit(Event::Warning { message });
+            }
+            Err(_) => {}
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, BatchId, Event, EventSink, Failure, Outcome, ProcessFuture, Processor};
 use tailweir_pipeline::{
-    Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive, open,
+    Backoff, ConsumerOptions, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then,
+    drive, open,
 };
 use tempfile::tempdir;
 
@@ -272,6 +273,23 @@ async fn f15_records_that_a_processor_breaks_on_are_found_and_the_others_are_emi
         "a part's id is its records': {:?}",
         ran.seen
     );
+}
+
+/// Waits are for trouble that passes: to find records one by one takes one for the batch, however many there are.
+#[tokio::test]
+async fn looking_for_records_waits_once() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..20);
+    let events = Arc::new(Events::default());
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut c =
+        open(source, vec![ConsumerOptions { max_batch_size: 20, ..consumer("c") }]).unwrap().pop().unwrap();
+    let mut processor = Fragile { poison: |n| n % 5 == 2, nth: 0, calls: 0, odd: None };
+    drive(&mut c, &mut processor, &mut Ids::default(), &policy(3, Then::Stop)).await.unwrap();
+    assert_eq!(quarantined(dir.path(), "c").len(), 4);
+    let retried = |event: &Event| matches!(event, Event::Retried { .. });
+    assert_eq!(events.0.lock().unwrap().iter().filter(|event| retried(event)).count(), 1);
 }
 
 #[tokio::test]

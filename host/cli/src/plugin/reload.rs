@@ -1,6 +1,10 @@
 //! `tailweir plugin reload`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{iter, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use tailweir_pipeline::{CheckpointName, holders};
@@ -27,20 +31,29 @@ pub(super) fn run(args: &ReloadArgs) -> Result<()> {
             None => bail!("no process uses a checkpoint in {directory}"),
         }
     }
-    // One that cannot be asked, such as a script, keeps nobody from asking the others.
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
-    for pid in processes {
-        match ask(&args.directory, pid, args.name.as_deref()) {
-            Ok(came) => reports.extend(came),
-            Err(e) => failed.push(one_line(e.as_ref())),
+    for (pid, answer) in answers(&args.directory, &processes, args.name.as_deref()) {
+        let text = match answer {
+            Ok(Some(came)) => {
+                let text = came.iter().map(line).collect::<String>();
+                reports.extend(came);
+                text
+            }
+            Ok(None) => format!("process {pid}: it reads plug-ins at its start only, as scripts do\n"),
+            // It keeps nobody from asking the others.
+            Err(e) => {
+                failed.push(one_line(e.as_ref()));
+                continue;
+            }
+        };
+        if !args.json {
+            print(&text)?;
         }
     }
-    match args.json {
-        true => print(&(serde_json::to_string_pretty(&reports)? + "\n"))?,
-        false if reports.is_empty() && failed.is_empty() => {
-            print("there is no WebAssembly plug-in to read again\n")?
-        }
-        false => print(&reports.iter().map(line).collect::<String>())?,
+    if args.json {
+        print(&(serde_json::to_string_pretty(&reports)? + "\n"))?;
+    } else if reports.is_empty() && failed.is_empty() {
+        print("there is no WebAssembly plug-in to read again\n")?;
     }
     ensure!(failed.is_empty(), "{}", plain(&failed.join("; ")));
     let kept = reports.iter().filter(|report| matches!(report.came, Came::Kept { .. })).count();
@@ -48,9 +61,50 @@ pub(super) fn run(args: &ReloadArgs) -> Result<()> {
     Ok(())
 }
 
+/// How long nothing is said of those that have not answered.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What each process answers, in the order in which they do.
+fn answers(
+    directory: &Path,
+    processes: &BTreeSet<u32>,
+    name: Option<&str>,
+) -> impl Iterator<Item = (u32, Result<Option<Vec<Report>>>)> {
+    let (answered, answers) = mpsc::channel();
+    let mut waiting = processes.clone();
+    for &pid in processes {
+        let (answered, directory) = (answered.clone(), directory.to_owned());
+        let name = name.map(str::to_owned);
+        // It ends with the program, whatever the process does.
+        thread::spawn(move || answered.send((pid, ask(&directory, pid, name.as_deref()))));
+    }
+    drop(answered);
+    iter::from_fn(move || {
+        loop {
+            match answers.recv_timeout(SILENCE) {
+                Ok((pid, answer)) => {
+                    waiting.remove(&pid);
+                    return Some((pid, answer));
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let which: Vec<_> = waiting.iter().map(u32::to_string).collect();
+                    eprintln!(
+                        "no answer yet from process {}: it compiles, or does not run",
+                        which.join(", ")
+                    );
+                }
+            }
+        }
+    })
+}
+
 fn line(Report { place, file, before, came }: &Report) -> String {
     let came = match came {
-        Came::Replaced { by } => format!("replaced {before} by {by} ({file})"),
+        Came::Replaced { by, note } => {
+            let note = note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
+            format!("replaced {before} by {by} ({file}){note}")
+        }
         Came::Unchanged => format!("kept {before}: {file} has not changed"),
         // The reason names the file.
         Came::Kept { why } => format!("kept {before}: {why}"),

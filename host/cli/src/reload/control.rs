@@ -115,10 +115,21 @@ fn peer(stream: UnixStream) -> io::Result<(UnixStream, UCred)> {
     Ok((stream, who))
 }
 
+/// Whether a process that listens would be heard here: sockets without a file go by network namespaces.
+fn is_near(pid: u32) -> bool {
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    network("self").is_some_and(|own| network(&pid.to_string()) == Some(own))
+}
+
 /// Asks a process that has a checkpoint in `directory` to read plug-ins again: those of the consumer with this checkpoint, or
-/// all. Returns what came of each.
-pub(crate) fn ask(directory: &Path, pid: u32, checkpoint: Option<&str>) -> Result<Vec<Report>> {
-    let stream = address(directory, pid).and_then(|at| UnixStream::connect_addr(&at)).with_context(|| {
+/// all. Returns what came of each; `None` if it is one that never reads any again, as a script.
+pub(crate) fn ask(directory: &Path, pid: u32, checkpoint: Option<&str>) -> Result<Option<Vec<Report>>> {
+    let stream = address(directory, pid).and_then(|at| UnixStream::connect_addr(&at));
+    // Whoever reads plug-ins again listens before it has a checkpoint.
+    if stream.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) && is_near(pid) {
+        return Ok(None);
+    }
+    let stream = stream.with_context(|| {
         format!(
             "process {pid} cannot be asked: `tailweir run`, and `tailweir tail` with a filter, can be, from where they run \
              (the same container)"
@@ -147,7 +158,7 @@ pub(crate) fn ask(directory: &Path, pid: u32, checkpoint: Option<&str>) -> Resul
     }
     let Answer { plugins } =
         serde_json::from_str(&text).with_context(|| format!("process {pid} is of another version"))?;
-    Ok(plugins)
+    Ok(Some(plugins))
 }
 
 #[cfg(test)]
@@ -173,8 +184,12 @@ mod tests {
             let _ = (&stream).read_to_end(&mut text);
             assert_eq!(text, b"", "{nonsense:.20}");
         }
-        assert_eq!(ask(folder.path(), std::process::id(), Some("a")).unwrap(), []);
-        let error = ask(folder.path(), 1, None).unwrap_err().to_string();
-        assert!(error.starts_with("process 1 cannot be asked"), "{error}");
+        assert_eq!(ask(folder.path(), std::process::id(), Some("a")).unwrap(), Some(vec![]));
+        // Nobody listens there.
+        let other = tempfile::tempdir().unwrap();
+        assert_eq!(ask(other.path(), std::process::id(), None).unwrap(), None);
+        // There is no process that could be heard.
+        let error = ask(folder.path(), u32::MAX, None).unwrap_err().to_string();
+        assert!(error.starts_with("process 4294967295 cannot be asked"), "{error}");
     }
 }

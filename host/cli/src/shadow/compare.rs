@@ -67,7 +67,7 @@ pub(super) fn compare(batch: &Batch, live: &Answer, shadow: &Result<Answer, Stri
         (_, Err(reason)) => failed(reason),
         (Answer::Verdict(live), Ok(Answer::Verdict(shadow))) => verdicts(batch, live, shadow),
         (Answer::Processed(live), Ok(Answer::Processed(shadow))) => match (live, shadow) {
-            (Err(Failure::Crash { .. }), Err(Failure::Crash { .. })) => whole(batch, None),
+            // Whether or not the live one has crashed, too: a version that crashes is not as good as any.
             (_, Err(Failure::Crash { reason })) => failed(reason),
             (Ok(Outcome::Emit(live)), Ok(Outcome::Emit(shadow)))
                 if live.len() == batch.len() && shadow.len() == batch.len() =>
@@ -194,10 +194,10 @@ mod tests {
         check(retry(None, "a"), retry(Some(Duration::from_secs(1)), "b"), &[], 0);
         check(retry(None, "a"), done(), &["s:1 retry: a | done"], 3);
         let crash = || Answer::Processed(Err(Failure::Crash { reason: "trap".to_owned() }));
-        check(crash(), crash(), &[], 0);
         check(crash(), done(), &["s:1 trap | done"], 3);
         let failed = |reason: &str| Compared::Failed { reason: reason.to_owned() };
         assert_eq!(compare(&batch(1), &done(), &Ok(crash())), failed("trap"));
+        assert_eq!(compare(&batch(1), &crash(), &Ok(crash())), failed("trap"), "it is no better");
         assert_eq!(compare(&batch(1), &done(), &Err("a\nb".to_owned())), failed("a b"));
     }
 }

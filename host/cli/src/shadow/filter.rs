@@ -3,12 +3,12 @@
 use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Result;
 use tailweir_core::{Batch, Filter, FilterError, FilterFactory, Verdict};
 
 use super::compare::{Answer, Said};
+use super::cpu::cpu_time;
 use super::thread::{Subject, start};
 use super::{Anew, Job, Keeps, Shadow, Shadows};
 use crate::exit::one_line;
@@ -47,11 +47,11 @@ struct ShadowedFilter {
 
 impl Filter for ShadowedFilter {
     fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
-        let begun = Instant::now();
+        let begun = cpu_time();
         let answer = self.live.evaluate(candidates);
         // What it fails on it is asked about again, in parts.
         if let Ok(verdict) = &answer {
-            let took = begun.elapsed();
+            let took = cpu_time().saturating_sub(begun);
             self.shadow.offer(candidates, took, Keeps::Nothing, Said::Verdict(verdict), || None);
         }
         answer

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tailweir_core::{Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, StateKeeper, processor};
 use tokio::runtime::{Builder, Runtime};
 
 use super::compare::{Answer, Said};
+use super::cpu::computing;
 use super::thread::{Subject, start};
 use super::{Anew, Job, Keeps, Shadow, Shadows};
 use crate::reload::{Place, ProcessorSlot, is_part};
@@ -53,16 +54,15 @@ impl ShadowedProcessor {
         batch: &Arc<Batch>,
         state: Option<&Arc<dyn StateKeeper>>,
     ) -> Result<Outcome, Failure> {
-        let begun = Instant::now();
-        let answer = processor::process(&mut *self.live, batch, state).await;
-        self.answered(batch, begun, &answer, state);
+        let (answer, took) = computing(processor::process(&mut *self.live, batch, state)).await;
+        self.answered(batch, took, &answer, state);
         answer
     }
 
     fn answered(
         &mut self,
         batch: &Arc<Batch>,
-        begun: Instant,
+        took: Duration,
         answer: &Result<Outcome, Failure>,
         state: Option<&Arc<dyn StateKeeper>>,
     ) {
@@ -81,7 +81,7 @@ impl ShadowedProcessor {
         let keeps = if bucket.is_some() { Keeps::State } else { Keeps::Nothing };
         // Nothing of the batch is committed yet.
         let before = || state?.view().upgrade()?.contents(&bucket?);
-        self.shadow.offer(batch, begun.elapsed(), keeps, Said::Processed(answer), before);
+        self.shadow.offer(batch, took, keeps, Said::Processed(answer), before);
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::process::setpriority_process;
 
 use super::compare::{Answer, compare};
+use super::cpu::cpu_time;
 use super::{Anew, Job, Shadow};
 
 /// How much less it is worth to the system than the rest of the process, from 0 to 19.
@@ -46,9 +46,9 @@ fn serve(shadow: &Shadow, mut subject: impl Subject) {
         if let Some(anew) = job.anew.take() {
             subject.begin_anew(anew);
         }
-        let begun = Instant::now();
+        let begun = cpu_time();
         let answer = subject.answer(&job);
-        let took = begun.elapsed();
+        let took = cpu_time().saturating_sub(begun);
         shadow.note(&job, took, compare(&job.batch, &job.live, &answer));
     }
 }

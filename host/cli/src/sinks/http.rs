@@ -13,12 +13,15 @@ use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
 
 use crate::config::{Period, Text};
 use crate::exit::one_line;
+use crate::secrets::cross_out;
 
 /// A server may ask for a pause, but not put a consumer to sleep for good.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How much of an error's body is shown.
 const EXCERPT: usize = 500;
+/// How much of it is looked through for secrets.
+const LOOKED_AT: usize = 16 << 10;
 
 /// The table `http = { … }`.
 #[derive(Debug, Clone, Deserialize)]
@@ -134,12 +137,15 @@ async fn judge(mut response: Response, shown: &str) -> Result<(), Failure> {
     }
     let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(pause);
     let mut body = Vec::new();
-    while body.len() < EXCERPT
+    while body.len() < LOOKED_AT
         && let Ok(Some(chunk)) = response.chunk().await
     {
-        body.extend_from_slice(&chunk[..chunk.len().min(EXCERPT - body.len())]);
+        body.extend_from_slice(&chunk[..chunk.len().min(LOOKED_AT - body.len())]);
     }
     let body = String::from_utf8_lossy(&body);
+    // Before it is cut: half a secret would not be recognised.
+    let body = cross_out(&body);
+    let body = &body[..body.floor_char_boundary(EXCERPT)];
     let reason = format!("POST {shown}: {status}: {}", Printable(body.trim()));
     let passing = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
         || status.is_server_error();

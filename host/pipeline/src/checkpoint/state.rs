@@ -126,7 +126,9 @@ impl Read {
         let id = match id.and_then(|rest| rest.split_once(' ')) {
             Some((VERSION, id)) => id.to_owned(),
             Some((version, _)) => {
-                return Err(format!("it is of version {version}, and this program knows {VERSION}"));
+                return Err(format!(
+                    "it is of version {version}, and this program knows {VERSION}; the newer program that wrote it can read it"
+                ));
             }
             None => return Err("it does not begin as such a file does".to_owned()),
         };
