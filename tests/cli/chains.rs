@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 use tailweir_tests::{Program, Segments, repository};
 
+use crate::metrics::told;
 use crate::tailweir;
 
 const OF_POOL: &str = "local c = ... return function(r) return r.egress_pool == c.pool end";
@@ -143,4 +144,23 @@ fn a_filter_that_can_not_be_loaded_is_named_by_its_place() {
     let replay = tailweir().args("quarantine replay").arg(segments.directory()).args("c --pipeline p.toml");
     let said = replay.args("--filter f.lua").run().with_code(2);
     assert!(said.contains("--filter is for --stdout"), "{said}");
+}
+
+#[test]
+fn each_filter_of_a_chain_is_counted_by_its_place() {
+    let segments = Segments::generate(3_000, 1, 8);
+    let filter = pool_filter();
+    segments.beside("any.lua", "return function(r) return true end");
+    let of = |pool: &str| format!("{{ wasm = '{filter}', config = {{ pool = '{pool}' }} }}");
+    let filters = format!("[{}, {}, {{ lua = 'any.lua' }}]", of("customer-a"), of("customer-b"));
+    let consumer = format!("filter = {filters}\nprocessor = {{ stdout = {{}} }}");
+    let ended = pipeline(&segments, &consumer).args("--once --summary=json").run();
+    let kept = segments.kept(|record| record["egress_pool"] == "customer-a").lines().count();
+    for (plugin, records, keeps) in
+        [("pool-filter (filter 1)", 3_000, kept), ("pool-filter (filter 2)", kept, 0)]
+    {
+        let told = told(&ended, plugin);
+        assert_eq!((&told["records"], &told["kept"]), (&records.into(), &keeps.into()), "{told}");
+    }
+    assert!(ended.stdout.is_empty() && kept > 0);
 }

@@ -434,7 +434,7 @@ fn a_version_of_another_name_that_does_not_find_the_state_is_told_of() {
     let mut world = World::new(&counter, consumer);
     world.add_segment();
     world.start(&["run", "p.toml"]);
-    world.expect("stdout", "{\"records\":10,\"by\":{}}\n");
+    world.expect("stdout", "{\"records\":10,\"by\":{\"Delivery\":10}}\n");
     world.replace(&renamed);
     let said = ask(&world, "").quietly();
     let note = "state goes by the plug-in's name: `countar` does not find that of `counter`";

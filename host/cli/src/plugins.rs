@@ -133,11 +133,15 @@ impl Engines {
     ) -> Result<Arc<dyn FilterFactory>> {
         match engine {
             Engine::Wasm { path, limits, .. } => {
-                let plugin = self.host(&place)?.filter(path, &config, limits.clone())?;
+                let host = self.host(&place)?;
+                let plugin = match place.nth.and_then(Nth::label) {
+                    Some(label) => host.filter_at(&label, path, &config, limits.clone())?,
+                    None => host.filter(path, &config, limits.clone())?,
+                };
                 Ok(self.reloads.filter(place, plugin))
             }
             Engine::Lua { path } => {
-                let file = self.lua_file(path, config, place.role)?;
+                let file = self.lua_file(path, config, &place)?;
                 file.filter()?;
                 Ok(Arc::new(file))
             }
@@ -172,7 +176,7 @@ impl Engines {
                 )?)
             }
             Engine::Lua { path } => {
-                let file = self.lua_file(path, plugin.config()?, place.role)?;
+                let file = self.lua_file(path, plugin.config()?, &place)?;
                 file.processor()?;
                 ProcessorMaker::Lua(file)
             }
@@ -221,9 +225,16 @@ impl Engines {
         ShadowOfProcessor::start(&self.shadows, place, shadow.path(), slot)
     }
 
-    fn lua_file(&self, path: &Path, config: serde_json::Value, role: Role) -> Result<LuaFile> {
+    fn lua_file(&self, path: &Path, config: serde_json::Value, place: &Place) -> Result<LuaFile> {
         expect_lua(path)?;
-        Ok(LuaFile { file: PluginFile::read(path)?, config, engine: self.wasm.clone(), role })
+        let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(label) = place.nth.and_then(Nth::label) {
+            name += &format!(" ({label})");
+        }
+        if place.role.is_shadow() {
+            name += " (shadow)";
+        }
+        Ok(LuaFile { file: PluginFile::read(path)?, config, engine: self.wasm.clone(), name })
     }
 }
 
@@ -262,7 +273,8 @@ pub(crate) struct LuaFile {
     file: PluginFile,
     config: serde_json::Value,
     engine: WasmEngine,
-    role: Role,
+    /// What it is counted by.
+    name: String,
 }
 
 impl LuaFile {
@@ -274,13 +286,9 @@ impl LuaFile {
         self.file.processor(&self.config, &|lua| self.install(lua))
     }
 
-    /// Has what it does counted, by the name of the file.
+    /// Has what it does counted.
     fn counted<P>(&self, plugin: P) -> Counted<P> {
-        let mut name = self.file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if self.role.is_shadow() {
-            name += " (shadow)";
-        }
-        Counted::new(plugin, name, self.engine.figures())
+        Counted::new(plugin, self.name.clone(), self.engine.figures())
     }
 
     /// Gives it the `kumo` module that scripts have.

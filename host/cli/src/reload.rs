@@ -93,6 +93,13 @@ pub(crate) struct Nth {
     pub(crate) of: usize,
 }
 
+impl Nth {
+    /// What a plug-in is told of with, besides its name, if there are several.
+    pub(crate) fn label(self) -> Option<String> {
+        (self.of > 1).then(|| format!("filter {}", self.n))
+    }
+}
+
 impl fmt::Display for Nth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.of {

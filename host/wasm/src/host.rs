@@ -109,6 +109,22 @@ impl Host {
         FilterPlugin::new(Loaded::new(self, path, Kind::Filter, setup)?)
     }
 
+    /// Loads a filter that is one of several of a consumer, which may have the same name: wherever it is told of, its place, such as
+    /// `filter 2`, stands behind its name, that of later versions too. See [`filter`](Self::filter).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn filter_at(
+        self: &Arc<Self>,
+        place: &str,
+        path: &Path,
+        config: &serde_json::Value,
+        limits: Limits,
+    ) -> Result<FilterPlugin, LoadError> {
+        let setup = Setup { place: Some(place.into()), ..Setup::new(config, Grants::default(), limits) };
+        FilterPlugin::new(Loaded::new(self, path, Kind::Filter, setup)?)
+    }
+
     /// Loads a processor: compiles it, checks what it imports and exports, and tries one instance with `config`.
     ///
     /// # Errors

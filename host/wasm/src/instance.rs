@@ -58,13 +58,13 @@ pub(crate) struct Template<W: World> {
     pre: W::Pre,
     on_tick: OnTick,
     own_name: Arc<str>,
-    /// With the label of the host.
+    /// With its place, if it has one, and the label of the host.
     name: Arc<str>,
 }
 
 impl<W: World> Template<W> {
     pub(crate) fn new(loaded: Loaded, on_tick: OnTick) -> Result<Self, LoadError> {
-        let (own_name, name) = (loaded.stem.clone(), loaded.host.labelled(&loaded.stem));
+        let (own_name, name) = (loaded.stem.clone(), loaded.told_as(&loaded.stem));
         match W::prepare(loaded.pre.clone()) {
             Ok(pre) => Ok(Self { pre, on_tick, own_name, name, loaded }),
             Err(e) => Err(loaded.error(LoadErrorKind::Shape(format!("{e:#}")))),
@@ -99,7 +99,7 @@ impl<W: World> Template<W> {
     /// Takes the name that the plug-in gives itself, if it can be printed.
     pub(crate) fn rename(&mut self, description: &Description) {
         self.own_name = self.name_of(description).into();
-        self.name = self.loaded.host.labelled(&self.own_name);
+        self.name = self.loaded.told_as(&self.own_name);
     }
 
     /// The name that the plug-in gives itself, if it can be printed, else that of its file.

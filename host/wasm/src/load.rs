@@ -205,6 +205,8 @@ pub(crate) struct Loaded {
     pub(crate) config: String,
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
+    /// Where it is used, if that is told with its name.
+    place: Option<Arc<str>>,
     /// Whether it keeps state.
     pub(crate) keeps: Keeps,
     /// The file's name without its extension, until the plug-in has said its own.
@@ -219,11 +221,13 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
+    /// Where it is used, if that is to be told with its name.
+    pub(crate) place: Option<Arc<str>>,
 }
 
 impl Setup {
     pub(crate) fn new(config: &serde_json::Value, grants: Grants, limits: Limits) -> Self {
-        Self { config: config.to_string(), grants: Arc::new(grants), limits }
+        Self { config: config.to_string(), grants: Arc::new(grants), limits, place: None }
     }
 }
 
@@ -241,8 +245,12 @@ impl Loaded {
         if key == self.key {
             return Ok(None);
         }
-        let setup =
-            Setup { config: self.config.clone(), grants: self.grants.clone(), limits: self.limits.clone() };
+        let setup = Setup {
+            config: self.config.clone(),
+            grants: self.grants.clone(),
+            limits: self.limits.clone(),
+            place: self.place.clone(),
+        };
         Self::of_bytes(&self.host, &self.path, (&key, &bytes), kind, setup).map(Some)
     }
 
@@ -270,7 +278,7 @@ impl Loaded {
         wants: Wants,
         setup: Setup,
     ) -> Result<Self, LoadError> {
-        let Setup { config, grants, limits } = setup;
+        let Setup { config, grants, limits, place } = setup;
         let failed = |kind| LoadError { path: path.to_owned(), kind };
         let pre = host.linker(wants.http).and_then(|linker| linker.instantiate_pre(component));
         Ok(Self {
@@ -280,10 +288,19 @@ impl Loaded {
             config,
             grants,
             limits,
+            place,
             keeps: wants.state,
             key: *key,
             stem: path.file_stem().unwrap_or_default().to_string_lossy().into(),
         })
+    }
+
+    /// How a plug-in of this name is called where it is told of.
+    pub(crate) fn told_as(&self, name: &str) -> Arc<str> {
+        match &self.place {
+            Some(place) => self.host.labelled(&format!("{name} ({place})")),
+            None => self.host.labelled(name),
+        }
     }
 
     pub(crate) fn error(&self, kind: LoadErrorKind) -> LoadError {
