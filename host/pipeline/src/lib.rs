@@ -45,7 +45,7 @@ pub use options::{
 pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
-    Updated, WhenFull, read as read_quarantine,
+    TooLargeError, Updated, WhenFull, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

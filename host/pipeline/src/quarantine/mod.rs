@@ -82,6 +82,9 @@ pub enum QuarantineError {
     /// It is as large as it may be.
     #[error(transparent)]
     Full(Box<FullError>),
+    /// One record takes more than it may hold.
+    #[error(transparent)]
+    TooLarge(Box<TooLargeError>),
     /// It belongs to another process now, or may.
     #[error(transparent)]
     LostLock(#[from] LostLock),
@@ -92,7 +95,7 @@ impl QuarantineError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Io { source, .. } => !files::is_refusal(source),
-            Self::Full(_) | Self::LostLock(_) => false,
+            Self::Full(_) | Self::TooLarge(_) | Self::LostLock(_) => false,
         }
     }
 }
@@ -113,6 +116,23 @@ pub struct FullError {
     /// Bytes in it.
     held: u64,
     /// The record that does not fit.
+    position: Position,
+    /// The bytes that its entry takes.
+    needed: u64,
+    /// The limit in bytes.
+    limit: u64,
+}
+
+/// A record takes more than its quarantine may hold in all.
+#[derive(Debug, Error)]
+#[error(
+    "{position} needs {needed} bytes in the quarantine {path}, which may hold {limit} in all (quarantine_max_bytes); nothing \
+     was dropped, as no room would be enough: raise quarantine_max_bytes to {needed} at least",
+    path = path.display()
+)]
+pub struct TooLargeError {
+    path: PathBuf,
+    /// The record.
     position: Position,
     /// The bytes that its entry takes.
     needed: u64,
@@ -271,10 +291,14 @@ impl Quarantine {
     /// Rolls the part that is added to if it is large enough, and drops old ones if that is the policy.
     fn make_room(&mut self, needed: u64, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
         let limit = self.options.max_bytes;
+        if needed > limit {
+            let (path, position) = (self.path(), entry.position.clone());
+            return Err(QuarantineError::TooLarge(Box::new(TooLargeError { path, position, needed, limit })));
+        }
         let held = |this: &Self| this.open.as_ref().map_or((0, 0), |open| (open.bytes, open.total));
         while held(self).1.saturating_add(needed) > limit {
             let (active, held) = held(self);
-            if self.options.when_full == WhenFull::Stop || held == 0 {
+            if self.options.when_full == WhenFull::Stop {
                 return Err(QuarantineError::Full(Box::new(FullError {
                     path: self.path(),
                     directory: self.files.path(),
@@ -316,6 +340,8 @@ impl Quarantine {
 
     fn drop_oldest(&mut self) -> io::Result<()> {
         let Some(Part { name, .. }) = parts(&*self.files, &self.name)?.into_iter().next() else {
+            // Somebody else has removed them all: there is room.
+            self.open = Some(self.start()?);
             return Ok(());
         };
         let mut lost: Vec<Position> = Vec::new();

@@ -133,8 +133,36 @@ fn the_oldest_are_dropped_by_name_if_that_is_asked_for() {
     let mut quarantine = world.open(4000, WhenFull::DropOldest);
     put(&mut quarantine, 1).unwrap();
     assert_eq!(world.lines().last(), Some(&1), "what was dropped may come again");
-    let too_large = quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]);
-    assert!(matches!(too_large, Err(QuarantineError::Full(ref full)) if full.held == 0), "{too_large:?}");
+}
+
+/// All that was in quarantine used to be dropped for a record that did not fit even then, with the advice to drop the oldest.
+#[test]
+fn nothing_is_dropped_for_a_record_that_can_never_fit() {
+    for when_full in [WhenFull::DropOldest, WhenFull::Stop] {
+        let world = World::new();
+        let mut quarantine = world.open(4000, when_full);
+        (1..=10).for_each(|line| put(&mut quarantine, line).unwrap());
+        let before = world.files();
+        let error = quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]).unwrap_err();
+        assert!(!error.may_pass());
+        let said = error.to_string();
+        assert!(said.starts_with("s:200 needs ") && !said.contains("drop_oldest"), "{said}");
+        assert_eq!((world.lines(), world.files()), ((1..=10).collect(), before));
+        let QuarantineError::TooLarge(error) = error else { panic!("{said}") };
+        let mut quarantine = world.open(error.needed, WhenFull::DropOldest);
+        quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]).unwrap();
+        assert_eq!(world.lines(), [200], "what the error says is enough");
+    }
+}
+
+#[test]
+fn a_quarantine_that_somebody_else_has_removed_has_room() {
+    let world = World::new();
+    let mut quarantine = world.open(4000, WhenFull::DropOldest);
+    (1..=10).for_each(|line| put(&mut quarantine, line).unwrap());
+    world.files().iter().for_each(|file| fs::remove_file(world.dir.path().join(file)).unwrap());
+    quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 3600]).unwrap();
+    assert_eq!(world.lines(), [200]);
 }
 
 #[test]
