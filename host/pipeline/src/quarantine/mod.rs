@@ -25,7 +25,7 @@ pub(crate) use kept::count;
 #[cfg(test)]
 pub(crate) use kept::read_from;
 pub use kept::{Fate, KeptQuarantine, Updated, read};
-use parts::{ACTIVE, Part, Read, parts};
+use parts::{Part, Read, parts};
 pub use replay::{Replay, Replayed};
 
 /// How much a quarantine may hold, and who is to be named in it.
@@ -156,6 +156,8 @@ pub(crate) struct Quarantine {
     /// Those of them that were not told of yet.
     untold: Option<Dropped>,
     told_at: Option<Instant>,
+    /// Files that are no parts were looked for, and told of.
+    told_no_parts: bool,
 }
 
 /// Records that were dropped to make room.
@@ -199,6 +201,7 @@ impl Quarantine {
             dropped: 0,
             untold: None,
             told_at: None,
+            told_no_parts: false,
         }
     }
 
@@ -247,6 +250,7 @@ impl Quarantine {
     fn add(&mut self, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
         if self.open.is_none() {
             self.open = Some(self.start().map_err(|e| self.error(e))?);
+            self.tell_no_parts();
         }
         let (key, line) = (entry.key(), entry.to_line() + "\n");
         if self.open.as_ref().is_some_and(|open| open.keys.contains(&key)) {
@@ -288,6 +292,22 @@ impl Quarantine {
         Ok(Open { file, bytes, total, keys })
     }
 
+    /// Says once which files will never be looked into.
+    fn tell_no_parts(&mut self) {
+        if std::mem::replace(&mut self.told_no_parts, true) {
+            return;
+        }
+        // Whoever can't list them can't add anything either, and says so.
+        for file in parts::no_parts(&*self.files, &self.name).unwrap_or_default() {
+            let path = self.files.path().join(file);
+            let message = format!(
+                "{} is no part of the quarantine, which gives no such numbers; it is passed over",
+                path.display()
+            );
+            self.events.emit(Event::Warning { message });
+        }
+    }
+
     /// Rolls the part that is added to if it is large enough, and drops old ones if that is the policy.
     fn make_room(&mut self, needed: u64, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
         let limit = self.options.max_bytes;
@@ -326,9 +346,7 @@ impl Quarantine {
         if let Some(open) = &self.open {
             open.file.sync()?;
         }
-        let older = parts(&*self.files, &self.name)?;
-        let last = older.iter().map(|part| part.number).filter(|number| *number != ACTIVE).max();
-        let name = format!("{}.{}", self.active(), last.unwrap_or(0) + 1);
+        let name = parts::next(&*self.files, &self.name)?;
         self.files.rename(&self.active(), &name)?;
         self.unsynced = true;
         let file = self.files.open(&self.active(), Access::AppendOrCreate)?;

@@ -207,3 +207,35 @@ fn a_replay_gives_each_record_its_own_place() {
     let replayed = replay.settle().unwrap();
     assert_eq!((replayed.chosen, replayed.left_out, replayed.updated.left), (4, 2, 4), "nobody read them");
 }
+
+/// Behind a file with the last number but one, each part used to take the place of the one before.
+#[test]
+fn no_file_that_is_there_is_replaced_by_a_part() {
+    for planted in
+        ["18446744073709551614", "18446744073709551615", "99999999999999999999999", "007", "1000000000000000"]
+    {
+        let world = World::new();
+        let name = format!(".c.quarantine.{planted}");
+        fs::write(world.dir.path().join(&name), "mine").unwrap();
+        fs::create_dir(world.dir.path().join(".c.quarantine.3")).unwrap();
+        let mut quarantine = world.open(10_000, WhenFull::Stop);
+        (1..=40).for_each(|line| put(&mut quarantine, line).unwrap());
+        assert_eq!(world.lines(), (1..=40).collect::<Vec<_>>(), "{planted}");
+        assert!(world.files().contains(&".c.quarantine.4".to_owned()), "{:?}", world.files());
+        assert_eq!(fs::read(world.dir.path().join(&name)).unwrap(), b"mine");
+        let warnings = world.warnings.0.lock().unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains(&name), "{warnings:?}");
+    }
+}
+
+#[test]
+fn without_a_number_left_it_says_so_and_loses_nothing() {
+    let world = World::new();
+    fs::write(world.dir.path().join(".c.quarantine.999999999999999"), "").unwrap();
+    let mut quarantine = world.open(10_000, WhenFull::Stop);
+    let (last, error) =
+        (1..).find_map(|line| put(&mut quarantine, line).err().map(|error| (line, error))).unwrap();
+    let said = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.starts_with(".c.quarantine.999999999999999 has the highest number"), "{said}");
+    assert_eq!(world.lines(), (1..last).collect::<Vec<_>>());
+}
