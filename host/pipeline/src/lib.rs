@@ -21,6 +21,7 @@ mod drive;
 mod files;
 mod halving;
 mod holders;
+mod last;
 mod options;
 mod parallel;
 mod pass;
@@ -38,6 +39,7 @@ pub use drive::{
     Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
 };
 pub use holders::holders;
+pub use last::tell_open;
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions,
     OnFilterError, OnMalformed, SourceOptions, StartFrom,

@@ -388,7 +388,8 @@ impl Quarantine {
         Ok(())
     }
 
-    fn tell_dropped(&mut self) {
+    /// Says which records were dropped to make room, if some were that were not told of yet.
+    pub(crate) fn tell_dropped(&mut self) {
         let Some(Dropped { records, first, last }) = self.untold.take() else { return };
         self.told_at = Some(Instant::now());
         let message = format!(
