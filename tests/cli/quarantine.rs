@@ -293,3 +293,22 @@ fn a_record_is_in_quarantine_once_however_often_the_consumer_is_killed() {
         .collect();
     assert_eq!(ids, segments.ids(|_| true));
 }
+
+/// As when the program ends in good order.
+#[test]
+fn what_was_dropped_is_told_when_a_hanging_consumer_is_given_up() {
+    let (segments, _) = segments();
+    let text = "local n = 0 return function(batch) n = n + 1
+        if n == 10 then print 'hangs' io.stdout:flush() while true do end end
+        local all = {} for i = 1, #batch do all[i] = i end return nil, { reject = all, reason = 'no' } end";
+    segments.beside("processor.lua", text);
+    let file = pipeline(&segments, "quarantine_max_bytes = 8000\nquarantine_when_full = 'drop_oldest'");
+    let mut running = tailweir().arg("run").arg(file).start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
+    let said = running.end().with_code(130);
+    let last = places(&segments)[0] - 1;
+    assert!(last > 20, "{last}");
+    assert!(said.contains(&format!("are dropped; {last} since the start")), "{said}");
+}

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tailweir_tests::{Ended, Program, Segments};
+use tailweir_tests::{Ended, Program, Segments, wait_for};
 
 use crate::tailweir;
 
@@ -104,4 +105,54 @@ fn status_does_not_pass_over_sums_that_did_not_add_up() {
     assert!(said.contains("8 are accounted for") && said.contains(note.to_str().unwrap()), "{said}");
     let said = tailweir().arg("status").arg(segments.directory()).arg("--json").run();
     assert!(said.stdout.contains("\"unbalanced\": \"consumer `c`"), "{}", said.stdout);
+}
+
+/// Nothing at all used to be told then, of no consumer.
+#[test]
+fn a_consumer_that_hangs_keeps_no_sum_from_being_told_when_it_is_given_up() {
+    let segments = segments();
+    let hang = "return function(batch) print 'hangs' io.stdout:flush() while true do end end";
+    segments.beside("hang.lua", hang);
+    segments.beside("filter.lua", "return function(r) return not r.drop end");
+    let text = "[tailer]\ndirectory = 'logs'
+        [[consumer]]\nname = 'hangs'\nmax_batch_size = 10\nprocessor = { lua = 'hang.lua' }
+        [[consumer]]\nname = 'ok'\nfilter = { lua = 'filter.lua' }\nprocessor = { file = { path = 'out.jsonl' } }\n";
+    let pipeline = segments.beside("pipeline.toml", text);
+    let mut running = tailweir().arg("run").arg(pipeline).arg("--summary=json").start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    let written = || fs::read_to_string(segments.directory().with_file_name("out.jsonl")).unwrap_or_default();
+    wait_for("the other consumer", || written().lines().count() == 300);
+    // Two of a kind may arrive as one.
+    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
+    let ended = running.end();
+    let all = consumers(&ended);
+    let of = |consumer: &Value, term: &str| consumer[term].as_u64().unwrap();
+    let [hangs, ok] = &all[..] else { panic!("{}", ended.stderr) };
+    assert!(hangs["consumer"] == "hangs" && of(hangs, "in_flight") >= 10, "{hangs}");
+    assert_eq!(of(hangs, "acknowledged"), 0);
+    // It need not have come to the segment of the others.
+    assert!(ok["consumer"] == "ok" && of(ok, "lines") >= 300, "{ok}");
+    assert_eq!(of(ok, "acknowledged") + of(ok, "in_flight"), 300);
+    for consumer in &all {
+        let terms = ["acknowledged", "in_flight", "filtered", "quarantined", "rejected", "blank"];
+        assert_eq!(terms.map(|term| of(consumer, term)).iter().sum::<u64>(), of(consumer, "lines"));
+    }
+    ended.with_code(130);
+}
+
+#[test]
+fn a_script_that_exits_tells_it_too() {
+    let segments = segments();
+    let script = "local kumo = require 'kumo'
+        kumo.on('main', function(dir)
+          local tailer = kumo.jsonl.new_tailer { directory = dir, checkpoint_name = 's', max_batch_size = 10 }
+          for batch in tailer:batches() do batch:commit() os.exit(3) end
+        end)";
+    let script = segments.beside("script.lua", script);
+    let ended =
+        tailweir().arg("script").arg(script).args("--summary=json --").arg(segments.directory()).run();
+    let told = consumers(&ended);
+    assert!(told[0]["checkpoint"] == "s" && told[0]["acknowledged"] == 10, "{told:?}");
+    ended.with_code(3);
 }

@@ -11,6 +11,7 @@ extern crate self as tailweir;
 mod args;
 pub mod config;
 mod demo;
+mod end;
 mod engine;
 mod exit;
 mod figures;
@@ -50,9 +51,7 @@ pub fn main() -> ExitCode {
         true => as_kumod(KumodCli::parse()),
         false => dispatch(Cli::parse()),
     };
-    progress::clear();
-    flood::finish();
-    summary::print();
+    end::last_words();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
@@ -63,6 +62,7 @@ fn as_kumod(cli: KumodCli) -> Result<()> {
     use_ring();
     signals::outlive_file_limits();
     let engine = WasmEngine::new(cli.plugins.cache.as_deref());
+    end::tells_of(&engine);
     let ended = script::run(&cli.policy, &cli.how, cli.args, &cli.log, &engine, Spelling::Kumods, None);
     engine.report();
     ended
@@ -73,6 +73,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     signals::outlive_file_limits();
     let log = cli.log;
     let engine = WasmEngine::new(cli.plugins.cache.as_deref());
+    end::tells_of(&engine);
     if !args::logs_for_itself(&cli.command) {
         logging::start(&log)?;
     }

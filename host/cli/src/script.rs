@@ -11,7 +11,7 @@ use crate::args::{LogArgs, ScriptOptions};
 use crate::engine::WasmEngine;
 use crate::logging::{self, LogEvents};
 use crate::signals::Shutdown;
-use crate::{kumo_wasm, privileges, summary};
+use crate::{end, kumo_wasm, privileges, summary};
 
 /// How the command was spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,8 @@ pub(crate) fn run(
         .build()
         .context("cannot start a runtime")?;
     let args = how.script_args.iter().cloned().chain(args).collect();
-    let script = Script::new(Hooks { redirect, ..hooks(file, engine) })?;
+    let script =
+        Script::new(Hooks { redirect, before_exit: Some(Box::new(end::in_haste)), ..hooks(file, engine) })?;
     runtime.block_on(script.run(file, args, shutdown.asked()))?;
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! SIGINT and SIGTERM end the program in good order; SIGHUP has plug-ins read again, where there can be some.
 
-use std::process;
-use std::sync::mpsc;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::runtime;
+use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::end;
 use crate::reload::Asker;
 
 /// How long a batch in progress may take after the first signal; longer than a script gets, which is ended in better order.
@@ -25,57 +27,57 @@ pub(crate) fn outlive_file_limits() {
     }
 }
 
+/// The process has one.
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+
+/// The thread that listens, as others see it.
+struct Listener {
+    runtime: Handle,
+    asked: watch::Receiver<bool>,
+    /// What is called at the first signal.
+    then: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+fn listener() -> MutexGuard<'static, Option<Listener>> {
+    LISTENER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether, and when, the program was asked to end.
 #[derive(Clone)]
 pub(crate) struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// Starts listening, on a thread of its own, and calls `then` there at the first signal. A second signal, or the end
-    /// of the grace period, ends the process at once: nothing that is not committed counts as done, so that is safe.
+    /// Starts listening, on a thread of its own, and calls `then` there at the first signal; at once, if that has come
+    /// already. A second signal, or the end of the grace period, ends the process at once: nothing that is not committed counts
+    /// as done, so that is safe.
     pub(crate) fn on_signal(then: impl FnOnce() + Send + 'static) -> Result<Self> {
-        Self::listen(then, None)
+        let mut listener = listener();
+        if listener.is_none() {
+            *listener = Some(Listener::start()?);
+        }
+        let Listener { asked, then: all, .. } = listener.as_mut().expect("it was just started");
+        let shutdown = Self(asked.clone());
+        if *asked.borrow() {
+            drop(listener);
+            then();
+        } else {
+            all.push(Box::new(then));
+        }
+        Ok(shutdown)
     }
 
     /// As [`on_signal`](Self::on_signal), with SIGHUP asking for a reload. From then on that signal does not end the process.
     pub(crate) fn or_reload(then: impl FnOnce() + Send + 'static, reload: Asker) -> Result<Self> {
-        Self::listen(then, Some(reload))
-    }
-
-    fn listen(then: impl FnOnce() + Send + 'static, reload: Option<Asker>) -> Result<Self> {
-        let (asked, answer) = watch::channel(false);
-        let (listening, is_listening) = mpsc::channel();
-        let listen = async move {
-            let mut signals = match Signals::new(reload) {
-                Ok(signals) => signals,
-                Err(e) => return drop(listening.send(Err(e))),
-            };
-            drop(listening.send(Ok(())));
-            let name = signals.next().await;
-            info!("{name}: ending in good order");
-            // Nobody waits for the answer where `then` is all that is needed.
-            let _ = asked.send(true);
-            then();
-            tokio::select! {
-                name = signals.next() => {
-                    warn!("{name} again: ending at once; what is not committed comes again on the next run");
-                    crate::flood::finish();
-                    process::exit(130);
+        let shutdown = Self::on_signal(then)?;
+        if let Some(Listener { runtime, .. }) = &*listener() {
+            let mut hangup = on(runtime, SignalKind::hangup()).context("cannot listen for signals")?;
+            runtime.spawn(async move {
+                while hangup.recv().await.is_some() {
+                    reload.ask();
                 }
-                () = tokio::time::sleep(GRACE) => {
-                    warn!("a batch is still in progress after {GRACE:?}; leaving it for the next run");
-                    crate::flood::finish();
-                    process::exit(0);
-                }
-            }
-        };
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || runtime.block_on(listen))
-            .context("cannot start a thread")?;
-        is_listening.recv().context("the signal thread ended early")?.context("cannot listen for signals")?;
-        Ok(Self(answer))
+            });
+        }
+        Ok(shutdown)
     }
 
     /// Returns once the program was asked to end.
@@ -85,37 +87,65 @@ impl Shutdown {
     }
 }
 
+impl Listener {
+    fn start() -> Result<Self> {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        let handle = runtime.handle().clone();
+        let signals = Signals::new(&handle).context("cannot listen for signals")?;
+        let (asking, asked) = watch::channel(false);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(serve(signals, asking)))
+            .context("cannot start a thread")?;
+        Ok(Self { runtime: handle, asked, then: Vec::new() })
+    }
+}
+
+async fn serve(mut signals: Signals, asking: watch::Sender<bool>) {
+    let name = signals.next().await;
+    info!("{name}: ending in good order");
+    let then = {
+        let mut listener = listener();
+        asking.send_replace(true);
+        listener.as_mut().map(|listener| std::mem::take(&mut listener.then)).unwrap_or_default()
+    };
+    then.into_iter().for_each(|then| then());
+    tokio::select! {
+        name = signals.next() => {
+            warn!("{name} again: ending at once; what is not committed comes again on the next run");
+            end::at_once(130)
+        }
+        () = tokio::time::sleep(GRACE) => {
+            warn!("a batch is still in progress after {GRACE:?}; leaving it for the next run");
+            end::at_once(0)
+        }
+    }
+}
+
+fn on(runtime: &Handle, kind: SignalKind) -> io::Result<Signal> {
+    let _guard = runtime.enter();
+    signal(kind)
+}
+
+/// Those that end the program.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Option<(Signal, Asker)>,
 }
 
 impl Signals {
-    fn new(reload: Option<Asker>) -> std::io::Result<Self> {
-        let hangup = |asker| Ok::<_, std::io::Error>((signal(SignalKind::hangup())?, asker));
+    fn new(runtime: &Handle) -> io::Result<Self> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: reload.map(hangup).transpose()?,
+            interrupt: on(runtime, SignalKind::interrupt())?,
+            terminate: on(runtime, SignalKind::terminate())?,
         })
     }
 
-    /// The next signal that ends the program.
     async fn next(&mut self) -> &'static str {
-        let Self { interrupt, terminate, hangup } = self;
-        let reloads = async {
-            if let Some((hangup, reload)) = hangup {
-                while hangup.recv().await.is_some() {
-                    reload.ask();
-                }
-            }
-            std::future::pending::<()>().await;
-        };
         tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-            () = reloads => unreachable!("it never ends"),
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }

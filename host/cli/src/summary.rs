@@ -21,6 +21,7 @@ static SEEN: Mutex<Seen> = Mutex::new(Seen {
     damages: BTreeSet::new(),
     gaps: BTreeSet::new(),
     plugins: BTreeMap::new(),
+    printed: false,
 });
 
 struct Seen {
@@ -33,6 +34,7 @@ struct Seen {
     gaps: BTreeSet<(SegmentName, String)>,
     /// What was told last, by consumer, plug-in and kind.
     plugins: BTreeMap<(String, String, &'static str), PluginSnapshot>,
+    printed: bool,
 }
 
 /// A consumer as `--summary=json` tells it. The names are kept.
@@ -253,10 +255,14 @@ pub(crate) fn observe(event: &Event) {
     }
 }
 
-/// Prints what was asked for, when all consumers are gone.
+/// Prints what was asked for, when all consumers are gone or have been told of. The second time nothing: the program may be
+/// ending on two threads.
 pub(crate) fn print() {
     let Some(format) = ASKED.get() else { return };
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::mem::replace(&mut seen.printed, true) {
+        return;
+    }
     seen.consumers.sort_by(|a, b| (&a.consumer, &a.checkpoint).cmp(&(&b.consumer, &b.checkpoint)));
     let text = match format {
         SummaryFormat::Text => {

@@ -53,8 +53,9 @@ pub(crate) fn let_coroutines_wait(lua: &Lua) -> mlua::Result<()> {
     chunk.call((Lua::poll_pending(), globals.get::<Table>("coroutine")?, error, kind))
 }
 
-/// Replaces `os.exit`, which would end the process with all of its segments half written: `end` comes first.
-pub(crate) fn end_before_exit(lua: &Lua, end: impl Fn() + 'static) -> mlua::Result<()> {
+/// Replaces `os.exit`, which would end the process with all of its segments half written: `end` comes first, with the
+/// exit code, and returns the one to end with.
+pub(crate) fn end_before_exit(lua: &Lua, end: impl Fn(i32) -> i32 + 'static) -> mlua::Result<()> {
     let exit = lua.create_function(move |_, code: Value| -> mlua::Result<()> {
         let code = match code {
             Value::Nil | Value::Boolean(true) => 0,
@@ -66,8 +67,7 @@ pub(crate) fn end_before_exit(lua: &Lua, end: impl Fn() + 'static) -> mlua::Resu
                 return Err(fail(format!("os.exit: expected a whole number, got {}", other.type_name())));
             }
         };
-        end();
-        std::process::exit(code)
+        std::process::exit(end(code))
     })?;
     lua.globals().get::<Table>("os")?.set("exit", exit)
 }

@@ -19,6 +19,6 @@ mod native;
 mod options;
 mod script;
 
-pub use kumo::{Extension, Hooks, Redirect, SetLogFilter, install};
+pub use kumo::{BeforeExit, Extension, Hooks, Redirect, SetLogFilter, install};
 pub use native::{FilterHandle, ProcessorHandle};
 pub use script::{Script, ScriptError};

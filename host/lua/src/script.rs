@@ -59,17 +59,19 @@ impl Script {
         Self::try_new(hooks).map_err(ScriptError::Setup)
     }
 
-    fn try_new(hooks: Hooks) -> mlua::Result<Self> {
+    fn try_new(mut hooks: Hooks) -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
         provide_traceback(&lua)?;
         globals::let_coroutines_wait(&lua)?;
+        let before_exit = hooks.before_exit.take();
         let (_, host) = kumo::build(&lua, hooks)?;
         let ending = Rc::downgrade(&host);
-        globals::end_before_exit(&lua, move || {
+        globals::end_before_exit(&lua, move |code| {
             if let Some(host) = ending.upgrade() {
                 host.close_all();
                 host.finish_all();
             }
+            before_exit.as_ref().map_or(code, |before_exit| before_exit(code))
         })?;
         Ok(Self { lua, host })
     }

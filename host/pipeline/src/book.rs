@@ -36,6 +36,8 @@ struct Pages {
     closed: Sums,
     unbalanced: u64,
     repaired: u64,
+    /// The last word was said.
+    told: bool,
 }
 
 /// Names a segment's page.
@@ -192,6 +194,9 @@ impl Book {
 
     /// Tells a page's sums, and whether they add up.
     fn check(&self, pages: &mut Pages, page: &Page) {
+        if pages.told {
+            return;
+        }
         self.events.emit(Event::Accounted {
             consumer: self.consumer.to_string(),
             checkpoint: self.checkpoint(),
@@ -238,6 +243,25 @@ impl Book {
         self.noted_in.as_ref().map(|(_, name)| name.as_str().to_owned())
     }
 
+    /// The last word on the consumer: all pages are checked, and the sums told. What happens later is not told of.
+    pub(crate) fn tell(&self) {
+        let mut pages = self.pages();
+        for page in std::mem::take(&mut pages.open).into_values() {
+            pages.closed += page.sums;
+            self.check(&mut pages, &page);
+        }
+        if std::mem::replace(&mut pages.told, true) {
+            return;
+        }
+        self.events.emit(Event::Ended {
+            consumer: self.consumer.to_string(),
+            checkpoint: self.checkpoint(),
+            sums: pages.closed,
+            repaired: pages.repaired,
+            unbalanced: pages.unbalanced,
+        });
+    }
+
     /// The sums of all segments.
     pub(crate) fn total(&self) -> Sums {
         let pages = self.pages();
@@ -262,20 +286,8 @@ impl Pages {
 }
 
 impl Drop for Book {
-    /// The last word on the consumer: all pages are checked, and the sums told.
     fn drop(&mut self) {
-        let mut pages = std::mem::take(&mut *self.pages());
-        for page in std::mem::take(&mut pages.open).into_values() {
-            pages.closed += page.sums;
-            self.check(&mut pages, &page);
-        }
-        self.events.emit(Event::Ended {
-            consumer: self.consumer.to_string(),
-            checkpoint: self.checkpoint(),
-            sums: pages.closed,
-            repaired: pages.repaired,
-            unbalanced: pages.unbalanced,
-        });
+        self.tell();
     }
 }
 
@@ -344,6 +356,20 @@ mod tests {
             ]
         );
         assert_eq!(noted, "");
+    }
+
+    #[test]
+    fn the_last_word_may_be_said_before_the_end() {
+        let (events, _) = told(|book, segment| {
+            let page = book.enter(segment, PART);
+            book.tell();
+            book.acknowledge(&[Share { segment: segment.clone(), page, records: 4 }]);
+            book.enter(segment, PART);
+            book.end(segment);
+            book.tell();
+        });
+        let sums = "10 lines; 0 acknowledged, 4 in flight, 2 filtered, 2 quarantined, 0 rejected, 2 blank";
+        assert_eq!(events, [format!("s: {sums}"), format!("{sums}; 0 unbalanced")]);
     }
 
     #[test]

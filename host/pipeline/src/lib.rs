@@ -21,6 +21,7 @@ mod drive;
 mod files;
 mod halving;
 mod holders;
+mod last;
 mod options;
 mod parallel;
 mod pass;
@@ -38,6 +39,7 @@ pub use drive::{
     Backoff, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then, drive,
 };
 pub use holders::holders;
+pub use last::tell_open;
 pub use options::{
     CheckpointName, CheckpointNameError, CheckpointOptions, CheckpointSync, ConsumerOptions, FilterOptions,
     OnFilterError, OnMalformed, SourceOptions, StartFrom,
@@ -45,7 +47,7 @@ pub use options::{
 pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
-    Updated, WhenFull, read as read_quarantine,
+    TooLargeError, Updated, WhenFull, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

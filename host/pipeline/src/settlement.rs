@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use tailweir_core::state::Changes;
@@ -18,7 +18,7 @@ use crate::checkpoint::{CheckpointStore, Loaded, Lock, LostLock, Saved, StoreErr
 use crate::files::Files;
 use crate::options::LONGEST;
 use crate::quarantine::{Blame, Quarantine, QuarantineError};
-use crate::{CheckpointName, CheckpointOptions, CheckpointSync, Counters};
+use crate::{CheckpointName, CheckpointOptions, CheckpointSync, Counters, last};
 
 /// Why a checkpoint, or the directory, could not be opened.
 #[derive(Debug, Error)]
@@ -171,7 +171,9 @@ impl Settlement {
     /// A settlement without a checkpoint: it counts deliveries and keeps nothing.
     pub(crate) fn unkept(consumer: Arc<str>, events: Arc<dyn EventSink>) -> Opened {
         let settlement = Self::build(consumer, events, None, &Saved::default());
-        Opened { settlement: Arc::new(settlement), saved: Saved::default() }
+        let settlement = Arc::new(settlement);
+        last::add(&settlement);
+        Opened { settlement, saved: Saved::default() }
     }
 
     /// Locks and loads a checkpoint.
@@ -207,6 +209,7 @@ impl Settlement {
         let keeping = Keeping { store, quarantine, sync, lock, files, name };
         let settlement = Self::build(consumer, events, Some(keeping), &saved);
         let settlement = Arc::new(settlement);
+        last::add(&settlement);
         registry.retain(|_, settlement| settlement.strong_count() > 0);
         registry.insert(key, Arc::downgrade(&settlement));
         if let CheckpointSync::Interval(interval) = options.sync {
@@ -252,6 +255,28 @@ impl Settlement {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
+    }
+
+    /// Says the last word on the consumer while it is still open. See [`crate::tell_open`].
+    pub(crate) fn tell(&self) {
+        // Whoever has it longer may be waiting for a disk that never answers.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let inner = loop {
+            match self.inner.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => break None,
+                Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
+                Ok(inner) => break Some(inner),
+            }
+        };
+        if let Some(mut inner) = inner
+            && let Some(quarantine) = &mut inner.quarantine
+        {
+            quarantine.tell_dropped();
+        }
+        self.book.tell();
     }
 
     /// Hands the lock of a closed settlement to the next one. `None` if it is lost and must be taken anew.

@@ -24,6 +24,9 @@ pub type Extension = Box<dyn Fn(&Lua, &Table) -> mlua::Result<()>>;
 /// Changes what goes to the log, by the text of a filter; an error says what is wrong with the text.
 pub type SetLogFilter = Box<dyn Fn(&str) -> Result<(), String>>;
 
+/// What is to be done before the process ends with an exit code. Returns the code that it ends with.
+pub type BeforeExit = Box<dyn Fn(i32) -> i32>;
+
 /// What the program that hosts scripts provides.
 pub struct Hooks {
     /// What `kumo.version` says.
@@ -37,6 +40,8 @@ pub struct Hooks {
     pub events: Arc<dyn EventSink>,
     /// Where a script's tailer really reads, in a replay.
     pub redirect: Option<Redirect>,
+    /// What a script's `os.exit` does last, with the exit code; it returns the one that the process ends with.
+    pub before_exit: Option<BeforeExit>,
 }
 
 /// Gives the tailer of one checkpoint other segments than it asks for. Any other tailer is refused.
@@ -53,7 +58,14 @@ pub struct Redirect {
 impl Default for Hooks {
     fn default() -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { version, extensions: Vec::new(), set_log_filter: None, events: Arc::new(()), redirect: None }
+        Self {
+            version,
+            extensions: Vec::new(),
+            set_log_filter: None,
+            events: Arc::new(()),
+            redirect: None,
+            before_exit: None,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use kept::count;
 #[cfg(test)]
 pub(crate) use kept::read_from;
 pub use kept::{Fate, KeptQuarantine, Updated, read};
-use parts::{ACTIVE, Part, Read, parts};
+use parts::{Part, Read, parts};
 pub use replay::{Replay, Replayed};
 
 /// How much a quarantine may hold, and who is to be named in it.
@@ -82,6 +82,9 @@ pub enum QuarantineError {
     /// It is as large as it may be.
     #[error(transparent)]
     Full(Box<FullError>),
+    /// One record takes more than it may hold.
+    #[error(transparent)]
+    TooLarge(Box<TooLargeError>),
     /// It belongs to another process now, or may.
     #[error(transparent)]
     LostLock(#[from] LostLock),
@@ -92,7 +95,7 @@ impl QuarantineError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Io { source, .. } => !files::is_refusal(source),
-            Self::Full(_) | Self::LostLock(_) => false,
+            Self::Full(_) | Self::TooLarge(_) | Self::LostLock(_) => false,
         }
     }
 }
@@ -120,6 +123,23 @@ pub struct FullError {
     limit: u64,
 }
 
+/// A record takes more than its quarantine may hold in all.
+#[derive(Debug, Error)]
+#[error(
+    "{position} needs {needed} bytes in the quarantine {path}, which may hold {limit} in all (quarantine_max_bytes); nothing \
+     was dropped, as no room would be enough: raise quarantine_max_bytes to {needed} at least",
+    path = path.display()
+)]
+pub struct TooLargeError {
+    path: PathBuf,
+    /// The record.
+    position: Position,
+    /// The bytes that its entry takes.
+    needed: u64,
+    /// The limit in bytes.
+    limit: u64,
+}
+
 /// The quarantine of one consumer. The file is made when the first record comes.
 pub(crate) struct Quarantine {
     files: Arc<dyn Files>,
@@ -136,6 +156,8 @@ pub(crate) struct Quarantine {
     /// Those of them that were not told of yet.
     untold: Option<Dropped>,
     told_at: Option<Instant>,
+    /// Files that are no parts were looked for, and told of.
+    told_no_parts: bool,
 }
 
 /// Records that were dropped to make room.
@@ -179,6 +201,7 @@ impl Quarantine {
             dropped: 0,
             untold: None,
             told_at: None,
+            told_no_parts: false,
         }
     }
 
@@ -227,6 +250,7 @@ impl Quarantine {
     fn add(&mut self, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
         if self.open.is_none() {
             self.open = Some(self.start().map_err(|e| self.error(e))?);
+            self.tell_no_parts();
         }
         let (key, line) = (entry.key(), entry.to_line() + "\n");
         if self.open.as_ref().is_some_and(|open| open.keys.contains(&key)) {
@@ -268,13 +292,33 @@ impl Quarantine {
         Ok(Open { file, bytes, total, keys })
     }
 
+    /// Says once which files will never be looked into.
+    fn tell_no_parts(&mut self) {
+        if std::mem::replace(&mut self.told_no_parts, true) {
+            return;
+        }
+        // Whoever can't list them can't add anything either, and says so.
+        for file in parts::no_parts(&*self.files, &self.name).unwrap_or_default() {
+            let path = self.files.path().join(file);
+            let message = format!(
+                "{} is no part of the quarantine, which gives no such numbers; it is passed over",
+                path.display()
+            );
+            self.events.emit(Event::Warning { message });
+        }
+    }
+
     /// Rolls the part that is added to if it is large enough, and drops old ones if that is the policy.
     fn make_room(&mut self, needed: u64, entry: &QuarantineEntry) -> Result<(), QuarantineError> {
         let limit = self.options.max_bytes;
+        if needed > limit {
+            let (path, position) = (self.path(), entry.position.clone());
+            return Err(QuarantineError::TooLarge(Box::new(TooLargeError { path, position, needed, limit })));
+        }
         let held = |this: &Self| this.open.as_ref().map_or((0, 0), |open| (open.bytes, open.total));
         while held(self).1.saturating_add(needed) > limit {
             let (active, held) = held(self);
-            if self.options.when_full == WhenFull::Stop || held == 0 {
+            if self.options.when_full == WhenFull::Stop {
                 return Err(QuarantineError::Full(Box::new(FullError {
                     path: self.path(),
                     directory: self.files.path(),
@@ -302,9 +346,7 @@ impl Quarantine {
         if let Some(open) = &self.open {
             open.file.sync()?;
         }
-        let older = parts(&*self.files, &self.name)?;
-        let last = older.iter().map(|part| part.number).filter(|number| *number != ACTIVE).max();
-        let name = format!("{}.{}", self.active(), last.unwrap_or(0) + 1);
+        let name = parts::next(&*self.files, &self.name)?;
         self.files.rename(&self.active(), &name)?;
         self.unsynced = true;
         let file = self.files.open(&self.active(), Access::AppendOrCreate)?;
@@ -316,6 +358,8 @@ impl Quarantine {
 
     fn drop_oldest(&mut self) -> io::Result<()> {
         let Some(Part { name, .. }) = parts(&*self.files, &self.name)?.into_iter().next() else {
+            // Somebody else has removed them all: there is room.
+            self.open = Some(self.start()?);
             return Ok(());
         };
         let mut lost: Vec<Position> = Vec::new();
@@ -344,7 +388,8 @@ impl Quarantine {
         Ok(())
     }
 
-    fn tell_dropped(&mut self) {
+    /// Says which records were dropped to make room, if some were that were not told of yet.
+    pub(crate) fn tell_dropped(&mut self) {
         let Some(Dropped { records, first, last }) = self.untold.take() else { return };
         self.told_at = Some(Instant::now());
         let message = format!(

@@ -18,19 +18,72 @@ pub(super) struct Part {
 /// The number of the part that is added to.
 pub(super) const ACTIVE: u64 = u64::MAX;
 
+/// The highest number of an older part. With a part each microsecond it takes thirty years to get there, so that a file with
+/// a higher one is none of ours.
+pub(super) const HIGHEST: u64 = 999_999_999_999_999;
+
+/// What a file is to the quarantine, by its name.
+enum Named {
+    /// A part with this number.
+    Part(u64),
+    /// It has a number as no part has.
+    NoPart,
+}
+
+fn named(active: &str, file: &str) -> Option<Named> {
+    let rest = file.strip_prefix(active)?;
+    if rest.is_empty() {
+        return Some(Named::Part(ACTIVE));
+    }
+    let digits = rest.strip_prefix('.')?;
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number = digits.parse().ok().filter(|n| *n <= HIGHEST && !digits.starts_with('0'));
+    Some(number.map_or(Named::NoPart, Named::Part))
+}
+
+/// The name of the part that comes next: none of that name is there.
+///
+/// # Errors
+/// If the numbers are used up, as by a file that somebody has put there.
+pub(super) fn next(files: &dyn Files, name: &CheckpointName) -> io::Result<String> {
+    let active = name.file(".quarantine");
+    let mut last = 0;
+    // Directories and links, too: nothing is replaced.
+    for file in files.names()? {
+        if let Some(Named::Part(number)) = named(&active, &file)
+            && number != ACTIVE
+        {
+            last = last.max(number);
+        }
+    }
+    if last >= HIGHEST {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{active}.{last} has the highest number that a part can have; give it a lower one that is free"
+            ),
+        ));
+    }
+    Ok(format!("{active}.{}", last + 1))
+}
+
+/// Files that look like parts and are none, for they have numbers as no part has.
+pub(super) fn no_parts(files: &dyn Files, name: &CheckpointName) -> io::Result<Vec<String>> {
+    let active = name.file(".quarantine");
+    let mut names = files.names()?;
+    names.retain(|file| matches!(named(&active, file), Some(Named::NoPart)));
+    names.sort();
+    Ok(names)
+}
+
 /// The parts that there are, oldest first.
 pub(super) fn parts(files: &dyn Files, name: &CheckpointName) -> io::Result<Vec<Part>> {
     let active = name.file(".quarantine");
     let mut parts = Vec::new();
     for file in files.names()? {
-        let number = match file.strip_prefix(&active) {
-            Some("") => ACTIVE,
-            Some(rest) => match rest.strip_prefix('.').and_then(|n| n.parse().ok()) {
-                Some(number) if number != ACTIVE => number,
-                _ => continue,
-            },
-            None => continue,
-        };
+        let Some(Named::Part(number)) = named(&active, &file) else { continue };
         let stamp = files.stamp(&file)?;
         if stamp.regular {
             parts.push(Part { number, name: file, bytes: stamp.length });

@@ -133,8 +133,36 @@ fn the_oldest_are_dropped_by_name_if_that_is_asked_for() {
     let mut quarantine = world.open(4000, WhenFull::DropOldest);
     put(&mut quarantine, 1).unwrap();
     assert_eq!(world.lines().last(), Some(&1), "what was dropped may come again");
-    let too_large = quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]);
-    assert!(matches!(too_large, Err(QuarantineError::Full(ref full)) if full.held == 0), "{too_large:?}");
+}
+
+/// All that was in quarantine used to be dropped for a record that did not fit even then, with the advice to drop the oldest.
+#[test]
+fn nothing_is_dropped_for_a_record_that_can_never_fit() {
+    for when_full in [WhenFull::DropOldest, WhenFull::Stop] {
+        let world = World::new();
+        let mut quarantine = world.open(4000, when_full);
+        (1..=10).for_each(|line| put(&mut quarantine, line).unwrap());
+        let before = world.files();
+        let error = quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]).unwrap_err();
+        assert!(!error.may_pass());
+        let said = error.to_string();
+        assert!(said.starts_with("s:200 needs ") && !said.contains("drop_oldest"), "{said}");
+        assert_eq!((world.lines(), world.files()), ((1..=10).collect(), before));
+        let QuarantineError::TooLarge(error) = error else { panic!("{said}") };
+        let mut quarantine = world.open(error.needed, WhenFull::DropOldest);
+        quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 5000]).unwrap();
+        assert_eq!(world.lines(), [200], "what the error says is enough");
+    }
+}
+
+#[test]
+fn a_quarantine_that_somebody_else_has_removed_has_room() {
+    let world = World::new();
+    let mut quarantine = world.open(4000, WhenFull::DropOldest);
+    (1..=10).for_each(|line| put(&mut quarantine, line).unwrap());
+    world.files().iter().for_each(|file| fs::remove_file(world.dir.path().join(file)).unwrap());
+    quarantine.put(&at(200), "why", Blame::Filter("filter"), &[b'x'; 3600]).unwrap();
+    assert_eq!(world.lines(), [200]);
 }
 
 #[test]
@@ -178,4 +206,36 @@ fn a_replay_gives_each_record_its_own_place() {
     assert_eq!(lines, [(2, "{\"n\":3}"), (99_999, "{\"n\":100000}")]);
     let replayed = replay.settle().unwrap();
     assert_eq!((replayed.chosen, replayed.left_out, replayed.updated.left), (4, 2, 4), "nobody read them");
+}
+
+/// Behind a file with the last number but one, each part used to take the place of the one before.
+#[test]
+fn no_file_that_is_there_is_replaced_by_a_part() {
+    for planted in
+        ["18446744073709551614", "18446744073709551615", "99999999999999999999999", "007", "1000000000000000"]
+    {
+        let world = World::new();
+        let name = format!(".c.quarantine.{planted}");
+        fs::write(world.dir.path().join(&name), "mine").unwrap();
+        fs::create_dir(world.dir.path().join(".c.quarantine.3")).unwrap();
+        let mut quarantine = world.open(10_000, WhenFull::Stop);
+        (1..=40).for_each(|line| put(&mut quarantine, line).unwrap());
+        assert_eq!(world.lines(), (1..=40).collect::<Vec<_>>(), "{planted}");
+        assert!(world.files().contains(&".c.quarantine.4".to_owned()), "{:?}", world.files());
+        assert_eq!(fs::read(world.dir.path().join(&name)).unwrap(), b"mine");
+        let warnings = world.warnings.0.lock().unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains(&name), "{warnings:?}");
+    }
+}
+
+#[test]
+fn without_a_number_left_it_says_so_and_loses_nothing() {
+    let world = World::new();
+    fs::write(world.dir.path().join(".c.quarantine.999999999999999"), "").unwrap();
+    let mut quarantine = world.open(10_000, WhenFull::Stop);
+    let (last, error) =
+        (1..).find_map(|line| put(&mut quarantine, line).err().map(|error| (line, error))).unwrap();
+    let said = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.starts_with(".c.quarantine.999999999999999 has the highest number"), "{said}");
+    assert_eq!(world.lines(), (1..last).collect::<Vec<_>>());
 }
