@@ -411,6 +411,36 @@ fn lines_that_are_no_records_are_told_and_so_is_what_is_no_segment() {
     assert!(said.contains("cannot read the segment /nowhere/at.all"), "{said}");
     let said = test(&segments.beside("empty", "")).run().with_code(1);
     assert!(said.contains("there is no record"), "{said}");
+    // Where there is nothing else, the first of them are told with the error.
+    let bad = segments.beside("bad.jsonl", &"{oops\n".repeat(12));
+    for tool in ["test", "bench"] {
+        let program = tailweir().arg("plugin").arg(tool).arg(guest("redact")).arg("--segment").arg(&bad);
+        let said = program.run().with_code(1);
+        assert!(said.contains("there is no record in what `--segment` names; 12 lines that are"), "{said}");
+        assert!(said.contains("\nskip bad.jsonl:10 malformed JSON: ") && !said.contains(":11 "), "{said}");
+        assert!(said.ends_with("\n… and 2 more\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_is_complete_whatever_its_mode() {
+    let segments = Segments::generate(1, 1, 1);
+    let file = segments.beside("some.jsonl", "{\"id\":\"1\"}\n{\"id\":\"2\"}");
+    let test = |file: &Path| tailweir().args("plugin test").arg(guest("redact")).arg("--segment").arg(file);
+    // An editor has left out the last line break.
+    let shown = test(&file).run().quietly();
+    assert!(shown.ends_with("= 2 records in 1 batch: 2 emitted, 0 rejected\n"), "{shown}");
+    let torn = segments.beside("torn.jsonl", "{\"id\":\"1\"}\n{\"id\":");
+    assert!(test(&torn).run().stdout.contains("\nskip torn.jsonl:2 "));
+    // What is whole of a file that was cut off is taken, and that it was is said, as `tail` says it.
+    let whole = zstd::encode_all(&*"{\"id\":\"1\"}\n".repeat(100).into_bytes(), 3).unwrap();
+    let cut = [&whole, &whole[..whole.len() / 2]].concat();
+    let file = segments.beside("cut.zst", "");
+    fs::write(&file, cut).unwrap();
+    let ended = test(&file).run();
+    assert!(ended.stdout.contains("= 100 records in 1 batch"), "{ended:?}");
+    let said = ended.with_code(0);
+    assert!(said.contains("segment damaged") && said.contains("middle of a compressed frame"), "{said}");
 }
 
 #[test]
