@@ -254,6 +254,40 @@ fn verdicts_are_shown_and_held_against_a_golden_file() {
 }
 
 #[test]
+fn an_update_overwrites_answers_only() {
+    let segments = Segments::generate(1, 1, 1);
+    let line = "{\"id\":\"1\"}\n";
+    let (records, notes) =
+        (segments.beside("r.jsonl", line), segments.beside("notes.txt", "filters: none\n"));
+    let plugin = segments.beside("p.lua", "return { filter = function(r) return true end }\n");
+    let update = |golden: &Path| {
+        let program = tailweir().args("plugin test").arg(&plugin).arg("--segment").arg(&records);
+        program.args("--update --expect").arg(golden)
+    };
+    // Under another name too.
+    let link = segments.beside("link", "");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&records, &link).unwrap();
+    for (golden, code, why) in [
+        (&records, 2, "r.jsonl is a segment that is read, which `--update` would overwrite"),
+        (&link, 2, "link is a segment that is read"),
+        (&plugin, 2, "p.lua is the plug-in, which `--update` would overwrite"),
+        (&notes, 1, "notes.txt does not begin with the line `filter` or `processor`"),
+    ] {
+        let before = fs::read(golden).unwrap();
+        let said = update(golden).run().with_code(code);
+        assert!(said.contains(why), "{said}");
+        assert_eq!(fs::read(golden).unwrap(), before);
+    }
+    let golden = segments.beside("golden.txt", "");
+    update(&golden).run().quietly();
+    assert!(fs::read_to_string(&golden).unwrap().starts_with("filter\nkeep r.jsonl:1 "));
+    fs::write(&golden, "processor\nwhat another one answered\n").unwrap();
+    update(&golden).run().quietly();
+    assert!(fs::read_to_string(&golden).unwrap().starts_with("filter\nkeep r.jsonl:1 "));
+}
+
+#[test]
 fn a_lua_file_is_tried_like_a_component() {
     let segments = Segments::generate(300, 2, 7);
     let component = tool("test", guest("pool-filter"), &segments).arg("--config").arg(POOL).run().quietly();
