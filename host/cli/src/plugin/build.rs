@@ -89,6 +89,7 @@ fn replace(
     modified: Option<SystemTime>,
     engine: &WasmEngine,
 ) -> Result<Inspection> {
+    let host = engine.host()?;
     let unfinished = path.with_extension("wasm.part");
     let write = || {
         let mut file = File::create(&unfinished)?;
@@ -96,7 +97,8 @@ fn replace(
         modified.map_or(Ok(()), |modified| file.set_modified(modified))
     };
     write().with_context(|| format!("cannot write {}", unfinished.display()))?;
-    let found = engine.host()?.inspect(&unfinished, Limits::default()).map_err(|e| {
+    let found = host.inspect(&unfinished, Limits::default());
+    let found = found.and_then(|found| found.check_schema().map(|()| found)).map_err(|e| {
         let _ = fs::remove_file(&unfinished);
         LoadError { path: path.to_owned(), ..e }
     })?;
