@@ -547,6 +547,27 @@ fn compiled_ahead_is_not_compiled_again() {
 }
 
 #[test]
+fn what_cannot_be_compiled_keeps_nothing_else_from_it() {
+    let segments = Segments::generate(1, 1, 1);
+    let (bad, none) = (segments.beside("bad.lua", "return {"), segments.beside("none.wasm", "no"));
+    let good = segments.beside("good.lua", "return function(r) return true end");
+    let compile = tailweir().args("plugin compile").arg(&bad).arg(guest("pool-filter")).arg(&none).arg(&good);
+    let ended = compile.run();
+    let shown: Vec<_> = ended.stdout.lines().collect();
+    assert_eq!(shown.len(), 2, "{ended:?}");
+    assert!(
+        shown[0].contains("pool-filter.wasm: pool-filter 0.1.0, compiled ")
+            && shown[1].contains("good.lua: ")
+    );
+    let said = ended.with_code(1);
+    assert!(said.starts_with("Error: 2 of 4 plug-ins cannot be compiled:\n"), "{said}");
+    let lines: Vec<_> = said.lines().skip(1).collect();
+    assert!(
+        lines[0].contains("/bad.lua:1: ") && lines[1].contains("/none.wasm: not a WebAssembly component")
+    );
+}
+
+#[test]
 fn a_lua_file_is_inspected_for_its_functions() {
     let segments = Segments::generate(1, 1, 1);
     let file = "return {\n  init = function(config) end,\n  process = function(batch) end,\n}\n";

@@ -175,7 +175,7 @@ pub(crate) struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompileArgs {
-    /// Plug-ins
+    /// Plug-ins. One that cannot be compiled does not keep the others from it
     #[arg(value_name = "FILE.wasm|FILE.lua", required = true)]
     pub(crate) files: Vec<PathBuf>,
 }
