@@ -299,6 +299,12 @@ fn a_lua_file_is_tried_like_a_component() {
     assert_eq!(test(&table).run().quietly(), component);
     let said = test(&bare).run().with_code(2);
     assert!(said.contains("say which with `--kind`"), "{said}");
+    // Whatever says itself what it is is taken at its word.
+    for file in [&table, &guest("pool-filter")] {
+        let said = test(file).args("--kind processor").run().with_code(2);
+        assert!(said.contains(": a filter, not a processor, as `--kind` says; leave"), "{said}");
+        assert_eq!(test(file).args("--kind filter").run().quietly(), component);
+    }
     let processor = "return { process = function(batch) return { { count = #batch } } end }\n";
     let processor = segments.beside("count.lua", processor);
     let shown = tool("test", &processor, &segments).run();
