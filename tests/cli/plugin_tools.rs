@@ -128,6 +128,8 @@ fn a_folder_in_the_way_and_a_bad_name_are_refused() {
         said.contains("`My_Filter` cannot be the name of a plug-in: it must begin with a small letter"),
         "{said}"
     );
+    let said = new("tailweir-guest").with_code(2);
+    assert!(said.contains("it means something else to the tools that build it"), "{said}");
     let said = tailweir()
         .folder(folder.path())
         .args("plugin new other --lang rust --kind filter --sdk")
@@ -162,6 +164,36 @@ fn what_cannot_be_built_says_what_is_missing() {
     let said = build(&path);
     assert!(said.contains("[lib]\n  crate-type = [\"cdylib\"]"), "{said}");
     assert!(build("/nowhere").contains("`cargo` is missing; install Rust: https://rustup.rs"));
+}
+
+#[test]
+fn a_build_without_the_sdk_says_where_it_is_to_be_had() {
+    let room = tempfile::tempdir().unwrap();
+    let build = || {
+        let Output { status, stderr, .. } = shell(room.path(), "tailweir plugin build my-plugin");
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    };
+    shell_quietly(room.path(), "tailweir plugin new my-plugin --lang rust --kind filter");
+    let said = build();
+    assert!(said.contains("no matching package named `tailweir-guest` found"), "{said}");
+    assert!(
+        said.contains("\nIf it is `tailweir-guest` that it does not find: that crate is not on crates.io"),
+        "{said}"
+    );
+    assert!(
+        said.contains("\n  tailweir-guest = { path = \"DIR\" }\n") && said.contains("--sdk DIR"),
+        "{said}"
+    );
+    // Where it is found the mistake is another one.
+    let manifest = room.path().join("my-plugin/Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let at = text.lines().find(|line| line.starts_with("tailweir-guest = ")).unwrap();
+    let found = format!("tailweir-guest = {{ path = '{}' }}", repository("guest-sdk").display());
+    fs::write(&manifest, text.replace(at, &found)).unwrap();
+    fs::write(room.path().join("my-plugin/src/lib.rs"), "no Rust").unwrap();
+    let said = build();
+    assert!(said.contains("`cargo build ") && !said.contains("crates.io yet"), "{said}");
 }
 
 #[test]
