@@ -197,6 +197,28 @@ fn a_build_without_the_sdk_says_where_it_is_to_be_had() {
 }
 
 #[test]
+fn whoever_has_seen_enough_of_a_difference_may_go() {
+    let segments = Segments::generate(3000, 1, 7);
+    let diff = format!(
+        "tailweir plugin diff {0} {0} --config '{POOL}' --new-config '{{\"pool\":\"customer-b\"}}' --segment {1} \
+         --show 3000",
+        guest("pool-filter").display(),
+        segments.directory().display()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    // More than a pipe holds, so that `head` is gone when the last words are said.
+    let whole = shell(folder.path(), &format!("{diff} || true")).stdout;
+    assert!(whole.len() > 80_000, "{}", whole.len());
+    for (to, told) in [("", 1), ("2>&1", 0)] {
+        let commands = format!("{{ {diff} {to} || echo $? >code; }} 2>said | head -n 1; cat code said");
+        let seen = shell_quietly(folder.path(), &commands);
+        let lines: Vec<_> = seen.lines().collect();
+        assert!(lines[0].contains(" -> ") && lines[1] == "1", "that they differ is the exit code: {seen}");
+        assert_eq!(lines.len(), 2 + told, "{seen}");
+    }
+}
+
+#[test]
 fn any_tool_that_leaves_a_component_is_a_build() {
     let folder = tempfile::tempdir().unwrap();
     let plugin = guest("pool-filter");

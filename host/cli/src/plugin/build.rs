@@ -17,6 +17,7 @@ use wit_component::ComponentEncoder;
 use super::args::BuildArgs;
 use super::{plain, print};
 use crate::engine::WasmEngine;
+use crate::exit::say;
 
 /// How the plug-ins of a language are built.
 struct Project {
@@ -216,7 +217,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Runs a tool in the plug-in's folder, after saying so on stderr, where its own words go too.
 fn execute(directory: &Path, program: &str, arguments: &[&str], remedy: &str) -> Result<()> {
-    eprintln!("+ {program} {}", arguments.join(" "));
+    say(&format!("+ {program} {}", arguments.join(" ")));
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).stdout(std::io::stderr());
     let status = command.status().map_err(|e| missing(program, &e, remedy))?;
