@@ -106,6 +106,31 @@ fn a_schema_that_is_none() {
     let parts =
         ["bad-schema.wasm", "which is a mistake of the plug-in's: at `/type`", "repair `config-schema`"];
     check(test(&segments(), "bad-schema", "{}"), 1, &parts);
+    // Whoever builds it hears of it, and keeps what was built before.
+    let folder = tempfile::tempdir().unwrap();
+    let project = "[project]\nname = 'p'\n[tool.tailweir]\n\
+                   build = ['sh', '-c', 'mkdir -p build; cp source build/p.wasm']\n";
+    std::fs::write(folder.path().join("pyproject.toml"), project).unwrap();
+    let build = |name: &str| {
+        std::fs::copy(guest(name), folder.path().join("source")).unwrap();
+        tailweir().args("plugin build").arg(folder.path())
+    };
+    assert_eq!(build("pool-filter").run().code, Some(0));
+    let of_build = ["/p.wasm: the schema that it gives", parts[1], parts[2]];
+    check(build("bad-schema"), 1, &of_build);
+    let built = std::fs::read(folder.path().join("p.wasm")).unwrap();
+    assert_eq!(built, std::fs::read(guest("pool-filter")).unwrap());
+    assert!(!folder.path().join("p.wasm.part").exists());
+    // Whoever looks at it sees all of it, and that it cannot be used.
+    let inspect = || tailweir().args("plugin inspect").arg(guest("bad-schema"));
+    check(inspect(), 1, &parts);
+    let shown = inspect().run().stdout;
+    assert!(
+        shown.contains("config     a schema that cannot be used:\n{") && shown.contains("Limits, "),
+        "{shown}"
+    );
+    let shown = inspect().arg("--json").run();
+    assert!(shown.stdout.contains("\"config_schema\": {") && shown.code == Some(1), "{shown:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `tailweir plugin`, and the limits of plug-ins wherever they are set.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tailweir_tests::{Segments, repository};
@@ -107,4 +108,44 @@ fn every_limit_is_documented_and_can_be_set_in_a_pipeline_and_in_a_script() {
             assert!(said.contains(expected), "{limits}: {said}");
         }
     }
+}
+
+#[test]
+fn the_authors_tools_take_limits_as_a_pipeline_does() {
+    let segments = Segments::generate(20, 1, 1);
+    let guest = |name: &str| repository("target/guests").join(name);
+    let run = |tool: &str, files: &[PathBuf], limits: &str| {
+        let program = tailweir().arg("plugin").arg(tool);
+        let program = files.iter().fold(program, |program, file| program.arg(file));
+        let program = program.arg("--segment").arg(segments.directory()).arg("--limits").arg(limits);
+        match tool {
+            "bench" => program.args("--time 10ms").run(),
+            _ => program.run(),
+        }
+    };
+    let (redact, lua) =
+        (guest("redact.wasm"), segments.beside("f.lua", "return { process = function() end }"));
+    for (tool, files) in
+        [("test", vec![redact.clone()]), ("bench", vec![redact.clone()]), ("diff", vec![redact.clone(); 2])]
+    {
+        let ended = run(tool, &files, r#"{"deadline":"5s","emitted_bytes":1000000}"#);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let said = run(tool, &files, r#"{"emitted_bytes":100}"#).with_code(1);
+        assert!(said.contains("emitted_bytes"), "{tool}: {said}");
+        for (limits, expected) in [
+            (r#"{"dedline":"1s"}"#, "unknown option `dedline`; did you mean `deadline`?"),
+            (r#"{"deadline":5}"#, "`deadline`: `5` has no unit; write a duration such as `\"5s\"`"),
+            (r#"{"handles":0}"#, "a whole number, 1 or more, for `handles`"),
+            ("{deadline}", "not JSON: "),
+        ] {
+            let said = run(tool, &files, limits).with_code(2);
+            assert!(said.contains(expected) && said.contains("--limits"), "{said}");
+        }
+        let in_lua = vec![lua.clone(); files.len()];
+        let said = run(tool, &in_lua, "{}").with_code(2);
+        assert!(said.contains("f.lua: `--limits` is for components: a Lua file has none"), "{said}");
+    }
+    // Beside a component, a Lua file is not in the way of them.
+    let said = run("diff", &[lua, redact], r#"{"emitted_bytes":100}"#).with_code(1);
+    assert!(said.contains("emitted_bytes"), "{said}");
 }

@@ -128,6 +128,8 @@ fn a_folder_in_the_way_and_a_bad_name_are_refused() {
         said.contains("`My_Filter` cannot be the name of a plug-in: it must begin with a small letter"),
         "{said}"
     );
+    let said = new("tailweir-guest").with_code(2);
+    assert!(said.contains("it means something else to the tools that build it"), "{said}");
     let said = tailweir()
         .folder(folder.path())
         .args("plugin new other --lang rust --kind filter --sdk")
@@ -162,6 +164,58 @@ fn what_cannot_be_built_says_what_is_missing() {
     let said = build(&path);
     assert!(said.contains("[lib]\n  crate-type = [\"cdylib\"]"), "{said}");
     assert!(build("/nowhere").contains("`cargo` is missing; install Rust: https://rustup.rs"));
+}
+
+#[test]
+fn a_build_without_the_sdk_says_where_it_is_to_be_had() {
+    let room = tempfile::tempdir().unwrap();
+    let build = || {
+        let Output { status, stderr, .. } = shell(room.path(), "tailweir plugin build my-plugin");
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    };
+    shell_quietly(room.path(), "tailweir plugin new my-plugin --lang rust --kind filter");
+    let said = build();
+    assert!(said.contains("no matching package named `tailweir-guest` found"), "{said}");
+    assert!(
+        said.contains("\nIf it is `tailweir-guest` that it does not find: that crate is not on crates.io"),
+        "{said}"
+    );
+    assert!(
+        said.contains("\n  tailweir-guest = { path = \"DIR\" }\n") && said.contains("--sdk DIR"),
+        "{said}"
+    );
+    // Where it is found the mistake is another one.
+    let manifest = room.path().join("my-plugin/Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let at = text.lines().find(|line| line.starts_with("tailweir-guest = ")).unwrap();
+    let found = format!("tailweir-guest = {{ path = '{}' }}", repository("guest-sdk").display());
+    fs::write(&manifest, text.replace(at, &found)).unwrap();
+    fs::write(room.path().join("my-plugin/src/lib.rs"), "no Rust").unwrap();
+    let said = build();
+    assert!(said.contains("`cargo build ") && !said.contains("crates.io yet"), "{said}");
+}
+
+#[test]
+fn whoever_has_seen_enough_of_a_difference_may_go() {
+    let segments = Segments::generate(3000, 1, 7);
+    let diff = format!(
+        "tailweir plugin diff {0} {0} --config '{POOL}' --new-config '{{\"pool\":\"customer-b\"}}' --segment {1} \
+         --show 3000",
+        guest("pool-filter").display(),
+        segments.directory().display()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    // More than a pipe holds, so that `head` is gone when the last words are said.
+    let whole = shell(folder.path(), &format!("{diff} || true")).stdout;
+    assert!(whole.len() > 80_000, "{}", whole.len());
+    for (to, told) in [("", 1), ("2>&1", 0)] {
+        let commands = format!("{{ {diff} {to} || echo $? >code; }} 2>said | head -n 1; cat code said");
+        let seen = shell_quietly(folder.path(), &commands);
+        let lines: Vec<_> = seen.lines().collect();
+        assert!(lines[0].contains(" -> ") && lines[1] == "1", "that they differ is the exit code: {seen}");
+        assert_eq!(lines.len(), 2 + told, "{seen}");
+    }
 }
 
 #[test]
@@ -254,6 +308,40 @@ fn verdicts_are_shown_and_held_against_a_golden_file() {
 }
 
 #[test]
+fn an_update_overwrites_answers_only() {
+    let segments = Segments::generate(1, 1, 1);
+    let line = "{\"id\":\"1\"}\n";
+    let (records, notes) =
+        (segments.beside("r.jsonl", line), segments.beside("notes.txt", "filters: none\n"));
+    let plugin = segments.beside("p.lua", "return { filter = function(r) return true end }\n");
+    let update = |golden: &Path| {
+        let program = tailweir().args("plugin test").arg(&plugin).arg("--segment").arg(&records);
+        program.args("--update --expect").arg(golden)
+    };
+    // Under another name too.
+    let link = segments.beside("link", "");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&records, &link).unwrap();
+    for (golden, code, why) in [
+        (&records, 2, "r.jsonl is a segment that is read, which `--update` would overwrite"),
+        (&link, 2, "link is a segment that is read"),
+        (&plugin, 2, "p.lua is the plug-in, which `--update` would overwrite"),
+        (&notes, 1, "notes.txt does not begin with the line `filter` or `processor`"),
+    ] {
+        let before = fs::read(golden).unwrap();
+        let said = update(golden).run().with_code(code);
+        assert!(said.contains(why), "{said}");
+        assert_eq!(fs::read(golden).unwrap(), before);
+    }
+    let golden = segments.beside("golden.txt", "");
+    update(&golden).run().quietly();
+    assert!(fs::read_to_string(&golden).unwrap().starts_with("filter\nkeep r.jsonl:1 "));
+    fs::write(&golden, "processor\nwhat another one answered\n").unwrap();
+    update(&golden).run().quietly();
+    assert!(fs::read_to_string(&golden).unwrap().starts_with("filter\nkeep r.jsonl:1 "));
+}
+
+#[test]
 fn a_lua_file_is_tried_like_a_component() {
     let segments = Segments::generate(300, 2, 7);
     let component = tool("test", guest("pool-filter"), &segments).arg("--config").arg(POOL).run().quietly();
@@ -265,6 +353,12 @@ fn a_lua_file_is_tried_like_a_component() {
     assert_eq!(test(&table).run().quietly(), component);
     let said = test(&bare).run().with_code(2);
     assert!(said.contains("say which with `--kind`"), "{said}");
+    // Whatever says itself what it is is taken at its word.
+    for file in [&table, &guest("pool-filter")] {
+        let said = test(file).args("--kind processor").run().with_code(2);
+        assert!(said.contains(": a filter, not a processor, as `--kind` says; leave"), "{said}");
+        assert_eq!(test(file).args("--kind filter").run().quietly(), component);
+    }
     let processor = "return { process = function(batch) return { { count = #batch } } end }\n";
     let processor = segments.beside("count.lua", processor);
     let shown = tool("test", &processor, &segments).run();
@@ -411,6 +505,36 @@ fn lines_that_are_no_records_are_told_and_so_is_what_is_no_segment() {
     assert!(said.contains("cannot read the segment /nowhere/at.all"), "{said}");
     let said = test(&segments.beside("empty", "")).run().with_code(1);
     assert!(said.contains("there is no record"), "{said}");
+    // Where there is nothing else, the first of them are told with the error.
+    let bad = segments.beside("bad.jsonl", &"{oops\n".repeat(12));
+    for tool in ["test", "bench"] {
+        let program = tailweir().arg("plugin").arg(tool).arg(guest("redact")).arg("--segment").arg(&bad);
+        let said = program.run().with_code(1);
+        assert!(said.contains("there is no record in what `--segment` names; 12 lines that are"), "{said}");
+        assert!(said.contains("\nskip bad.jsonl:10 malformed JSON: ") && !said.contains(":11 "), "{said}");
+        assert!(said.ends_with("\n… and 2 more\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_is_complete_whatever_its_mode() {
+    let segments = Segments::generate(1, 1, 1);
+    let file = segments.beside("some.jsonl", "{\"id\":\"1\"}\n{\"id\":\"2\"}");
+    let test = |file: &Path| tailweir().args("plugin test").arg(guest("redact")).arg("--segment").arg(file);
+    // An editor has left out the last line break.
+    let shown = test(&file).run().quietly();
+    assert!(shown.ends_with("= 2 records in 1 batch: 2 emitted, 0 rejected\n"), "{shown}");
+    let torn = segments.beside("torn.jsonl", "{\"id\":\"1\"}\n{\"id\":");
+    assert!(test(&torn).run().stdout.contains("\nskip torn.jsonl:2 "));
+    // What is whole of a file that was cut off is taken, and that it was is said, as `tail` says it.
+    let whole = zstd::encode_all(&*"{\"id\":\"1\"}\n".repeat(100).into_bytes(), 3).unwrap();
+    let cut = [&whole, &whole[..whole.len() / 2]].concat();
+    let file = segments.beside("cut.zst", "");
+    fs::write(&file, cut).unwrap();
+    let ended = test(&file).run();
+    assert!(ended.stdout.contains("= 100 records in 1 batch"), "{ended:?}");
+    let said = ended.with_code(0);
+    assert!(said.contains("segment damaged") && said.contains("middle of a compressed frame"), "{said}");
 }
 
 #[test]
@@ -480,6 +604,27 @@ fn compiled_ahead_is_not_compiled_again() {
     assert!(tailweir().args("plugin compile").arg(good).run().quietly().contains("its syntax is right"));
     let said = tailweir().args("plugin compile").arg(bad).run().with_code(1);
     assert!(said.contains("bad.lua:1:") && said.contains("'end' expected"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_compiled_keeps_nothing_else_from_it() {
+    let segments = Segments::generate(1, 1, 1);
+    let (bad, none) = (segments.beside("bad.lua", "return {"), segments.beside("none.wasm", "no"));
+    let good = segments.beside("good.lua", "return function(r) return true end");
+    let compile = tailweir().args("plugin compile").arg(&bad).arg(guest("pool-filter")).arg(&none).arg(&good);
+    let ended = compile.run();
+    let shown: Vec<_> = ended.stdout.lines().collect();
+    assert_eq!(shown.len(), 2, "{ended:?}");
+    assert!(
+        shown[0].contains("pool-filter.wasm: pool-filter 0.1.0, compiled ")
+            && shown[1].contains("good.lua: ")
+    );
+    let said = ended.with_code(1);
+    assert!(said.starts_with("Error: 2 of 4 plug-ins cannot be compiled:\n"), "{said}");
+    let lines: Vec<_> = said.lines().skip(1).collect();
+    assert!(
+        lines[0].contains("/bad.lua:1: ") && lines[1].contains("/none.wasm: not a WebAssembly component")
+    );
 }
 
 #[test]

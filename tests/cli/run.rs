@@ -232,3 +232,39 @@ fn what_a_processor_rejects_or_cannot_take_goes_to_quarantine() {
     assert_eq!(said.matches("record put in quarantine").count(), 10, "{said}");
     assert_eq!(lines(&segments.directory().join(".q.quarantine")).len(), 10);
 }
+
+#[test]
+fn a_configuration_in_toml_reaches_a_plugin_as_json() {
+    let segments = Segments::generate(1, 1, 1);
+    let show = "local config = ...\nreturn { process = function(batch) return { config } end }\n";
+    segments.beside("show.lua", show);
+    let consumer = |config: &str| {
+        format!("[[consumer]]\nname = 'a'\nprocessor = {{ lua = 'show.lua', config = {{ {config} }} }}\n")
+    };
+    let once = |config: &str| {
+        let text = format!("{TAILER}follow = false\n{}", consumer(config));
+        tailweir().arg("run").arg(segments.beside("pipeline.toml", &text)).run().quietly()
+    };
+    let times = "zone = 1979-05-27T07:32:00.5-07:00, at = 1979-05-27 07:32:00, day = 1979-05-27, time = 07:32:00, \
+                 list = [{ n = -1, x = 0.5, on = true, until = 2026-01-01T00:00:00Z }]";
+    let shown: Value = serde_json::from_str(&once(times)).unwrap();
+    let expected = serde_json::json!({
+        "zone": "1979-05-27T07:32:00.5-07:00", "at": "1979-05-27T07:32:00", "day": "1979-05-27", "time": "07:32:00",
+        "list": [{ "n": -1, "x": 0.5, "on": true, "until": "2026-01-01T00:00:00Z" }],
+    });
+    assert_eq!(shown, expected);
+    for (number, config) in
+        [("inf", "a.b = [1.0, inf]"), ("-inf", "a.b = [1, -inf]"), ("nan", "a.b = [0, nan]")]
+    {
+        let expected =
+            format!("pipeline.toml:5: `config.a.b[1]` is `{number}`, which a plug-in cannot be given");
+        refuses(&consumer(config), &[&expected]);
+    }
+    let shadow = |config: &str| {
+        format!(
+            "[[consumer]]\nname = 'a'\nprocessor = {{ stdout = {{}} }}\n\
+             filter = {{ lua = 'any.lua', shadow = {{ lua = 'any.lua', config = {{ {config} }} }} }}\n"
+        )
+    };
+    refuses(&shadow("a = nan"), &["`config.a` is `nan`"]);
+}

@@ -1,6 +1,7 @@
 //! How the program ends: exit codes and the last words on stderr.
 
 use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Error;
@@ -22,9 +23,14 @@ impl std::error::Error for UsageError {}
 pub(crate) fn report(error: &Error) -> ExitCode {
     // What a record or a server says may be in it, and is not for the terminal to obey.
     for line in crate::secrets::cross_out(&describe(error)).lines() {
-        eprintln!("{}", Printable(line));
+        say(&Printable(line).to_string());
     }
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Writes a line to stderr. There is nobody to tell if whoever reads it has seen enough.
+pub(crate) fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// `Error: …` and one line per cause. A cause whose text its parent has already said is left out.

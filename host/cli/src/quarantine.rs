@@ -19,7 +19,7 @@ use crate::args::{
 };
 use crate::config;
 use crate::engine::WasmEngine;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, say};
 use crate::script::{self, Spelling};
 use crate::{run, tail};
 
@@ -252,9 +252,9 @@ fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result
     let replayed = replay.settle().context("what was replayed is still in the quarantine")?;
     report(&replayed);
     if room.path().join(format!(".{}.state", name.as_str())).exists() {
-        eprintln!(
+        say(
             "the consumer keeps state, which began empty in this replay; what it kept there, such as counts of these records, \
-             is not added to its state"
+             is not added to its state",
         );
     }
     ended?;
@@ -278,7 +278,7 @@ fn report(replayed: &Replayed) {
              must be dealt with first"
         );
     }
-    eprintln!("{text}");
+    say(&text);
 }
 
 /// Sends what is laid out in `room` through the consumer.

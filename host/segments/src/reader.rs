@@ -87,7 +87,7 @@ pub enum Step {
     },
     /// There is nothing to read at present.
     Idle,
-    /// Everything that was there was read. Only with [`Mode::Once`].
+    /// Everything that was there was read. Not with [`Mode::Follow`].
     End,
 }
 
@@ -186,7 +186,7 @@ impl Reader {
     }
 
     fn nothing(&self) -> Step {
-        if matches!(self.options.mode, Mode::Once) { Step::End } else { Step::Idle }
+        if matches!(self.options.mode, Mode::Follow) { Step::Idle } else { Step::End }
     }
 
     /// Interrupts [`wait`](Self::wait) from any thread.

@@ -414,6 +414,16 @@ fn strict_order_waits() {
 }
 
 #[test]
+fn what_is_complete_has_a_last_line_without_an_end() {
+    let mut rig = Rig::once();
+    rig.options.mode = Mode::Complete;
+    rig.put("a", b"{\"n\":1}\n{\"n\":2}");
+    rig.put("b", b"{");
+    rig.open();
+    assert_eq!(rig.all(), "a:1 a:2 a$ b:1!malformed b$");
+}
+
+#[test]
 fn once_ends_at_the_present_end() {
     let mut rig = Rig::once();
     rig.put("a", &[zst(&lines(1, 2)), zst(b"{\"n\"")].concat());

@@ -13,6 +13,7 @@ use crate::load::{
     kind_of, read,
 };
 use crate::processor::wait_for;
+use crate::schema;
 use crate::v0_1::{PACKAGE, VERSION, filter::FilterPlugin, processor::StateProcessorPlugin};
 
 /// What is known of a plug-in that was not set up.
@@ -34,6 +35,17 @@ pub struct Inspection {
     pub grants: Vec<&'static str>,
     /// What it says about itself.
     pub description: Description,
+}
+
+impl Inspection {
+    /// Whether the schema that it gives for its configuration, if any, can be used, without which it is not loaded.
+    ///
+    /// # Errors
+    /// Why it cannot, as loading says it.
+    pub fn check_schema(&self) -> Result<(), LoadError> {
+        let usable = schema::compile(&self.description.config_schema);
+        usable.map(drop).map_err(|kind| LoadError { path: self.path.clone(), kind })
+    }
 }
 
 pub(crate) fn inspect(host: &Arc<Host>, path: &Path, limits: Limits) -> Result<Inspection, LoadError> {

@@ -1,6 +1,6 @@
 //! A configuration held against the schema that the plug-in gives for it, before the plug-in sees it.
 
-use jsonschema::ValidationError;
+use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use crate::load::LoadErrorKind;
@@ -13,15 +13,7 @@ const NAMED: usize = 5;
 /// Nothing is fetched: a schema that refers to another document is an error of the plug-in, as is one that is none. Without a
 /// configuration (`null`), a schema that would take an empty one is content.
 pub(crate) fn check(schema: &str, config: &str) -> Result<(), LoadErrorKind> {
-    if schema.is_empty() {
-        return Ok(());
-    }
-    let unusable = |why: String| LoadErrorKind::Schema(why);
-    let schema: Value = serde_json::from_str(schema).map_err(|e| unusable(format!("it is no JSON: {e}")))?;
-    let validator = jsonschema::options().offline().build(&schema).map_err(|e| {
-        let at = e.instance_path().to_string();
-        unusable(if at.is_empty() { e.to_string() } else { format!("at `{at}`: {e}") })
-    })?;
+    let Some(validator) = compile(schema)? else { return Ok(()) };
     // It was a `Value` when it came from the operator.
     let config: Value = serde_json::from_str(config).map_err(|e| LoadErrorKind::Config(e.to_string()))?;
     if validator.is_valid(&config) {
@@ -34,6 +26,23 @@ pub(crate) fn check(schema: &str, config: &str) -> Result<(), LoadErrorKind> {
         config => mistakes(validator.iter_errors(config)),
     };
     Err(LoadErrorKind::ConfigSchema(mistakes))
+}
+
+/// What holds configurations against `schema`; `None` if it is empty.
+///
+/// # Errors
+/// That it is no JSON text or no schema, or refers to another document.
+pub(crate) fn compile(schema: &str) -> Result<Option<Validator>, LoadErrorKind> {
+    if schema.is_empty() {
+        return Ok(None);
+    }
+    let unusable = |why: String| LoadErrorKind::Schema(why);
+    let schema: Value = serde_json::from_str(schema).map_err(|e| unusable(format!("it is no JSON: {e}")))?;
+    let validator = jsonschema::options().offline().build(&schema).map_err(|e| {
+        let at = e.instance_path().to_string();
+        unusable(if at.is_empty() { e.to_string() } else { format!("at `{at}`: {e}") })
+    });
+    validator.map(Some)
 }
 
 /// One text of them all. A value is not shown, as it may be a secret; only what kind it is.

@@ -24,7 +24,7 @@ use crate::sinks::{FileOptions, HttpOptions};
 pub use error::ConfigError;
 pub(crate) use error::in_our_words;
 pub(crate) use shadow::Shadow;
-use values::Secrets;
+use values::{Json, Secrets};
 pub(crate) use values::{Period, Text};
 
 /// A pipeline file that is in order, as far as it can be told without looking at what it names.
@@ -176,7 +176,7 @@ impl PluginUse for ForProcessor {
 struct PluginTable {
     wasm: Option<PathBuf>,
     lua: Option<PathBuf>,
-    config: Option<toml::Value>,
+    config: Option<Json>,
     secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,
@@ -210,15 +210,9 @@ impl<Use: PluginUse> TryFrom<PluginTable> for Plugin<Use> {
             (None, Some(path)) => Engine::Lua { path },
             _ => return Err("give one of `wasm` and `lua`, the path of the plug-in".to_owned()),
         };
-        let config = match table.config {
-            Some(config) => {
-                serde_json::to_value(config).map_err(|e| format!("`config` is no JSON value: {e}"))?
-            }
-            None => serde_json::Value::Null,
-        };
         Ok(Self {
             engine,
-            config,
+            config: table.config.unwrap_or_default().0,
             secrets: table.secrets.unwrap_or_default(),
             shadow: table.shadow,
             used_for: std::marker::PhantomData,
@@ -239,7 +233,7 @@ pub(crate) enum ProcessorTable {
 struct ProcessorFields {
     wasm: Option<PathBuf>,
     lua: Option<PathBuf>,
-    config: Option<toml::Value>,
+    config: Option<Json>,
     secrets: Option<Secrets>,
     grants: Option<Grants>,
     limits: Option<Limits>,

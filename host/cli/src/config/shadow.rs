@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use tailweir_wasm::{Grants, Limits};
 
-use super::values::Secrets;
+use super::values::{Json, Secrets};
 use super::{Engine, Plugin};
 
 /// A second version of a plug-in, which runs beside it without effect.
@@ -31,7 +31,7 @@ enum Language {
 struct Fields {
     wasm: Option<PathBuf>,
     lua: Option<PathBuf>,
-    config: Option<toml::Value>,
+    config: Option<Json>,
     secrets: Option<Secrets>,
     limits: Option<Limits>,
     /// Known so that it is refused with a reason.
@@ -68,9 +68,7 @@ impl TryFrom<Fields> for Shadow {
             (None, Some(path)) => (path, Language::Lua),
             _ => return Err("give one of `wasm` and `lua`, the path of the shadow".to_owned()),
         };
-        let config = config.map(serde_json::to_value).transpose();
-        let config = config.map_err(|e| format!("`config` is no JSON value: {e}"))?;
-        Ok(Self { path, language, config, secrets, limits })
+        Ok(Self { path, language, config: config.map(|Json(config)| config), secrets, limits })
     }
 }
 

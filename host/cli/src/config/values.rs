@@ -108,6 +108,47 @@ impl Text {
     }
 }
 
+/// The option `config` of a plug-in, which gets it as JSON: dates and times are strings, as in RFC 3339.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Json(pub(crate) serde_json::Value);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let config = toml::Value::deserialize(deserializer)?;
+        json(config, "config").map(Self).map_err(Error::custom)
+    }
+}
+
+/// A value of TOML as one of JSON; `place` is what it is called in the error that it is none there.
+fn json(value: toml::Value, place: &str) -> Result<serde_json::Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Boolean(is_so) => is_so.into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Float(number) if number.is_finite() => number.into(),
+        toml::Value::Float(number) => {
+            let number = if number.is_nan() { "nan".to_owned() } else { number.to_string() };
+            return Err(format!(
+                "`{place}` is `{number}`, which a plug-in cannot be given: JSON has no such number"
+            ));
+        }
+        toml::Value::Array(values) => {
+            let values = values.into_iter().enumerate();
+            values
+                .map(|(index, value)| json(value, &format!("{place}[{index}]")))
+                .collect::<Result<_, _>>()?
+        }
+        toml::Value::Table(table) => {
+            let field = |(key, value): (String, toml::Value)| {
+                let value = json(value, &format!("{place}.{key}"))?;
+                Ok::<_, String>((key, value))
+            };
+            serde_json::Value::Object(table.into_iter().map(field).collect::<Result<_, _>>()?)
+        }
+    })
+}
+
 /// The table `secrets` of a plug-in: it has the shape of its `config`, and each text in it is kept elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Secrets(BTreeMap<String, Secret>);

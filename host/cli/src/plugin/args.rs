@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use tailweir_wasm::{Kind, Origin};
+use tailweir_wasm::{Kind, Limits, Origin};
 
 use crate::args::{duration, positive};
+use crate::config::in_our_words;
 
 #[derive(Debug, Args)]
 pub(crate) struct PluginCommandArgs {
@@ -106,6 +107,10 @@ pub(crate) struct SetupArgs {
     /// What a Lua file is that returns a function, not a table with `filter` or `process`
     #[arg(long)]
     pub(crate) kind: Option<KindArg>,
+    /// The limits that a component runs within, as JSON: `{"deadline":"2s","memory_bytes":67108864}`; `plugin inspect` lists
+    /// them
+    #[arg(long, value_name = "JSON", value_parser = limits)]
+    pub(crate) limits: Option<Limits>,
 }
 
 /// What a plug-in is tried on.
@@ -175,7 +180,7 @@ pub(crate) struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompileArgs {
-    /// Plug-ins
+    /// Plug-ins. One that cannot be compiled does not keep the others from it
     #[arg(value_name = "FILE.wasm|FILE.lua", required = true)]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -193,4 +198,10 @@ pub(crate) struct ReloadArgs {
 
 fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).map_err(|e| e.to_string())
+}
+
+/// The table `limits` of a pipeline, in JSON.
+fn limits(text: &str) -> Result<Limits, String> {
+    let table: serde_json::Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
+    serde_json::from_value(table).map_err(|e| in_our_words(&e.to_string()))
 }

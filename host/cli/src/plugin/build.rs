@@ -17,6 +17,7 @@ use wit_component::ComponentEncoder;
 use super::args::BuildArgs;
 use super::{plain, print};
 use crate::engine::WasmEngine;
+use crate::exit::say;
 
 /// How the plug-ins of a language are built.
 struct Project {
@@ -89,6 +90,7 @@ fn replace(
     modified: Option<SystemTime>,
     engine: &WasmEngine,
 ) -> Result<Inspection> {
+    let host = engine.host()?;
     let unfinished = path.with_extension("wasm.part");
     let write = || {
         let mut file = File::create(&unfinished)?;
@@ -96,7 +98,8 @@ fn replace(
         modified.map_or(Ok(()), |modified| file.set_modified(modified))
     };
     write().with_context(|| format!("cannot write {}", unfinished.display()))?;
-    let found = engine.host()?.inspect(&unfinished, Limits::default()).map_err(|e| {
+    let found = host.inspect(&unfinished, Limits::default());
+    let found = found.and_then(|found| found.check_schema().map(|()| found)).map_err(|e| {
         let _ = fs::remove_file(&unfinished);
         LoadError { path: path.to_owned(), ..e }
     })?;
@@ -214,7 +217,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Runs a tool in the plug-in's folder, after saying so on stderr, where its own words go too.
 fn execute(directory: &Path, program: &str, arguments: &[&str], remedy: &str) -> Result<()> {
-    eprintln!("+ {program} {}", arguments.join(" "));
+    say(&format!("+ {program} {}", arguments.join(" ")));
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).stdout(std::io::stderr());
     let status = command.status().map_err(|e| missing(program, &e, remedy))?;

@@ -1,8 +1,8 @@
 //! `tailweir plugin compile`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use indicatif::BinaryBytes;
 use tailweir_lua::plugin::check_syntax;
 use tailweir_wasm::{Compiled, Limits, When};
@@ -10,14 +10,30 @@ use tailweir_wasm::{Compiled, Limits, When};
 use super::args::CompileArgs;
 use super::{plain, print};
 use crate::engine::WasmEngine;
+use crate::exit::one_line;
 use crate::plugins::is_lua;
 
 /// Compiles plug-ins into the cache, and says where each is.
 pub(super) fn run(args: &CompileArgs, engine: &WasmEngine) -> Result<()> {
-    args.files.iter().try_for_each(|file| match is_lua(file) {
+    let compile = |file: &PathBuf| match is_lua(file) {
         true => lua(file),
         false => wasm(file, engine),
-    })
+    };
+    if let [file] = &args.files[..] {
+        return compile(file);
+    }
+    // One that cannot be compiled keeps nobody from the others.
+    let mut failed = Vec::new();
+    for file in &args.files {
+        if let Err(e) = compile(file) {
+            let shown = file.display().to_string();
+            let why = one_line(e.as_ref());
+            failed.push(if why.contains(&shown) { why } else { format!("{shown}: {why}") });
+        }
+    }
+    let (count, all) = (failed.len(), args.files.len());
+    ensure!(failed.is_empty(), "{count} of {all} plug-ins cannot be compiled:\n{}", failed.join("\n"));
+    Ok(())
 }
 
 /// Lua is compiled whenever it is loaded, which takes no time: there is nothing to keep.

@@ -1,5 +1,6 @@
 //! `tailweir plugin diff`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
@@ -13,16 +14,22 @@ use super::subject::{Role, Subject};
 use super::{plain, print};
 use crate::engine::WasmEngine;
 use crate::exit::UsageError;
+use crate::plugins::is_lua;
 
 /// Shows on which records two plug-ins do not agree.
 pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
-    let mut old = Subject::load(&args.old, &args.setup, engine)?;
-    let setup = SetupArgs {
-        config: args.new_config.clone().or_else(|| args.setup.config.clone()),
+    // Of a component and a Lua file, the limits are the component's.
+    let limits_of =
+        |file: &Path, other: &Path| args.setup.limits.clone().filter(|_| !is_lua(file) || is_lua(other));
+    let setup = |config: Option<&String>, limits| SetupArgs {
+        config: config.or(args.setup.config.as_ref()).cloned(),
         grant_http: args.setup.grant_http.clone(),
         kind: args.setup.kind,
+        limits,
     };
-    let mut new = Subject::load(&args.new, &setup, engine)?;
+    let mut old = Subject::load(&args.old, &setup(None, limits_of(&args.old, &args.new)), engine)?;
+    let new_setup = setup(args.new_config.as_ref(), limits_of(&args.new, &args.old));
+    let mut new = Subject::load(&args.new, &new_setup, engine)?;
     let (kind, other) = (old.kind().name(), new.kind().name());
     if kind != other {
         let (old, new) = (args.old.display(), args.new.display());

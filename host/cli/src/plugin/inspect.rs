@@ -25,7 +25,9 @@ pub(super) fn run(args: &InspectArgs, engine: &WasmEngine) -> Result<()> {
     match args.json {
         true => print_json(&as_json(&found, &limits)),
         false => print(&as_text(&found, &limits)),
-    }
+    }?;
+    // After all that can be told: with such a schema it is not loaded.
+    Ok(found.check_schema()?)
 }
 
 fn print_json(value: &Value) -> Result<()> {
@@ -126,7 +128,8 @@ fn as_text(found: &Inspection, limits: &Limits) -> String {
         row("needs", &format!("{} (its own words)", plain(&description.needs.join(", "))));
     }
     let schema = match serde_json::from_str::<Value>(&description.config_schema) {
-        Ok(schema) => format!("JSON schema:\n{schema:#}"),
+        Ok(schema) if found.check_schema().is_ok() => format!("JSON schema:\n{schema:#}"),
+        Ok(schema) => format!("a schema that cannot be used:\n{schema:#}"),
         Err(_) if description.config_schema.is_empty() => "not described".to_owned(),
         Err(_) => format!("a schema that is no JSON: {}", plain(&description.config_schema)),
     };

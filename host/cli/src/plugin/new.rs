@@ -335,6 +335,8 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     // Cargo, npm or Python have a use of their own for these.
     const TAKEN: [&str; 10] =
         ["test", "core", "std", "alloc", "proc-macro", "crate", "self", "super", "wit", "node-modules"];
+    // What plug-ins in Rust are made with: cargo would take the plug-in itself for it.
+    const CRATES: [&str; 3] = ["tailweir-guest", "serde", "serde-json"];
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
         return Err("it must begin with a small letter");
     }
@@ -352,7 +354,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     if name.len() > 50 {
         return Err("it has more than 50 characters");
     }
-    if TAKEN.contains(&name) || KEYWORDS.contains(&name) {
+    if TAKEN.contains(&name) || CRATES.contains(&name) || KEYWORDS.contains(&name) {
         return Err("it means something else to the tools that build it");
     }
     Ok(())
@@ -443,6 +445,7 @@ mod tests {
             ("a--b", "between"),
             ("fn", "something else"),
             ("test", "something else"),
+            ("tailweir-guest", "something else"),
         ] {
             assert!(check_name(bad).unwrap_err().contains(why), "{bad}");
         }

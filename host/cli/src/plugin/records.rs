@@ -10,10 +10,14 @@ use tailweir_core::{Batch, Block, Event, EventSink};
 use tailweir_segments::{Cursor, Mode, Pattern, Reader, ReaderOptions, Step};
 
 use super::args::RecordArgs;
+use super::plain;
+use super::render::count;
 use crate::logging::LogEvents;
 
 /// Who the batches are for, which is a part of their ids.
 const CONSUMER: &str = "test";
+/// How many lines that are no records are told if there is nothing else.
+const TOLD: usize = 10;
 
 /// Reads segments once, in the order in which they were named, and cuts their records into batches as a consumer without a
 /// filter would.
@@ -52,11 +56,28 @@ impl Records {
                 return Ok(Some(batch));
             }
             let Some(block) = self.next_block()? else {
-                ensure!(self.count > 0, "there is no record in what `--segment` names");
+                ensure!(self.count > 0, "{}", self.no_record());
                 return Ok(self.take_filling());
             };
             self.take(&Arc::new(block));
         }
+    }
+
+    /// Why there is nothing to try a plug-in on.
+    fn no_record(&self) -> String {
+        let mut text = "there is no record in what `--segment` names".to_owned();
+        if self.defects.is_empty() {
+            return text;
+        }
+        let lines = self.defects.len() as u64;
+        _ = write!(text, "; {}:", count(lines, "line that is no record", "lines that are no records"));
+        for defect in self.defects.iter().take(TOLD) {
+            _ = write!(text, "\nskip {}", plain(defect));
+        }
+        if let more @ 1.. = self.defects.len().saturating_sub(TOLD) {
+            _ = write!(text, "\n… and {more} more");
+        }
+        text
     }
 
     fn next_block(&mut self) -> Result<Option<Block>> {
@@ -103,9 +124,10 @@ impl Records {
 
 /// How a segment, or all of a directory, is read.
 fn options(path: &Path, foreign: Arc<Foreign>) -> Result<ReaderOptions> {
-    let mut options = if path.is_dir() {
+    Ok(if path.is_dir() {
         // What is no segment in there is passed over, and said in the log, as ever.
-        ReaderOptions { events: Arc::new(LogEvents), ..ReaderOptions::new(path) }
+        // One that is being written is read as far as it goes.
+        ReaderOptions { events: Arc::new(LogEvents), mode: Mode::Once, ..ReaderOptions::new(path) }
     } else {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| anyhow!("{} has no name that a segment can have", path.display()))?;
@@ -113,10 +135,10 @@ fn options(path: &Path, foreign: Arc<Foreign>) -> Result<ReaderOptions> {
         let mut options = ReaderOptions::new(folder.unwrap_or(Path::new(".")));
         options.pattern = exactly(name)?;
         options.events = foreign;
+        // Whoever names a file has it whole, even if it is one that an editor has written.
+        options.mode = Mode::Complete;
         options
-    };
-    options.mode = Mode::Once;
-    Ok(options)
+    })
 }
 
 /// The pattern that matches this name only.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use tailweir_core::{Filter, FilterFactory, Processor};
 use tailweir_lua::plugin::{self as lua, Gives, Look, LuaFilter, LuaProcessor};
-use tailweir_wasm::{Grants, Host, Kind, Limits, LoadErrorKind};
+use tailweir_wasm::{Grants, Host, Kind, LoadErrorKind};
 
 use super::args::SetupArgs;
 use crate::engine::WasmEngine;
@@ -40,9 +40,10 @@ impl Subject {
     /// Loads a component on this host.
     pub(super) fn load_wasm(file: &Path, setup: &SetupArgs, host: &Arc<Host>) -> Result<Self> {
         let config = config(setup.config.as_deref())?;
-        let limits = Limits::default();
-        // Its kind, whatever it was said to be: it says so itself.
-        match host.inspect(file, limits.clone())?.kind {
+        let limits = setup.limits.clone().unwrap_or_default();
+        let kind = host.inspect(file, limits.clone())?.kind;
+        check_kind(file, kind, setup)?;
+        match kind {
             Kind::Filter => {
                 let filter = host.filter(file, &config, limits)?.create();
                 Ok(Self::WasmFilter(filter.map_err(|e| anyhow!(e)).context("cannot make the filter")?))
@@ -60,6 +61,10 @@ impl Subject {
     }
 
     fn load_lua(file: &Path, setup: &SetupArgs, engine: &WasmEngine) -> Result<Self> {
+        if setup.limits.is_some() {
+            let why = "`--limits` is for components: a Lua file has none";
+            return Err(UsageError(format!("{}: {why}", file.display())).into());
+        }
         let config = config(setup.config.as_deref())?;
         let install = |lua: &mlua::Lua| install(lua, file, engine);
         let kind = match (look(file, &config, engine)?.gives, setup.kind) {
@@ -72,6 +77,7 @@ impl Subject {
                 return Err(UsageError(format!("{}: {why}", file.display())).into());
             }
         };
+        check_kind(file, kind, setup)?;
         Ok(match kind {
             Kind::Filter => Self::LuaFilter(lua::load_filter(file, &config, &install)?),
             Kind::Processor => Self::LuaProcessor(lua::load_processor(file, &config, &install)?),
@@ -101,6 +107,20 @@ impl Subject {
             Self::LuaProcessor(processor) => Some(processor.memory()),
             Self::WasmFilter(_) | Self::WasmProcessor(_) => None,
         }
+    }
+}
+
+/// A plug-in that says itself what it is must not have been said to be the other.
+fn check_kind(file: &Path, kind: Kind, setup: &SetupArgs) -> Result<()> {
+    match setup.kind.map(Kind::from) {
+        Some(said) if said != kind => Err(UsageError(format!(
+            "{}: a {}, not a {}, as `--kind` says; leave `--kind` out",
+            file.display(),
+            kind.name(),
+            said.name()
+        ))
+        .into()),
+        _ => Ok(()),
     }
 }
 

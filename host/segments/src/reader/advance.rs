@@ -184,7 +184,10 @@ impl Reader {
 
     fn begin_file(&mut self, name: &SegmentName, file: File) -> io::Result<bool> {
         // The mode before the head: a file that is sealed and empty stays so.
-        let seen = Seen::of(&file)?;
+        let mut seen = Seen::of(&file)?;
+        if matches!(self.options.mode, Mode::Complete) {
+            seen.seal = Seal::Sealed;
+        }
         let mut head = [0; SNIFF];
         let len = directory::read_head(&file, &mut head)?;
         let format = match sniff(&head[..len]) {

@@ -40,6 +40,9 @@ pub enum Mode {
     Follow,
     /// After everything that was there when the reader was opened; in open segments, up to their present end.
     Once,
+    /// As [`Once`](Self::Once), and all that is there is complete, whatever the modes of the files say: what stands behind the
+    /// last line break of one is a line, and one that ends in the middle of a frame is damaged.
+    Complete,
 }
 
 /// What to read, and how.
