@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use tailweir_pipeline::{CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, read_quarantine};
 
@@ -29,8 +30,8 @@ pub fn check(folder: &Path, input: &[u8]) {
     }
     assert_eq!(read(folder, &name), (entries.clone(), unreadable.len() as u64));
 
+    check_replay(folder, &name, &entries);
     let kept = KeptQuarantine::lock(folder, &name).expect("nobody else uses it");
-    check_replay(folder, &kept, &entries);
     let goes = |entry: &QuarantineEntry| entry.position.line % 2 == 1;
     let decide = |entry: &QuarantineEntry| if goes(entry) { Fate::Go } else { Fate::Stay };
     let updated = kept.update(decide).expect("the folder can be written to");
@@ -53,7 +54,7 @@ fn read(folder: &Path, name: &CheckpointName) -> (Vec<QuarantineEntry>, u64) {
 }
 
 /// What is laid out for a replay is nothing but segments, and a replay in which nothing was read leaves all as it was.
-fn check_replay(folder: &Path, kept: &KeptQuarantine, entries: &[QuarantineEntry]) {
+fn check_replay(folder: &Path, name: &CheckpointName, entries: &[QuarantineEntry]) {
     // Blank lines stand for what lay before a record: a few records far down would be gigabytes.
     if entries
         .iter()
@@ -63,10 +64,14 @@ fn check_replay(folder: &Path, kept: &KeptQuarantine, entries: &[QuarantineEntry
     }
     let place = folder.join("replay");
     fs::create_dir(&place).expect("the folder can be written to");
-    let replay = Replay::lay_out(kept, &place, |_| true).expect("the folder can be written to");
+    let kept = KeptQuarantine::lock(folder, name).expect("nobody else uses it");
+    let replay = Replay::lay_out(kept, &place, |_| true, &AtomicBool::new(false));
+    let replay = replay.expect("the folder can be written to").expect("nobody stops it");
     let files = fs::read_dir(&place).expect("the folder can be read").flatten();
     assert!(files.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with('.')));
+    let laid_out = replay.len();
     let replayed = replay.settle().expect("nothing was read");
+    assert_eq!(laid_out + replayed.refused.len() as u64, replayed.chosen);
     assert_eq!(replayed.chosen, entries.len() as u64);
     assert_eq!((replayed.updated.gone, replayed.updated.failed_again), (0, 0));
     fs::remove_dir_all(&place).expect("the folder is ours");

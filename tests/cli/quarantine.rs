@@ -294,6 +294,146 @@ fn a_record_is_in_quarantine_once_however_often_the_consumer_is_killed() {
     assert_eq!(ids, segments.ids(|_| true));
 }
 
+/// The default directory for temporary files would hide what a replay leaves there among those of others.
+fn temporary(segments: &Segments, program: Program) -> (std::path::PathBuf, Program) {
+    let folder = segments.directory().parent().unwrap().join("tmp");
+    fs::create_dir_all(&folder).unwrap();
+    let program = program.env("TMPDIR", folder.to_str().unwrap());
+    (folder, program)
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
+
+/// What was committed used to stay in quarantine then, and to be sent again, and the folder with the records stayed behind.
+#[test]
+fn a_replay_that_is_ended_while_a_batch_hangs_settles_what_is_done() {
+    let (segments, _) = segments();
+    let all: String = (1..=100).map(|line| format!("[{line}] = 'x',")).collect();
+    processor(&segments, &all);
+    let file = pipeline(&segments, "");
+    tailweir().arg("run").arg(&file).arg("--once").run().with_code(0);
+    let text = "local n = 0 return function(batch) n = n + 1
+        if n == 4 then print 'hangs' io.stdout:flush() while true do end end return {} end";
+    segments.beside("processor.lua", text);
+    let replay = quarantine(&segments, "replay").arg("--pipeline").arg(&file);
+    let (folder, replay) = temporary(&segments, replay);
+    let mut running = replay.start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    // Two of a kind may arrive as one.
+    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
+    let said = running.end().with_code(130);
+    assert!(said.contains("100 replayed: 30 dealt with, 0 failed again, 70 in quarantine now"), "{said}");
+    assert_eq!(places(&segments), (31..=100).collect::<Vec<_>>());
+    assert!(is_empty(&folder));
+}
+
+#[test]
+fn a_script_that_exits_in_a_replay_has_settled_what_is_done() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let script = |last: u64| {
+        let text = format!(
+            "local kumo = require 'kumo'
+             kumo.on('main', function()
+               local tailer = kumo.jsonl.new_tailer({{ directory = '{}', checkpoint_name = 'q', max_batch_size = 1 }})
+               for batch in tailer:batches() do
+                 batch:commit()
+                 if batch:positions()[1].line == {last} then os.exit(0) end
+               end
+             end)",
+            segments.directory().display()
+        );
+        let script = segments.beside("s.lua", &text);
+        let (folder, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--lua").arg(script));
+        let ended = replay.run();
+        assert!(is_empty(&folder));
+        ended
+    };
+    let said = script(47).with_code(1);
+    assert!(said.contains("3 replayed: 2 dealt with"), "{said}");
+    assert_eq!(places(&segments), [48]);
+    script(48).with_code(0);
+    assert_eq!(places(&segments), [0_u64; 0]);
+}
+
+#[test]
+fn entries_that_somebody_has_edited_into_no_record_are_refused_by_name() {
+    let (segments, name) = segments();
+    processor(&segments, "[3] = 'a', [4] = 'a', [5] = 'a', [6] = 'a'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let mut entries = lines(&file);
+    entries[0]["text"] = "{\"a\":1}\n{\"b\":2}".into();
+    entries[1]["text"] = " ".into();
+    entries[2]["line"] = 100_000_000_000_u64.into();
+    let edited: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+    fs::write(&file, edited).unwrap();
+    let ended = quarantine(&segments, "replay").arg("--stdout").run();
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), [&segments.lines()[&name][5]]);
+    let said = ended.with_code(1);
+    for part in [
+        &format!("{name}:3 is not sent: its text holds a line break"),
+        &format!("{name}:4 is not sent: its text is blank"),
+        &format!("{name}:100000000000 is not sent: its line is beyond 100000000"),
+        "4 replayed: 1 dealt with, 0 failed again, 3 in quarantine now; 3 were not sent",
+        "Error: 3 of 4 records are still in quarantine",
+    ] {
+        assert!(said.contains(part), "{said} lacks {part}");
+    }
+    assert_eq!(places(&segments), [3, 4, 100_000_000_000]);
+}
+
+#[test]
+fn a_replay_can_be_ended_while_it_lays_the_records_out() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let entry = lines(&file).remove(0);
+    let many: String = (0..2000)
+        .map(|n| {
+            let mut entry = entry.clone();
+            (entry["segment"], entry["line"]) = (format!("s{n}").into(), 100_000_000.into());
+            format!("{entry}\n")
+        })
+        .collect();
+    fs::write(&file, many).unwrap();
+    let (folder, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--stdout"));
+    let running = replay.start();
+    wait_for("a record that is laid out", || {
+        let room = fs::read_dir(&folder).unwrap().next();
+        room.is_some_and(|room| fs::read_dir(room.unwrap().path()).unwrap().next().is_some())
+    });
+    running.signal(Signal::TERM);
+    let said = running.end().with_code(1);
+    assert!(said.contains("ended before anything was sent"), "{said}");
+    assert!(is_empty(&folder));
+    assert_eq!(places(&segments).len(), 2000);
+}
+
+/// They used to be dropped one and all before the record was found not to fit even so.
+#[test]
+fn nothing_is_dropped_for_a_record_that_can_never_fit() {
+    let (segments, name) = segments();
+    processor(&segments, "[3] = 'a', [4] = 'a'");
+    let options = "quarantine_max_bytes = 4000\nquarantine_when_full = 'drop_oldest'";
+    tailweir().arg("run").arg(pipeline(&segments, options)).arg("--once").run().with_code(0);
+    processor(&segments, "[1] = 'a'");
+    let large = format!("{{\"id\":\"{}\"}}\n", "x".repeat(5000));
+    fs::write(segments.directory().join("99999999-000000.0"), large).unwrap();
+    let said = tailweir().arg("run").arg(pipeline(&segments, options)).arg("--once").run().with_code(1);
+    assert!(
+        said.contains("99999999-000000.0:1 needs 5") && said.contains("raise quarantine_max_bytes to 5"),
+        "{said}"
+    );
+    assert!(!said.contains("drop_oldest"), "{said}");
+    assert_eq!(places(&segments), [3, 4], "{name}");
+}
+
 /// As when the program ends in good order.
 #[test]
 fn what_was_dropped_is_told_when_a_hanging_consumer_is_given_up() {

@@ -1,12 +1,28 @@
 //! The end of the program: what is said at last, also when nobody waits for what is in progress.
 
 use std::process;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::engine::WasmEngine;
 use crate::{flood, progress, summary};
 
+static DUTY: Mutex<Option<Duty>> = Mutex::new(None);
 static ENGINE: OnceLock<WasmEngine> = OnceLock::new();
+
+type Duty = Box<dyn FnOnce() -> Done + Send>;
+
+/// Whether a command has done what it was to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Yes,
+    No,
+}
+
+/// Has `duty` done before the program ends in the middle of a command, on whatever thread ends it. Exit code 0 becomes 1 if that
+/// says that the command is not done.
+pub(crate) fn before_ending_at_once(duty: impl FnOnce() -> Done + Send + 'static) {
+    *DUTY.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(duty));
+}
 
 /// Names the engine whose plug-ins are to be told of.
 pub(crate) fn tells_of(engine: &WasmEngine) {
@@ -14,19 +30,29 @@ pub(crate) fn tells_of(engine: &WasmEngine) {
     let _ = ENGINE.set(engine.clone());
 }
 
-/// Ends the process in the middle of a command, with this exit code. Says what is known of consumers that are open.
+/// Ends the process in the middle of a command, with this exit code, or 1 if it is 0 and something must not be left undone.
+/// Says what is known of consumers that are open.
 pub(crate) fn at_once(code: i32) -> ! {
     process::exit(in_haste(code))
 }
 
-/// As [`at_once`], but for the end itself, which is the caller's. Returns the exit code.
+/// As [`at_once`], but for the end itself, which is the caller's and must come. Returns the exit code.
 pub(crate) fn in_haste(code: i32) -> i32 {
+    let mut duty = DUTY.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = duty.take().map_or(Done::Yes, |duty| duty());
+    // Another thread that comes here waits for the end: it must not come in the middle of the duty.
+    std::mem::forget(duty);
     tailweir_pipeline::tell_open();
     if let Some(engine) = ENGINE.get() {
         engine.report();
     }
     last_words();
-    code
+    exit_code(code, done)
+}
+
+fn exit_code(asked: i32, done: Done) -> i32 {
+    // The system keeps the lowest eight bits.
+    if asked & 0xff == 0 && done == Done::No { 1 } else { asked }
 }
 
 /// Says what was not said yet, when all that is known has been told to the log and the summary.
@@ -34,4 +60,18 @@ pub(crate) fn last_words() {
     progress::clear();
     flood::finish();
     summary::print();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_undone_makes_an_exit_code_of_zero_one() {
+        for (asked, done, expected) in
+            [(0, Done::Yes, 0), (0, Done::No, 1), (256, Done::No, 1), (130, Done::No, 130), (3, Done::Yes, 3)]
+        {
+            assert_eq!(exit_code(asked, done), expected);
+        }
+    }
 }

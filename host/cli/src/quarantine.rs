@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,15 +15,18 @@ use tailweir_lua::Redirect;
 use tailweir_pipeline::{
     CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, read_quarantine,
 };
+use tempfile::TempDir;
 
 use crate::args::{
     ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantineReplay,
     QuarantineShow, ScriptOptions, SummaryArgs, TailArgs,
 };
 use crate::config;
+use crate::end::{self, Done};
 use crate::engine::WasmEngine;
-use crate::exit::{UsageError, say};
+use crate::exit::{self, UsageError, say};
 use crate::script::{self, Spelling};
+use crate::signals::Shutdown;
 use crate::{run, tail};
 
 /// Looks into a quarantine, or takes records out of it.
@@ -241,42 +247,143 @@ fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result
         return Err(UsageError("--shadow is for `tailweir tail`; a replay has no shadows".to_owned()).into());
     }
     let kept = lock(&args.place.directory, &name)?;
-    let room =
-        tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
-    let replay = Replay::lay_out(&kept, room.path(), |entry| choice.takes(entry))?;
-    let ended = match replay.is_empty() {
+    let asked = !args.choose.places.is_empty() || args.choose.reason.is_some();
+    // Before anything is laid out, which takes a while if there is much.
+    let stop = Arc::new(AtomicBool::new(false));
+    let on_signal = stop.clone();
+    Shutdown::on_signal(move || on_signal.store(true, Ordering::SeqCst))?;
+    let room = Room::new(name.clone())?;
+    let replay = Replay::lay_out(kept, &room.path, |entry| choice.takes(entry), &stop)?
+        .context("ended before anything was sent; all that was to be replayed is still in quarantine")?;
+    let is_empty = replay.is_empty();
+    room.take_in(replay);
+    let ended = match is_empty {
         true => Ok(()),
-        false => send(args, &name, room.path(), log, engine),
+        false => send(args, &name, &room.path, log, engine),
     };
     // Whatever the end was: what is dealt with must not come again.
-    let replayed = replay.settle().context("what was replayed is still in the quarantine")?;
-    report(&replayed);
-    if room.path().join(format!(".{}.state", name.as_str())).exists() {
-        say(
-            "the consumer keeps state, which began empty in this replay; what it kept there, such as counts of these records, \
-             is not added to its state",
-        );
-    }
+    let Replayed { chosen, updated, .. } = room.settle()?;
     ended?;
-    let Replayed { chosen, updated, .. } = replayed;
-    if chosen == 0 && (!args.choose.places.is_empty() || args.choose.reason.is_some()) {
+    if chosen == 0 && asked {
         bail!("no such record in the quarantine of {}", name.as_str());
     }
     ensure!(updated.gone >= chosen, "{} of {chosen} records are still in quarantine", chosen - updated.gone);
     Ok(())
 }
 
+/// Where records are laid out, until what became of them is settled. It is settled and removed once: by whoever replays, or
+/// by whoever ends the program in the middle of it.
+struct Room {
+    path: PathBuf,
+    content: Arc<Mutex<Option<Content>>>,
+}
+
+struct Content {
+    folder: TempDir,
+    name: CheckpointName,
+    /// Once everything is laid out.
+    replay: Option<Replay>,
+}
+
+impl Room {
+    fn new(name: CheckpointName) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
+        let path = folder.path().to_owned();
+        let content = Arc::new(Mutex::new(Some(Content { folder, name, replay: None })));
+        let in_haste = content.clone();
+        end::before_ending_at_once(move || settle_in_haste(&in_haste));
+        Ok(Self { path, content })
+    }
+
+    fn take_in(&self, replay: Replay) {
+        if let Some(content) = &mut *contents(&self.content) {
+            content.replay = Some(replay);
+        }
+    }
+
+    fn settle(&self) -> Result<Replayed> {
+        let mut contents = contents(&self.content);
+        match contents.take() {
+            // Until it is done nobody else ends the program.
+            Some(content) => content.settle(),
+            None => {
+                drop(contents);
+                wait_for_the_end()
+            }
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        contents(&self.content).take();
+    }
+}
+
+fn contents(content: &Mutex<Option<Content>>) -> MutexGuard<'_, Option<Content>> {
+    content.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Another thread has settled it, and ends the program.
+fn wait_for_the_end() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn settle_in_haste(content: &Mutex<Option<Content>>) -> Done {
+    let mut contents = contents(content);
+    let Some(content) = contents.take() else {
+        drop(contents);
+        wait_for_the_end()
+    };
+    if content.replay.is_none() {
+        return Done::No;
+    }
+    match content.settle() {
+        Ok(Replayed { chosen, updated, .. }) if updated.gone >= chosen => Done::Yes,
+        Ok(_) => Done::No,
+        Err(e) => {
+            exit::report(&e);
+            Done::No
+        }
+    }
+}
+
+impl Content {
+    /// Takes out of the quarantine what is dealt with, says how it went, and removes the folder.
+    fn settle(self) -> Result<Replayed> {
+        let Self { folder, name, replay } = self;
+        let replayed = replay.map_or_else(|| Ok(Replayed::default()), Replay::settle);
+        let replayed = replayed.context("what was replayed is still in the quarantine")?;
+        report(&replayed);
+        if folder.path().join(format!(".{}.state", name.as_str())).exists() {
+            say(
+                "the consumer keeps state, which began empty in this replay; what it kept there, such as counts of these \
+                 records, is not added to its state",
+            );
+        }
+        Ok(replayed)
+    }
+}
+
+/// How many records are named that were not sent.
+const NAMED: usize = 20;
+
 fn report(replayed: &Replayed) {
-    let Replayed { chosen, updated, left_out } = replayed;
+    let Replayed { chosen, updated, refused } = replayed;
+    for (position, refusal) in refused.iter().take(NAMED) {
+        say(&format!("{position} is not sent: {refusal}"));
+    }
     let mut text = format!(
         "{chosen} replayed: {} dealt with, {} failed again, {} in quarantine now",
         updated.gone, updated.failed_again, updated.left
     );
-    if *left_out > 0 {
-        text += &format!(
-            "; {left_out} were not sent: only their beginning is kept, or another record of the same segment and line \
-             must be dealt with first"
-        );
+    match refused.len() {
+        0 => {}
+        all @ 1..=NAMED => text += &format!("; {all} were not sent, as said above"),
+        all => text += &format!("; {all} were not sent, of which the first {NAMED} are named above"),
     }
     say(&text);
 }

@@ -46,8 +46,8 @@ pub use options::{
 };
 pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
-    Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Replay, Replayed,
-    TooLargeError, Updated, WhenFull, read as read_quarantine,
+    Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Refusal, Replay,
+    Replayed, TooLargeError, Updated, WhenFull, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

@@ -26,7 +26,7 @@ pub(crate) use kept::count;
 pub(crate) use kept::read_from;
 pub use kept::{Fate, KeptQuarantine, Updated, read};
 use parts::{Part, Read, parts};
-pub use replay::{Replay, Replayed};
+pub use replay::{Refusal, Replay, Replayed};
 
 /// How much a quarantine may hold, and who is to be named in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@ use crate::files::Directory;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use tailweir_core::SegmentName;
 
 #[derive(Default)]
@@ -198,14 +199,66 @@ fn a_replay_gives_each_record_its_own_place() {
     quarantine.put(&at(3), "replaced", Blame::Filter("filter"), b"{}").unwrap();
     let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
     let room = tempfile::tempdir().unwrap();
-    let replay = Replay::lay_out(&kept, room.path(), |_| true).unwrap();
+    let replay = Replay::lay_out(kept, room.path(), |_| true, &AtomicBool::new(false)).unwrap().unwrap();
     assert_eq!(replay.len(), 2);
     let text = zstd::decode_all(fs::File::open(room.path().join("s")).unwrap()).unwrap();
     let text = String::from_utf8(text).unwrap();
     let lines: Vec<_> = text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()).collect();
     assert_eq!(lines, [(2, "{\"n\":3}"), (99_999, "{\"n\":100000}")]);
     let replayed = replay.settle().unwrap();
-    assert_eq!((replayed.chosen, replayed.left_out, replayed.updated.left), (4, 2, 4), "nobody read them");
+    assert_eq!((replayed.chosen, replayed.updated.left), (4, 4), "nobody read them");
+    assert_eq!(replayed.refused, [(at(5), Refusal::Cut), (at(3), Refusal::SamePlace)]);
+}
+
+/// A line break used to move all records behind it to other lines, of which one counted as dealt with; blank text did so, too.
+#[test]
+fn what_is_not_one_line_with_a_record_is_refused() {
+    let world = World::new();
+    let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+    let mut put = |line, text: &str| {
+        let position = Position { line, ..at(1) };
+        quarantine.put(&position, "why", Blame::Processor, text.as_bytes()).unwrap();
+    };
+    let bad = ["{}\n{}", "{}\n", "", " \t", "\r", "\u{feff} "];
+    (1..).zip(bad).for_each(|(line, text)| put(line, text));
+    put(100_000_001, "{}");
+    put(u64::MAX, "{}");
+    put(20, "{bad\r}");
+    put(2, "{}");
+    let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let replay = Replay::lay_out(kept, room.path(), |_| true, &AtomicBool::new(false)).unwrap().unwrap();
+    let text = zstd::decode_all(fs::File::open(room.path().join("s")).unwrap()).unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), format!("\n{{}}{}{{bad\r}}\n", "\n".repeat(18)));
+    let replayed = replay.settle().unwrap();
+    use Refusal::{Blank, FarDown, LineBreak};
+    let refused: Vec<_> = replayed.refused.iter().map(|(position, why)| (position.line, *why)).collect();
+    let expected = [
+        (1, LineBreak),
+        (2, LineBreak),
+        (3, Blank),
+        (4, Blank),
+        (5, Blank),
+        (6, Blank),
+        (100_000_001, FarDown),
+        (u64::MAX, FarDown),
+    ];
+    assert_eq!((refused, replayed.updated.left), (expected.to_vec(), 10));
+}
+
+#[test]
+fn laying_out_ends_when_it_is_told_to() {
+    let world = World::new();
+    put(&mut world.open(1 << 20, WhenFull::Stop), 99_999_999).unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
+    let choose = |_: &QuarantineEntry| {
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        true
+    };
+    assert!(Replay::lay_out(kept, room.path(), choose, &stop).unwrap().is_none());
+    assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
 }
 
 /// Behind a file with the last number but one, each part used to take the place of the one before.
