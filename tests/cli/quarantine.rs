@@ -170,6 +170,23 @@ fn malformed_lines_stay_with_their_bytes_and_go_to_stdout_once_mended() {
     ended.with_code(0);
 }
 
+#[test]
+fn a_traceback_is_readable_in_the_log_and_in_the_quarantine() {
+    let segments = Segments::generate(1, 1, 1);
+    let filter = "local function odd(r) error('an \\27[31modd\\tone') end\nreturn function(r) odd(r) return true end\n";
+    segments.beside("odd.lua", filter);
+    let pipeline = "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'q'\nfilter = { lua = 'odd.lua' }\n\
+                    processor = { stdout = {} }\n";
+    let run = tailweir().arg("run").arg(segments.beside("p.toml", pipeline)).arg("--once").run();
+    let said = run.with_code(0);
+    assert!(said.contains("record put in quarantine") && said.contains("stack traceback:"), "{said}");
+    assert!(!said.contains("\\t") && !said.contains(['\t', '\u{1b}']), "{said}");
+    let shown = tailweir().args("quarantine show").arg(segments.directory()).arg("q").run().quietly();
+    assert!(shown.contains("an \\u{1b}[31modd    one\nstack traceback:\n    "), "{shown}");
+    let (reason, _record) = shown.split_once("\n{").unwrap();
+    assert!(!reason.contains("\\t") && !reason.contains(['\t', '\u{1b}']), "{reason}");
+}
+
 /// What a file is called, and what is in it, used to reach terminals and logs as it was.
 #[test]
 fn nothing_of_a_name_or_a_record_is_obeyed_by_a_terminal() {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Error;
-use tailweir_core::Printable;
+use tailweir_core::PrintableWords;
 
 /// The command line asks for something that cannot be: exit code 2 instead of 1.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl std::error::Error for UsageError {}
 pub(crate) fn report(error: &Error) -> ExitCode {
     // What a record or a server says may be in it, and is not for the terminal to obey.
     for line in crate::secrets::cross_out(&describe(error)).lines() {
-        say(&Printable(line).to_string());
+        say(&PrintableWords(line).to_string());
     }
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

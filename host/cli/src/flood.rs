@@ -173,7 +173,11 @@ const REASON: usize = 1000;
 /// A reason as a log line has it, which nobody reads to the end if it is very long. Quarantine has all of it.
 pub(crate) fn shortened(reason: &str) -> Cow<'_, str> {
     // Before it is cut: half a secret would not be recognised.
-    let reason = cross_out(reason);
+    let mut reason = cross_out(reason);
+    // Tracebacks have tabs, which a log line would show as `\t`.
+    if reason.contains('\t') {
+        reason = Cow::Owned(reason.replace('\t', "    "));
+    }
     if reason.len() <= REASON {
         return reason;
     }
@@ -243,6 +247,7 @@ mod tests {
     #[test]
     fn long_reasons_are_shortened() {
         assert_eq!(shortened("why"), "why");
+        assert_eq!(shortened("why:\n\tin x"), "why:\n    in x");
         let long = "é".repeat(REASON);
         assert_eq!(shortened(&long), format!("{}… (1000 more bytes)", "é".repeat(REASON / 2)));
     }

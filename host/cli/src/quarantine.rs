@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, Serializer};
-use tailweir_core::{Position, Printable, SegmentName};
+use tailweir_core::{Position, Printable, PrintableWords, SegmentName};
 use tailweir_lua::Redirect;
 use tailweir_pipeline::{
     CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, read_quarantine,
@@ -151,7 +151,7 @@ fn time(seconds: u64) -> String {
 /// The first line of a reason; some are tracebacks.
 fn one_line(reason: &str) -> String {
     let mut lines = reason.lines();
-    let first = Printable(lines.next().unwrap_or_default());
+    let first = PrintableWords(lines.next().unwrap_or_default());
     if lines.next().is_some() { format!("{first} …") } else { first.to_string() }
 }
 
@@ -208,7 +208,8 @@ fn describe(out: &mut impl Write, entry: &QuarantineEntry, reader: Reader) -> io
     let Position { offset, .. } = entry.position;
     let plugin = entry.plugin.as_ref().map(|plugin| format!(", {}", Printable(plugin))).unwrap_or_default();
     // Some reasons are tracebacks.
-    let reason = entry.reason.lines().map(|line| Printable(line).to_string()).collect::<Vec<_>>().join("\n");
+    let reason =
+        entry.reason.lines().map(|line| PrintableWords(line).to_string()).collect::<Vec<_>>().join("\n");
     writeln!(out, "{} (offset {offset}), {}{plugin}: {reason}", entry.position, time(entry.time))?;
     if let Some(length) = entry.length {
         writeln!(out, "the first {} of {length} bytes:", entry.bytes.len())?;

@@ -30,7 +30,7 @@ pub use json::Pointer;
 pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
 pub use metrics::{MetricError, MetricKind, MetricLimits, Metrics, Registration};
 pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
-pub use printable::Printable;
+pub use printable::{Printable, PrintableWords};
 pub use processor::{Failure, Outcome, ProcessFuture, Processor};
 pub use state::{Bucket, Contents, MemoryState, StateError, StateKeeper, StateLimits, StateView};
 pub use sums::Sums;

@@ -17,6 +17,23 @@ impl Printable<'_> {
     }
 }
 
+/// A text of several words, such as a reason or a traceback, of which tabs are no more than space: they are shown as four
+/// spaces, and all else as [`Printable`] shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct PrintableWords<'a>(pub &'a str);
+
+impl fmt::Display for PrintableWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, part) in self.0.split('\t').enumerate() {
+            if nth > 0 {
+                f.write_str("    ")?;
+            }
+            Printable(part).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut plain = 0;
@@ -42,5 +59,14 @@ mod tests {
         check("a\nb\r\tc\0", "a\\nb\\r\\tc\\u{0}");
         check("\u{1b}[2J\u{9b}31m\u{7f}", "\\u{1b}[2J\\u{9b}31m\\u{7f}");
         check("gpj.\u{202e}exe\u{2028}x", "gpj.\\u{202e}exe\\u{2028}x");
+    }
+
+    #[test]
+    fn between_words_a_tab_is_space() {
+        assert_eq!(
+            PrintableWords("\t[C]: in ?\ta\u{1b}[2J\n").to_string(),
+            "    [C]: in ?    a\\u{1b}[2J\\n"
+        );
+        assert_eq!(PrintableWords("").to_string(), "");
     }
 }
