@@ -23,7 +23,8 @@ pub(crate) struct Lock {
     /// Of the file, in the directory.
     name: String,
     /// What is locked, whatever has its name now.
-    file: File,
+    _file: File,
+    inode: u64,
 }
 
 /// The lock's file was removed or replaced while it was held. Nobody is kept from the checkpoint then but by chance, so whoever
@@ -107,7 +108,8 @@ impl Lock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { files, name, file })
+        let inode = file.metadata().map_err(|e| io("look at", e))?.ino();
+        Ok(Self { files, name, _file: file, inode })
     }
 
     /// The directory that it is in.
@@ -122,9 +124,8 @@ impl Lock {
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let path = || self.files.path().join(&self.name);
         let io = |source| StoreError::Io { what: "look at", path: path(), source };
-        let held = self.file.metadata().map_err(io)?.ino();
         let became = match self.files.stamp(&self.name) {
-            Ok(stamp) if stamp.inode == held => return Ok(()),
+            Ok(stamp) if stamp.inode == self.inode => return Ok(()),
             Ok(_) => Became::Another(self.pid()),
             Err(e) if e.kind() == ErrorKind::NotFound => Became::Nothing,
             Err(e) => return Err(io(e)),
