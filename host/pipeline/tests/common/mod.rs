@@ -6,6 +6,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,9 +69,21 @@ pub async fn drain(consumer: &mut Consumer) -> Vec<u64> {
     all
 }
 
-/// What must come to an end, however slow the machine is: a test that hangs names nothing.
+/// What must come to an end, however slow the machine is: a test that hangs names nothing. It may hang without ever letting
+/// another task have its turn, so a thread looks after it, and ends all tests.
 pub async fn ends<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(120), what).await.expect("it does not end")
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let (done, is_done) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if is_done.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            // Past the harness, which would keep it to itself.
+            let _ = writeln!(std::io::stderr(), "{test} does not end");
+            std::process::abort();
+        }
+    });
+    let outcome = what.await;
+    drop(done);
+    outcome
 }
 
 /// The next batch, which there must be.
