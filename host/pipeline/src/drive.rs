@@ -388,8 +388,8 @@ impl Attempts<'_> {
         let mut rejected = Vec::new();
         while let Some(range) = halving.next() {
             let (first, end) = (range.start as u32, range.end as u32);
-            let part = if range.len() == batch.len() { batch.clone() } else { Arc::new(batch.slice(range)) };
-            let is_whole = part.len() == batch.len();
+            let is_whole = range.len() == batch.len();
+            let part = if is_whole { batch.clone() } else { Arc::new(batch.slice(range)) };
             match self.answer(&part, &state, delivery).await? {
                 Answer::Abandoned => return Ok(Settled::Abandoned),
                 Answer::Crashed(reason) => match halving.failed() {

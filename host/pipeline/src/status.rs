@@ -139,7 +139,7 @@ fn describe(
         segment,
         line,
         modified: std::fs::metadata(&path).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
-        held_by: holder(directory, name),
+        held_by: holder(directory, name).unwrap_or(None),
         written_by,
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),

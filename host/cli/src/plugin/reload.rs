@@ -11,7 +11,7 @@ use tailweir_pipeline::{CheckpointName, holders};
 
 use super::args::ReloadArgs;
 use super::{plain, print};
-use crate::exit::{UsageError, one_line};
+use crate::exit::{UsageError, one_line, say};
 use crate::reload::control::ask;
 use crate::reload::{Came, Report};
 
@@ -89,10 +89,8 @@ fn answers(
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     let which: Vec<_> = waiting.iter().map(u32::to_string).collect();
-                    eprintln!(
-                        "no answer yet from process {}: it compiles, or does not run",
-                        which.join(", ")
-                    );
+                    let which = which.join(", ");
+                    say(&format!("no answer yet from process {which}: it compiles, or does not run"));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! and is never removed: removing it would let two processes lock two files of one name.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,9 +67,10 @@ pub(crate) enum LockError {
     Store(StoreError),
 }
 
-fn regular_file(path: &Path) -> Option<File> {
-    let file = private().read(true).open(path).ok()?;
-    regular(&file).is_ok().then_some(file)
+fn regular_file(path: &Path) -> io::Result<File> {
+    let file = private().read(true).open(path)?;
+    regular(&file)?;
+    Ok(file)
 }
 
 fn path(directory: &Path, name: &CheckpointName) -> PathBuf {
@@ -135,7 +136,7 @@ impl Lock {
 
     /// The process that has locked the file that has the name now, if one has.
     fn pid(&self) -> Option<u32> {
-        holder_of(regular_file(&self.files.entry(&self.name))?)
+        holder_of(regular_file(&self.files.entry(&self.name)).ok()?)
     }
 }
 
@@ -160,8 +161,11 @@ fn exclusive(file: &File) -> Result<bool, Errno> {
 }
 
 /// The process that holds the lock of a checkpoint, if one does.
-pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> Option<u32> {
-    holder_of(regular_file(&path(directory, name))?)
+///
+/// # Errors
+/// If the lock's file is not there, or no file, or can't be opened.
+pub(crate) fn holder(directory: &Path, name: &CheckpointName) -> io::Result<Option<u32>> {
+    Ok(holder_of(regular_file(&path(directory, name))?))
 }
 
 /// The process id in a lock's file, if it is locked.
@@ -186,7 +190,8 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Relaxed) {
-                    let holder = holder(directory.path(), &name);
+                    // Before the first one takes it there is no file.
+                    let holder = holder(directory.path(), &name).unwrap_or(None);
                     assert!(holder.is_none_or(|pid| pid == std::process::id()), "{holder:?}");
                 }
             });
@@ -196,8 +201,8 @@ mod tests {
         });
         let held = Lock::take(directory.path(), &name).unwrap();
         let Err(LockError::Held(pid)) = Lock::take(directory.path(), &name) else { panic!("locked twice") };
-        assert_eq!((pid, holder(directory.path(), &name)), (Some(std::process::id()), pid));
+        assert_eq!((pid, holder(directory.path(), &name).unwrap()), (Some(std::process::id()), pid));
         drop(held);
-        assert_eq!(holder(directory.path(), &name), None);
+        assert_eq!(holder(directory.path(), &name).unwrap(), None);
     }
 }
