@@ -126,6 +126,19 @@ fn of_duplicate_keys_the_last_counts() {
 }
 
 #[test]
+fn what_a_script_makes_has_its_keys_in_order() {
+    let made =
+        "{ z = 1, a = { y = { 2, { n = 1, m = 2 } }, b = {} }, ab = 'x', ['a!'] = 0, [10] = 1, [9] = 2 }";
+    let expected = r#"{"10":1,"9":2,"a":{"b":{},"y":[2,{"m":2,"n":1}]},"a!":0,"ab":"x","z":1}"#;
+    for _ in 0..20 {
+        // The order in a Lua table is another in each Lua state.
+        check("{}", &format!("local text = encode({made}) assert(text == '{expected}', text)"));
+        let written = encoded(r#"{"z":0,"b":1}"#, "r.d, r.c, r.a, r.b = 1, { y = 1, x = 2 }, 3, nil");
+        assert_eq!(written, r#"{"z":0,"a":3,"c":{"x":2,"y":1},"d":1}"#);
+    }
+}
+
+#[test]
 fn objects_with_many_members() {
     let many: Vec<String> = (0..1000).map(|n| format!("\"key{n}\":{n}")).collect();
     let json = format!("{{{},\"key\\u0037\":-7,\"key999\":[9]}}", many.join(","));

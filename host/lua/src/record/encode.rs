@@ -26,11 +26,23 @@ pub(super) struct Encoder<'a> {
     /// Keys that lead to the problem, the innermost first.
     path: Vec<String>,
     depth: usize,
+    /// Where the members of the plain tables are that are being encoded, the innermost last.
+    members: Vec<Written>,
+    /// The members of one table, while they are brought into order.
+    unsorted: Vec<u8>,
+}
+
+/// A member in the output: where it begins, where its key ends, and where it ends.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    start: usize,
+    key_end: usize,
+    end: usize,
 }
 
 impl<'a> Encoder<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, problem: None, path: Vec::new(), depth: 0 }
+        Self { out, problem: None, path: Vec::new(), depth: 0, members: Vec::new(), unsorted: Vec::new() }
     }
 
     /// What is wrong with the value, and where.
@@ -350,7 +362,8 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The members of the plain table at `at` but those that `origin` has.
+    /// The members of the plain table at `at` but those that `origin` has, in the order of their keys: Lua's own differs from
+    /// run to run, and what a script answers is to be the same each time.
     ///
     /// # Safety
     /// As [`Encoder::table`].
@@ -362,6 +375,7 @@ impl<'a> Encoder<'a> {
         origin: Option<View>,
         start: usize,
     ) -> Result<(), Unencodable> {
+        let first = self.members.len();
         // SAFETY: as the caller guarantees; keys are not converted in place, and what is pushed is popped.
         unsafe {
             ffi::lua_pushnil(state);
@@ -375,17 +389,42 @@ impl<'a> Encoder<'a> {
                     if self.out.len() > start {
                         self.out.push(b',');
                     }
+                    let start = self.out.len();
                     self.member_key(state, key)?;
+                    let key_end = self.out.len();
                     self.out.push(b':');
                     if let Err(e) = self.value(state, shared, -1) {
                         self.path.push(key_path(state, key));
                         return Err(e);
                     }
+                    self.members.push(Written { start, key_end, end: self.out.len() });
                 }
                 ffi::lua_settop(state, key);
             }
         }
+        self.sort(first);
         Ok(())
+    }
+
+    /// Brings the members from the `first` of the noted ones, which end the output, into order, and forgets them.
+    fn sort(&mut self, first: usize) {
+        let Self { out, members, unsorted, .. } = self;
+        let new = &mut members[first..];
+        // Without the quote at the end, which would come behind some characters of longer keys.
+        if !new.is_sorted_by_key(|member| &out[member.start..member.key_end - 1]) {
+            let from = new[0].start;
+            unsorted.clear();
+            unsorted.extend_from_slice(&out[from..]);
+            out.truncate(from);
+            new.sort_unstable_by_key(|member| &unsorted[member.start - from..member.key_end - 1 - from]);
+            for member in new {
+                if out.len() > from {
+                    out.push(b',');
+                }
+                out.extend_from_slice(&unsorted[member.start - from..member.end - from]);
+            }
+        }
+        members.truncate(first);
     }
 
     /// # Safety
