@@ -190,6 +190,7 @@ impl<V: Into<Verdict>, E: Display> IntoVerdict for Result<V, E> {
             `serde::de::DeserializeOwned`",
     note = "it may also return `Result<V, E>` where `V` is `Verdict` or `Vec<bool>` and `E` can be displayed; an iterator of \
             `bool`, one per record, is collected with `.collect::<Verdict>()`",
+    note = "a function that returns `Result<Outcome, Failure>` is a processor: `tailweir_guest::processor!`",
     note = "if the signature is right, put `#[derive(serde::Deserialize)]` on the type of the configuration"
 )]
 pub trait IntoFilter<Shape> {
@@ -203,6 +204,7 @@ pub trait IntoFilter<Shape> {
     label = "not the signature of a processor",
     note = "a processor is `fn(&Batch) -> Result<Outcome, Failure>`, or `fn(&Batch, &Config) -> Result<Outcome, Failure>` \
             where `Config` implements `serde::de::DeserializeOwned`",
+    note = "a function that returns a `Verdict` is a filter: `tailweir_guest::filter!`",
     note = "if the signature is right, put `#[derive(serde::Deserialize)]` on the type of the configuration"
 )]
 pub trait IntoProcessor<Shape> {

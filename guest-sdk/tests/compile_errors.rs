@@ -77,6 +77,19 @@ fn a_function_that_takes_something_else() {
 }
 
 #[test]
+fn a_function_of_the_other_kind() {
+    check(
+        "fn process(batch: &Batch) -> Result<Outcome, Failure> { Ok(Outcome::Done) }\n\
+         tailweir_guest::filter!(process);",
+        &["this function cannot be a filter", "is a processor: `tailweir_guest::processor!`"],
+    );
+    check(
+        "fn keep(batch: &Batch) -> Verdict { Verdict::All }\ntailweir_guest::processor!(keep);",
+        &["this function cannot be a processor", "is a filter: `tailweir_guest::filter!`"],
+    );
+}
+
+#[test]
 fn a_processor_with_an_error_of_its_own() {
     check(
         "fn process(batch: &Batch) -> Result<Outcome, String> { Ok(Outcome::Done) }\n\
