@@ -60,15 +60,13 @@ fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
         let folder = tempfile::tempdir().unwrap();
         let begun =
             tailweir().folder(folder.path()).args("plugin new my-plugin --lang rust --kind").arg(kind);
-        let said = begun.arg("--sdk").arg(repository("guest-sdk")).run().quietly();
-        assert!(!said.contains("crates.io"), "{said}");
+        let said = begun.run().quietly();
         let steps = steps(&said);
         let shown = shell_quietly(folder.path(), &steps);
         assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
         assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");
         // What the README tells to run is the same.
         let readme = fs::read_to_string(folder.path().join("my-plugin/README.md")).unwrap();
-        assert!(!readme.contains("crates.io"), "{readme}");
         for step in steps.lines().skip(1) {
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
             let told = readme.lines().any(|line| {
@@ -80,6 +78,30 @@ fn a_new_plugin_builds_and_passes_its_own_tests_as_its_readme_says() {
             });
             assert!(told, "{step} in {readme}");
         }
+    }
+}
+
+#[test]
+fn a_new_plugin_in_lua_passes_its_own_test() {
+    for kind in ["filter", "processor"] {
+        let folder = tempfile::tempdir().unwrap();
+        let said =
+            shell_quietly(folder.path(), &format!("tailweir plugin new mine --lang lua --kind {kind}"));
+        let steps: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+        assert_eq!(steps.len(), 3, "{said}");
+        let shown = shell_quietly(folder.path(), &steps.join("\n"));
+        assert!(shown.contains(&format!("kind       {kind}\n")), "{shown}");
+        assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
+        let made = folder.path().join("mine");
+        let readme = fs::read_to_string(made.join("README.md")).unwrap();
+        assert!(readme.contains(steps[1]) && readme.contains(steps[2]), "{readme}");
+        assert!(!made.join("wit").exists());
+        let said = tailweir().args("plugin build").arg(&made).run().with_code(1);
+        assert!(said.contains("A file in Lua is used as it is"), "{said}");
+        let test =
+            tailweir().folder(&made).args("plugin test mine.lua --segment tests/records.jsonl --config 5");
+        let said = test.run().with_code(1);
+        assert!(said.contains("mine.lua") && said.contains("the configuration m"), "{said}");
     }
 }
 
@@ -101,9 +123,7 @@ fn what_a_new_plugin_wants_first_is_told_and_is_in_its_readme() {
         "python3 -m pip install --require-hashes -r guest/requirements.txt",
     );
     let both = format!("`{venv} && {install}`");
-    let unpublished = ["not published yet", "`--sdk PATH`"];
     for kind in ["filter", "processor"] {
-        check("rust", kind, &unpublished, &unpublished);
         check("c", kind, &["Before `make test`, the compiler", &both], &[venv, install]);
         check("python", kind, &["Before `tailweir plugin build`", &both], &[venv, install]);
         check("js", kind, &["Before `npm test`", "`npm install`"], &["npm install"]);
@@ -118,7 +138,6 @@ fn a_folder_in_the_way_and_a_bad_name_are_refused() {
     };
     assert_eq!(new("mine").code, Some(0));
     let manifest = folder.path().join("mine/Cargo.toml");
-    assert!(fs::read_to_string(&manifest).unwrap().contains("tailweir-guest = \"0."), "the one on crates.io");
     fs::write(&manifest, "changed").unwrap();
     let said = new("mine").with_code(1);
     assert!(said.contains("mine is there already; choose another name"), "{said}");
@@ -130,14 +149,6 @@ fn a_folder_in_the_way_and_a_bad_name_are_refused() {
     );
     let said = new("tailweir-guest").with_code(2);
     assert!(said.contains("it means something else to the tools that build it"), "{said}");
-    let said = tailweir()
-        .folder(folder.path())
-        .args("plugin new other --lang rust --kind filter --sdk")
-        .arg(folder.path().join("mine"))
-        .run()
-        .with_code(2);
-    assert!(said.contains("name the folder `guest-sdk`"), "{said}");
-    assert!(!folder.path().join("other").exists());
 }
 
 #[test]
@@ -164,36 +175,6 @@ fn what_cannot_be_built_says_what_is_missing() {
     let said = build(&path);
     assert!(said.contains("[lib]\n  crate-type = [\"cdylib\"]"), "{said}");
     assert!(build("/nowhere").contains("`cargo` is missing; install Rust: https://rustup.rs"));
-}
-
-#[test]
-fn a_build_without_the_sdk_says_where_it_is_to_be_had() {
-    let room = tempfile::tempdir().unwrap();
-    let build = || {
-        let Output { status, stderr, .. } = shell(room.path(), "tailweir plugin build my-plugin");
-        assert_eq!(status.code(), Some(1));
-        String::from_utf8(stderr).unwrap()
-    };
-    shell_quietly(room.path(), "tailweir plugin new my-plugin --lang rust --kind filter");
-    let said = build();
-    assert!(said.contains("no matching package named `tailweir-guest` found"), "{said}");
-    assert!(
-        said.contains("\nIf it is `tailweir-guest` that it does not find: that crate is not on crates.io"),
-        "{said}"
-    );
-    assert!(
-        said.contains("\n  tailweir-guest = { path = \"DIR\" }\n") && said.contains("--sdk DIR"),
-        "{said}"
-    );
-    // Where it is found the mistake is another one.
-    let manifest = room.path().join("my-plugin/Cargo.toml");
-    let text = fs::read_to_string(&manifest).unwrap();
-    let at = text.lines().find(|line| line.starts_with("tailweir-guest = ")).unwrap();
-    let found = format!("tailweir-guest = {{ path = '{}' }}", repository("guest-sdk").display());
-    fs::write(&manifest, text.replace(at, &found)).unwrap();
-    fs::write(room.path().join("my-plugin/src/lib.rs"), "no Rust").unwrap();
-    let said = build();
-    assert!(said.contains("`cargo build ") && !said.contains("crates.io yet"), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The host's side, through the interface in `wit/v0.1`.
+//! The host's side, through the interface in `wit`.
 
 use crate::batch::Entries;
 use crate::log::Level;
@@ -14,7 +14,7 @@ use lifecycle_world::tailweir::plugin::log as host_log;
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod lifecycle_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-lifecycle;
             world lifecycle { import tailweir:plugin/log@0.1.0; export tailweir:plugin/lifecycle@0.1.0; }",
         world: "tailweir:guest-lifecycle/lifecycle",
@@ -29,7 +29,7 @@ pub mod lifecycle_world {
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod filter_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-filter; world filter { export tailweir:plugin/filter@0.1.0; }",
         world: "tailweir:guest-filter/filter",
         pub_export_macro: true,
@@ -43,7 +43,7 @@ pub mod filter_world {
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 pub mod processor_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-processor; world processor { export tailweir:plugin/process@0.1.0; }",
         world: "tailweir:guest-processor/processor",
         pub_export_macro: true,
@@ -61,7 +61,7 @@ pub mod processor_world {
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 mod http_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-requests; world requests { import wasi:http/outgoing-handler@0.2.12; }",
         world: "tailweir:guest-requests/requests",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
@@ -74,7 +74,7 @@ mod http_world {
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 mod state_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-state; world keeper { import tailweir:plugin/state@0.1.0; }",
         world: "tailweir:guest-state/keeper",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",
@@ -122,7 +122,7 @@ pub(crate) mod state {
 #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "generated")]
 mod metrics_world {
     wit_bindgen::generate!({
-        path: "../wit/v0.1",
+        path: "wit",
         inline: "package tailweir:guest-metrics; world measured { import tailweir:plugin/metrics@0.1.0; }",
         world: "tailweir:guest-metrics/measured",
         runtime_path: "tailweir_guest::__private::wit_bindgen::rt",

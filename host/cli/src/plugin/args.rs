@@ -58,6 +58,7 @@ pub(crate) enum Language {
     Js,
     Python,
     C,
+    Lua,
 }
 
 #[derive(Debug, Args)]
@@ -70,9 +71,6 @@ pub(crate) struct NewArgs {
     /// What it is to be
     #[arg(long)]
     pub(crate) kind: KindArg,
-    /// Rust: take the crate `tailweir-guest` from this folder (`guest-sdk` of tailweir's source) instead of from crates.io
-    #[arg(long, value_name = "DIR")]
-    pub(crate) sdk: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -53,7 +53,8 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
     let Some(project) = project else {
         bail!(
             "{} holds no plug-in that I can build: there is neither Cargo.toml (Rust), package.json (JavaScript), \
-             pyproject.toml (Python) nor a Makefile (C); `tailweir plugin new` begins one",
+             pyproject.toml (Python) nor a Makefile (C); `tailweir plugin new` begins one. A file in Lua is used as it is: \
+             `tailweir plugin inspect` looks it over",
             directory.display()
         );
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,7 +16,7 @@ struct Template {
     kind: KindArg,
     /// The configuration that its golden file was made with, as an option of `plugin test`.
     config: &'static str,
-    /// What runs its own tests.
+    /// What runs its own tests, or looks it over.
     test: &'static str,
     /// What must be installed first and when, with the command in backticks, if anything.
     before: Option<&'static str>,
@@ -36,7 +36,14 @@ macro_rules! text {
     };
 }
 
-/// The files of a Rust plug-in.
+/// A file of the crate that plug-ins in Rust are written with.
+macro_rules! sdk {
+    ($path:literal) => {
+        (concat!("guest/", $path), include_str!(concat!("../../../../guest-sdk/", $path)))
+    };
+}
+
+/// The files of a Rust plug-in, which has the crate `tailweir-guest` in its folder: it can be built without a registry that has it.
 macro_rules! rust {
     ($folder:literal) => {
         &[
@@ -47,6 +54,18 @@ macro_rules! rust {
             text!($folder, "src/lib.rs"),
             text!($folder, "tests/records.jsonl"),
             text!($folder, "tests/expected.txt"),
+            ("guest/Cargo.toml", include_str!("../../templates/rust-guest/Cargo.toml.tmpl")),
+            sdk!("src/backend/mod.rs"),
+            sdk!("src/backend/native.rs"),
+            sdk!("src/backend/wasm.rs"),
+            sdk!("src/batch.rs"),
+            sdk!("src/http.rs"),
+            sdk!("src/lib.rs"),
+            sdk!("src/log.rs"),
+            sdk!("src/metrics.rs"),
+            sdk!("src/parse.rs"),
+            sdk!("src/plugin.rs"),
+            sdk!("src/state.rs"),
         ]
     };
 }
@@ -127,6 +146,18 @@ macro_rules! python {
     };
 }
 
+/// The files of a plug-in in Lua.
+macro_rules! lua {
+    ($folder:literal) => {
+        &[
+            text!($folder, "{{name}}.lua" as "plugin.lua"),
+            text!($folder, "README.md"),
+            text!($folder, "tests/records.jsonl"),
+            text!($folder, "tests/expected.txt"),
+        ]
+    };
+}
+
 /// The tools out of PyPI that a plug-in wants, in an environment of their own: many systems refuse to install into theirs.
 macro_rules! venv {
     ($what:literal) => {
@@ -143,12 +174,7 @@ const COMPILER: &str = venv!("Before `make test`, the compiler");
 const COMPONENTIZE: &str = venv!("Before `tailweir plugin build`, the tool that makes components");
 const NPM: &str = "Before `npm test`, the tools must be installed, once, in the folder: `npm install`";
 
-/// A plug-in in Rust whose dependency is not to be had.
-const NO_SDK: &str = "It takes the crate `tailweir-guest` from crates.io, where it is not published yet: until it is, the plug-in \
-                      does not build.\nIn place of the version in `Cargo.toml` write `{ path = \"…\" }` with the folder `guest-sdk` \
-                      of tailweir's source,\nor remove this folder and begin again with `--sdk PATH`, which does that.";
-
-/// One row for each language and kind. Those of languages without a crate of ours have [`WIT`] beside them.
+/// One row for each language and kind. All but those in Lua have [`WIT`] besides.
 const TEMPLATES: &[Template] = &[
     Template {
         language: Language::Rust,
@@ -228,15 +254,31 @@ const TEMPLATES: &[Template] = &[
         before: Some(COMPONENTIZE),
         files: python!("python-processor", "tailweir_state.py"),
     },
+    Template {
+        language: Language::Lua,
+        kind: KindArg::Filter,
+        config: r#" --config '{"pool":"pool-1"}'"#,
+        test: "tailweir plugin inspect {{name}}.lua",
+        before: None,
+        files: lua!("lua-filter"),
+    },
+    Template {
+        language: Language::Lua,
+        kind: KindArg::Processor,
+        config: "",
+        test: "tailweir plugin inspect {{name}}.lua",
+        before: None,
+        files: lua!("lua-processor"),
+    },
 ];
 
 macro_rules! wit {
     ($($path:literal),*) => {
-        &[$((concat!("wit/", $path), include_str!(concat!("../../../../wit/v0.1/", $path))),)*]
+        &[$(($path, include_str!(concat!("../../../../wit/v0.1/", $path))),)*]
     };
 }
 
-/// The interface, for languages whose tools make bindings of it.
+/// The interface, of which the tools of each language make bindings.
 const WIT: &[(&str, &str)] = wit![
     "worlds.wit",
     "lifecycle.wit",
@@ -257,22 +299,10 @@ const WIT: &[(&str, &str)] = wit![
 
 /// Begins a plug-in.
 pub(super) fn run(args: &NewArgs) -> Result<()> {
-    let NewArgs { name, lang, kind, sdk } = args;
+    let NewArgs { name, lang, kind } = args;
     check_name(name).map_err(|why| UsageError(format!("`{name}` cannot be the name of a plug-in: {why}")))?;
     let template = TEMPLATES.iter().find(|template| (template.language, template.kind) == (*lang, *kind));
     let template = template.expect("there is one for each language and kind, says a test");
-    let missing = (*lang == Language::Rust && sdk.is_none()).then_some(NO_SDK);
-    let note = missing.or(template.before);
-    let sdk = match (sdk, lang) {
-        (Some(folder), Language::Rust) => {
-            let folder = sdk_folder(folder)?;
-            format!("{{ path = {} }}", toml::Value::from(folder.to_string_lossy().into_owned()))
-        }
-        (Some(_), _) => {
-            return Err(UsageError("`--sdk` is for Rust: other languages get the WIT files".into()).into());
-        }
-        (None, _) => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
-    };
     let folder = Path::new(name);
     match fs::create_dir(folder) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
@@ -280,54 +310,59 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
         }
         made => made.with_context(|| format!("cannot make the folder {name}"))?,
     }
-    let filled = Filled { name, sdk: &sdk, note: missing };
-    if let Err(e) = write(folder, template, &filled) {
+    if let Err(e) = write(folder, template, name) {
         // Half a plug-in would be in the way of the next attempt.
         let _ = fs::remove_dir_all(folder);
         return Err(e);
     }
+    let (build, extension) = match lang {
+        Language::Lua => ("", "lua"),
+        _ => ("\n  tailweir plugin build", "wasm"),
+    };
     print(&format!(
-        "{name}: a {} in {}\n\n  cd {name}\n  {}\n  tailweir plugin build\n  \
-         tailweir plugin test {name}.wasm{} --segment tests/records.jsonl --expect tests/expected.txt\n{}",
+        "{name}: a {} in {}\n\n  cd {name}\n  {}{build}\n  \
+         tailweir plugin test {name}.{extension}{} --segment tests/records.jsonl --expect tests/expected.txt\n{}",
         kind_name(*kind),
         language_name(*lang),
-        template.test,
+        fill_in(template.test, name),
         template.config,
-        note.map(|note| format!("\n{note}\n")).unwrap_or_default()
+        template.before.map(|before| format!("\n{before}\n")).unwrap_or_default()
     ))
 }
 
-fn write(folder: &Path, template: &Template, filled: &Filled<'_>) -> Result<()> {
-    let wit: &[(&str, &str)] = if template.language == Language::Rust { &[] } else { WIT };
-    for (path, content) in template.files.iter().chain(wit) {
+fn write(folder: &Path, template: &Template, name: &str) -> Result<()> {
+    let files = template.files.iter().map(|(path, content)| (fill_in(path, name), *content));
+    let of_interface = template
+        .wit_folder()
+        .into_iter()
+        .flat_map(|folder| WIT.iter().map(move |(path, content)| (format!("{folder}/{path}"), *content)));
+    for (path, content) in files.chain(of_interface) {
         let path = folder.join(path);
         let folder = path.parent().unwrap_or(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(&path, filled.fill_in(content))
+        fs::write(&path, fill_in(content, name))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// What is known of a plug-in only when it is written.
-struct Filled<'a> {
-    name: &'a str,
-    /// What Cargo is told about the crate `tailweir-guest`.
-    sdk: &'a str,
-    /// What the README of a plug-in in Rust says besides.
-    note: Option<&'a str>,
+impl Template {
+    /// Where the interface belongs, if bindings are made of it: in Rust by the crate in the folder.
+    fn wit_folder(&self) -> Option<&'static str> {
+        match self.language {
+            Language::Rust => Some("guest/wit"),
+            Language::Js | Language::Python | Language::C => Some("wit"),
+            Language::Lua => None,
+        }
+    }
 }
 
-impl Filled<'_> {
-    /// `{{name}}` is the plug-in's name, `{{snake}}` the same with `_` for `-`, `{{version}}` that of this program.
-    fn fill_in(&self, content: &str) -> String {
-        content
-            .replace("{{name}}", self.name)
-            .replace("{{snake}}", &self.name.replace('-', "_"))
-            .replace("{{sdk}}", self.sdk)
-            .replace("{{note}}", &self.note.map(|note| format!("\n{note}\n")).unwrap_or_default())
-            .replace("{{version}}", env!("CARGO_PKG_VERSION"))
-    }
+/// `{{name}}` is the plug-in's name, `{{snake}}` the same with `_` for `-`, `{{version}}` that of this program.
+fn fill_in(content: &str, name: &str) -> String {
+    content
+        .replace("{{name}}", name)
+        .replace("{{snake}}", &name.replace('-', "_"))
+        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
 }
 
 /// A name that is good in all languages, on the command line, and in file names.
@@ -367,19 +402,6 @@ const KEYWORDS: [&str; 37] = [
     "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct", "trait", "true", "type",
 ];
 
-/// The folder of the crate `tailweir-guest`, as a whole path.
-fn sdk_folder(folder: &Path) -> Result<PathBuf> {
-    let manifest = folder.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest)
-        .with_context(|| format!("--sdk {}: cannot read its Cargo.toml", folder.display()))?;
-    if !text.contains("name = \"tailweir-guest\"") {
-        let why =
-            "its Cargo.toml is not that of tailweir-guest; name the folder `guest-sdk` of tailweir's source";
-        return Err(UsageError(format!("--sdk {}: {why}", folder.display())).into());
-    }
-    folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))
-}
-
 fn kind_name(kind: KindArg) -> &'static str {
     tailweir_wasm::Kind::from(kind).name()
 }
@@ -390,29 +412,95 @@ fn language_name(language: Language) -> &'static str {
         Language::Js => "JavaScript",
         Language::Python => "Python",
         Language::C => "C",
+        Language::Lua => "Lua",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::ValueEnum as _;
+    use toml::{Table, Value};
+
     use super::*;
 
     #[test]
     fn nothing_is_left_to_fill_in() {
-        let filled = Filled { name: "my-filter", sdk: "\"0.1.0\"", note: None };
         for template in TEMPLATES {
             for (path, content) in template.files.iter().chain(WIT) {
-                let filled = filled.fill_in(content);
-                assert!(!filled.contains("{{"), "{:?} {:?} {path}", template.language, template.kind);
+                let filled = fill_in(content, "my-filter");
+                let mut left = filled.split("{{").skip(1).filter_map(|rest| rest.split_once("}}"));
+                let left = left.find(|(word, _)| word.chars().all(|c| c.is_ascii_lowercase()));
+                assert_eq!(left, None, "{:?} {:?} {path}", template.language, template.kind);
             }
         }
     }
 
+    /// The files below a folder, with their paths in it.
+    fn below(folder: &Path) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let (path, name) = entry.map(|e| (e.path(), e.file_name().into_string().unwrap())).unwrap();
+            if path.is_dir() {
+                all.extend(below(&path).into_iter().map(|(within, text)| (format!("{name}/{within}"), text)));
+            } else {
+                all.insert(name, fs::read_to_string(path).unwrap());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_plugin_in_rust_has_the_whole_crate() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let sources = below(&repository.join("guest-sdk/src"));
+        assert!(sources.len() > 5);
+        for template in TEMPLATES.iter().filter(|template| template.language == Language::Rust) {
+            let of_crate = template.files.iter().filter_map(|(path, content)| {
+                Some((path.strip_prefix("guest/src/")?.to_owned(), (*content).to_owned()))
+            });
+            assert_eq!(of_crate.collect::<BTreeMap<_, _>>(), sources);
+        }
+    }
+
+    #[test]
+    fn the_crate_in_the_folder_has_the_dependencies_of_the_one_here() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |path: &str| fs::read_to_string(repository.join(path)).unwrap();
+        let parse = |text: &str| toml::from_str::<Table>(text).unwrap();
+        let workspace = parse(&read("Cargo.toml"))["workspace"].clone();
+        let mut expected = parse(&read("guest-sdk/Cargo.toml"));
+        let inherited = |own: &mut Value, of: &Value| {
+            for (key, value) in own.as_table_mut().unwrap() {
+                let Some(entry) = value.as_table_mut().filter(|entry| entry.contains_key("workspace")) else {
+                    continue;
+                };
+                entry.remove("workspace");
+                match &of[key.as_str()] {
+                    Value::String(version) if !entry.is_empty() => {
+                        entry.insert("version".into(), Value::String(version.clone()));
+                    }
+                    Value::Table(more) => entry.extend(more.clone()),
+                    other => *value = other.clone(),
+                }
+            }
+        };
+        inherited(&mut expected["package"], &workspace["package"]);
+        inherited(&mut expected["dependencies"], &workspace["dependencies"]);
+        let for_host = &mut expected["target"]["cfg(target_family = \"wasm\")"]["dependencies"];
+        inherited(for_host, &workspace["dependencies"]);
+        expected["package"].as_table_mut().unwrap().insert("publish".into(), Value::Boolean(false));
+        expected.retain(|key, _| !["lints", "dev-dependencies"].contains(&key));
+        let template = include_str!("../../templates/rust-guest/Cargo.toml.tmpl");
+        assert_eq!(parse(&fill_in(template, "x")), expected);
+    }
+
     #[test]
     fn there_is_one_for_each_language_and_kind() {
-        for language in [Language::Rust, Language::Js, Language::Python, Language::C] {
+        for language in Language::value_variants() {
             for kind in [KindArg::Filter, KindArg::Processor] {
-                let of_this = |template: &&Template| (template.language, template.kind) == (language, kind);
+                let of_this = |template: &&Template| (template.language, template.kind) == (*language, kind);
                 assert_eq!(TEMPLATES.iter().filter(of_this).count(), 1, "{language:?} {kind:?}");
             }
         }

@@ -1,10 +1,9 @@
 //! Rust: cargo, for the first WebAssembly target that there is a standard library for.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Built, execute, missing, read, tool};
@@ -18,29 +17,9 @@ const INSTALL: &str = "install Rust: https://rustup.rs";
 pub(super) fn build(directory: &Path) -> Result<Built> {
     let Package { name, library, target_directory } = package(directory)?;
     let target = target(directory)?;
-    let built = execute(directory, "cargo", &["build", "--release", "--target", target], INSTALL);
-    built.map_err(|e| match takes_sdk_from_registry(&directory.join("Cargo.toml")) {
-        true => anyhow!("{e}\n{UNPUBLISHED}"),
-        false => e,
-    })?;
+    execute(directory, "cargo", &["build", "--release", "--target", target], INSTALL)?;
     let module = target_directory.join(target).join("release").join(format!("{library}.wasm"));
     Ok(Built { name, code: read(&module)?, modified: None })
-}
-
-/// What to do where cargo does not find the crate that plug-ins in Rust are written with.
-const UNPUBLISHED: &str = "If it is `tailweir-guest` that it does not find: that crate is not on crates.io yet. In `Cargo.toml` write\n  \
-                           tailweir-guest = { path = \"DIR\" }\nwith the folder `guest-sdk` of tailweir's source as DIR; \
-                           `tailweir plugin new NAME … --sdk DIR` writes that from the beginning";
-
-/// Whether a manifest names the crate `tailweir-guest` by its version only.
-fn takes_sdk_from_registry(manifest: &Path) -> bool {
-    let parse = |text: String| toml::from_str::<toml::Table>(&text).ok();
-    let Some(manifest) = fs::read_to_string(manifest).ok().and_then(parse) else { return false };
-    if manifest.contains_key("patch") {
-        return false;
-    }
-    let dependency = manifest.get("dependencies").and_then(|all| all.get("tailweir-guest"));
-    dependency.is_some_and(|it| ["path", "git", "workspace"].iter().all(|key| it.get(key).is_none()))
 }
 
 struct Package {
