@@ -293,6 +293,21 @@ fn no_request_leaves_the_granted_origins() {
     assert!(evil.requests().is_empty());
 }
 
+#[test]
+fn a_request_that_is_not_granted_is_told_to_the_operator() {
+    let server = Server::start();
+    let url = server.url();
+    let said = post("https://hooks.example.com", &format!("{url}/s3cret?s3cret"));
+    let line = said.stderr.lines().find(|line| line.contains("its HTTP request was not sent")).unwrap();
+    for part in
+        ["WARN", "webhook", "consumer=\"c\"", &format!("{url} is not granted"), "`grants`", "--grant-http"]
+    {
+        assert!(line.contains(part), "`{part}` in {line}");
+    }
+    assert!(!line.contains("s3cret"), "{line}");
+    assert!(server.requests().is_empty());
+}
+
 /// Nothing that was said holds the secret, or the part of a URL that is one.
 fn check_discretion(ended: &Ended) {
     for text in [&ended.stdout, &ended.stderr] {

@@ -236,6 +236,10 @@ impl EventSink for LogEvents {
             Event::PluginFailed { consumer, reason, calls, .. } => {
                 warn!(target: TARGET, consumer, calls, "{reason}; that many calls have failed since the last such line");
             }
+            Event::PluginRequestDenied { plugin, consumer, origin, requests } => {
+                let why = denied(origin.as_deref());
+                warn!(target: TARGET, plugin, consumer, requests, "its HTTP request was not sent: {why}");
+            }
             Event::PluginRecycled { plugin, consumer, bytes, instances } => {
                 warn!(target: TARGET, plugin, consumer, bytes, instances, "replaced by a fresh instance: it has taken much memory (recycle_bytes)");
             }
@@ -253,6 +257,18 @@ impl EventSink for LogEvents {
             other => warn!(target: TARGET, "{other:?}"),
         }
     }
+}
+
+/// Why a request was not sent, and what to do about it. It has no origin if none that can be granted.
+fn denied(origin: Option<&str>) -> String {
+    let Some(origin) = origin.map(shortened) else {
+        return "its URL can be granted by nobody: it must begin with `http://` or `https://` and a host, and have no user"
+            .to_owned();
+    };
+    format!(
+        "{origin} is not granted; if it may go there, add `{origin}` to `http` in the plug-in's `grants`, or give \
+         `--grant-http {origin}` to `tailweir plugin`"
+    )
 }
 
 /// How a shadow does: a warning, if it does not do as well as the plug-in in use.

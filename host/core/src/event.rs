@@ -171,6 +171,18 @@ pub enum Event {
         /// How many there were since the last such event.
         calls: u64,
     },
+    /// Requests of a plug-in were not sent, as they go where it is not granted to. Sent at most once a second for each plug-in and
+    /// consumer.
+    PluginRequestDenied {
+        /// The plug-in.
+        plugin: String,
+        /// The consumer that uses it; none while it is loaded.
+        consumer: Option<String>,
+        /// The origin of the last of them; none if it has none that could be granted.
+        origin: Option<String>,
+        /// How many there were since the last such event.
+        requests: u64,
+    },
     /// Instances of a plug-in have taken so much memory that each was replaced by a fresh one between two calls. Sent at most
     /// once a second for each plug-in and consumer.
     PluginRecycled {

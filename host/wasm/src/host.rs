@@ -30,7 +30,8 @@ pub struct HostOptions {
     /// What is added to the names of plug-ins wherever they are told, so that they can be told from those of another host.
     /// Nothing by default.
     pub label: Option<&'static str>,
-    /// Is told when a call fails, when an instance is replaced, and when log lines or metrics are left out.
+    /// Is told when a call fails, when a request is not sent, when an instance is replaced, and when log lines or metrics are left
+    /// out.
     pub events: Arc<dyn EventSink>,
     /// Where all that is counted of plug-ins is. Whoever made them has them [reported](Figures::report) now and then.
     pub figures: Arc<Figures>,

@@ -9,12 +9,15 @@ use hyper::{Request, Response, Uri};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
 use crate::grants::{Grants, Origin};
+use crate::tally::Tally;
 
 /// Lets requests to granted origins through.
 pub(crate) struct Gate {
     pub(crate) grants: Arc<Grants>,
     /// The most that any timeout of a request can be.
     pub(crate) timeout: Duration,
+    /// Is told what is not let through: the guest alone may keep it to itself.
+    pub(crate) tally: Arc<Tally>,
 }
 
 type Receiving = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -24,7 +27,11 @@ impl Gate {
     /// The request if it goes to a granted origin, addressed in the words of the grant: who resolves and connects must not
     /// read the guest's words in another way than they were read here.
     fn admit(&self, mut request: Request<WasiBody>) -> Option<Request<WasiBody>> {
-        let origin = Origin::of(request.uri()).filter(|origin| self.grants.http.contains(origin))?;
+        let wanted = Origin::of(request.uri());
+        let Some(origin) = wanted.as_ref().filter(|origin| self.grants.http.contains(origin)) else {
+            self.tally.denied(wanted.map(|origin| origin.to_string()));
+            return None;
+        };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let uri = Uri::builder().scheme(origin.scheme()).authority(origin.authority()).path_and_query(path);
         *request.uri_mut() = uri.build().ok()?;
@@ -60,12 +67,14 @@ impl WasiHttpHooks for Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tally::Tallies;
     use http_body_util::Empty;
 
     #[test]
     fn a_request_is_addressed_in_the_words_of_the_grant() {
         let grants = Grants { http: vec![Origin::parse("http://127.0.0.1:8080").unwrap()] };
-        let gate = Gate { grants: Arc::new(grants), timeout: Duration::from_secs(1) };
+        let tally = Tallies::new(Arc::new(())).of("p", None);
+        let gate = Gate { grants: Arc::new(grants), timeout: Duration::from_secs(1), tally };
         let sent = |uri: &str| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = Request::get(uri).header(HOST, "evil.example").body(body).unwrap();

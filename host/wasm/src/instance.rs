@@ -241,9 +241,7 @@ impl Call {
         let consumer = batch.consumer();
         if self.consumer.as_ref().is_none_or(|known| known.figures.consumer() != consumer) {
             let (figures, tally) = (template.figures(consumer), template.tally(Some(consumer)));
-            let state = self.store.data_mut();
-            state.metrics.bind(figures.metrics(), &tally);
-            state.log.bind(&tally);
+            self.store.data_mut().bind(figures.metrics(), &tally);
             self.consumer = Some(CountedFor { figures, tally });
         }
         self.begin(Some(batch));

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tailweir_core::{Batch, Bucket, Printable};
+use tailweir_core::{Batch, Bucket, Metrics, Printable};
 use tokio::io::AsyncWrite;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
@@ -61,8 +61,15 @@ impl State {
             table,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            gate: Gate { grants: grants.clone(), timeout: limits.wait },
+            gate: Gate { grants: grants.clone(), timeout: limits.wait, tally: tally.clone() },
         }
+    }
+
+    /// From now on what the guest records, logs and asks for counts for a consumer.
+    pub(crate) fn bind(&mut self, metrics: &Arc<Metrics>, tally: &Arc<Tally>) {
+        self.metrics.bind(metrics, tally);
+        self.log.bind(tally);
+        self.gate.tally = tally.clone();
     }
 }
 
@@ -202,7 +209,7 @@ impl Log {
     }
 
     /// From now on its lines count for a consumer.
-    pub(crate) fn bind(&self, tally: &Arc<Tally>) {
+    fn bind(&self, tally: &Arc<Tally>) {
         self.with(|log| log.tally = tally.clone());
     }
 

@@ -74,6 +74,7 @@ impl Tallies {
             said_of_metrics: Mutex::default(),
             second: Mutex::new(Second { began: Instant::now(), lines: 0, left_out: 0 }),
             failures: Mutex::default(),
+            denied: Mutex::default(),
             replacements: Mutex::default(),
         });
         by_name.insert(key, tally.clone());
@@ -106,6 +107,8 @@ pub(crate) struct Tally {
     second: Mutex<Second>,
     /// With why the last one failed.
     failures: Mutex<Untold<String>>,
+    /// With the origin of the last one.
+    denied: Mutex<Untold<Option<String>>>,
     /// With the bytes of the last one.
     replacements: Mutex<Untold<u64>>,
 }
@@ -168,6 +171,19 @@ impl Tally {
         if let Some((reason, calls)) = due {
             let (plugin, consumer) = self.names();
             self.events.emit(Event::PluginFailed { plugin, consumer, reason, calls });
+        }
+    }
+
+    /// A request was not sent. `origin` is where to, if that could be granted.
+    pub(crate) fn denied(&self, origin: Option<String>) {
+        let due = lock(&self.denied).add(origin);
+        self.tell_denied(due);
+    }
+
+    fn tell_denied(&self, due: Option<(Option<String>, u64)>) {
+        if let Some((origin, requests)) = due {
+            let (plugin, consumer) = self.names();
+            self.events.emit(Event::PluginRequestDenied { plugin, consumer, origin, requests });
         }
     }
 
@@ -243,7 +259,9 @@ impl Tally {
 
     fn counts(&self) -> PluginCounts {
         let (failures, replacements) = (lock(&self.failures).take(), lock(&self.replacements).take());
+        let denied = lock(&self.denied).take();
         self.tell_failures(failures);
+        self.tell_denied(denied);
         self.tell_replacements(replacements);
         self.report(&mut lock(&self.second));
         PluginCounts {
@@ -288,6 +306,7 @@ mod tests {
         for _ in 0..300 {
             tally.failed(&CallError::Refused { plugin: "chatty".into(), reason: "no".into() });
             tally.recycled(7);
+            tally.denied(Some("http://other.example".to_owned()));
         }
         let counts =
             PluginCounts { failed: 300, recycled: 300, lines_left_out: 1000 - admitted, metrics_left_out: 0 };
@@ -297,13 +316,14 @@ mod tests {
         };
         assert_eq!(tallies.counts(), [of("c", counts), of("other", PluginCounts::default())]);
         let events = lock(&events.0);
-        let told = events.iter().fold([0; 3], |[left_out, failed, recycled], event| match event {
-            Event::PluginLogCut { lines, .. } => [left_out + lines, failed, recycled],
-            Event::PluginFailed { calls, .. } => [left_out, failed + calls, recycled],
-            Event::PluginRecycled { instances, .. } => [left_out, failed, recycled + instances],
+        let told = events.iter().fold([0; 4], |[left_out, failed, recycled, denied], event| match event {
+            Event::PluginLogCut { lines, .. } => [left_out + lines, failed, recycled, denied],
+            Event::PluginFailed { calls, .. } => [left_out, failed + calls, recycled, denied],
+            Event::PluginRecycled { instances, .. } => [left_out, failed, recycled + instances, denied],
+            Event::PluginRequestDenied { requests, .. } => [left_out, failed, recycled, denied + requests],
             _ => panic!("{event:?}"),
         });
-        assert_eq!(told, [1000 - admitted, 300, 300]);
+        assert_eq!(told, [1000 - admitted, 300, 300, 300]);
         assert!(events.len() < 100, "{}", events.len());
     }
 
