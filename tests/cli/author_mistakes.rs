@@ -76,6 +76,59 @@ fn a_missing_grant() {
 }
 
 #[test]
+fn a_grant_that_has_no_effect() {
+    let segments = segments();
+    let lua = segments.beside("f.lua", "return { filter = function() return true end }");
+    let grant =
+        |command: &str| tailweir().args(command).args("--grant-http https://a.example").arg("--segment");
+    for command in ["plugin test", "plugin bench"] {
+        let filter = grant(command).arg(segments.directory()).arg(guest("pool-filter"));
+        let filter = filter.arg("--config").arg(r#"{"pool":"a"}"#);
+        check(
+            filter,
+            2,
+            &["pool-filter.wasm: `--grant-http` is for processors: a filter gets no capability"],
+        );
+        let lua = grant(command).arg(segments.directory()).arg(&lua);
+        check(lua, 2, &["f.lua: `--grant-http` is for components: a Lua file has the rights of the program"]);
+    }
+    let both = grant("plugin diff").arg(segments.directory()).arg(&lua).arg(&lua);
+    check(both, 2, &["f.lua: `--grant-http` is for components"]);
+    // Of the two, it is for the one that can have it.
+    let lua = segments.beside("p.lua", "return { process = function() end }");
+    let one = grant("plugin diff").arg(segments.directory()).arg(guest("webhook")).arg(lua);
+    let one = one.arg("--config").arg(r#"{"url":"https://b.example/"}"#).run();
+    assert!(!one.stderr.contains("--grant-http` is for"), "{one:?}");
+}
+
+#[test]
+fn an_option_of_a_component_in_a_script_with_another_type() {
+    let segments = segments();
+    let webhook = guest("webhook");
+    for (options, expected) in [
+        ("grants = { http = 5 }", "option `grants.http`: invalid type: integer, expected a table"),
+        ("grants = { http = { 5 } }", "option `grants.http`: invalid type: integer `5`"),
+        ("grants = { http = { 'a' } }", "option `grants.http`: `a` is no origin of the form"),
+        ("grants = 5", "option `grants`: invalid type: integer, expected a table"),
+        ("grants = { htp = {} }", "option `grants`: unknown option `htp`; did you mean `http`?"),
+        ("limits = 'much'", "option `limits`: invalid type: string, expected a table"),
+        ("limits = { deadline = 5 }", "option `limits`: `deadline`: `5` has no unit"),
+        ("config = print", "option `config`: "),
+        ("path = {}", "option `path`: invalid type: "),
+        ("grant = {}", "kumo.wasm.processor: unknown option `grant`; did you mean `grants`?"),
+    ] {
+        let path = if options.starts_with("path") {
+            String::new()
+        } else {
+            format!("path = '{}', ", webhook.display())
+        };
+        let script = format!("local kumo = require 'kumo'\n\nkumo.wasm.processor {{ {path}{options} }}\n");
+        let script = tailweir().arg("script").arg(segments.beside("s.lua", &script));
+        check(script, 1, &["kumo.wasm.processor: ", expected, "s.lua:3"]);
+    }
+}
+
+#[test]
 fn a_bad_configuration() {
     let segments = segments();
     let parts =

@@ -18,18 +18,19 @@ use crate::plugins::is_lua;
 
 /// Shows on which records two plug-ins do not agree.
 pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
-    // Of a component and a Lua file, the limits are the component's.
-    let limits_of =
-        |file: &Path, other: &Path| args.setup.limits.clone().filter(|_| !is_lua(file) || is_lua(other));
-    let setup = |config: Option<&String>, limits| SetupArgs {
-        config: config.or(args.setup.config.as_ref()).cloned(),
-        grant_http: args.setup.grant_http.clone(),
-        kind: args.setup.kind,
-        limits,
+    // Of a component and a Lua file, limits and grants are the component's.
+    let setup = |file: &Path, other: &Path, config: Option<&String>| {
+        let is_for_other = is_lua(file) && !is_lua(other);
+        SetupArgs {
+            config: config.or(args.setup.config.as_ref()).cloned(),
+            grant_http: if is_for_other { Vec::new() } else { args.setup.grant_http.clone() },
+            kind: args.setup.kind,
+            limits: args.setup.limits.clone().filter(|_| !is_for_other),
+        }
     };
-    let mut old = Subject::load(&args.old, &setup(None, limits_of(&args.old, &args.new)), engine)?;
-    let new_setup = setup(args.new_config.as_ref(), limits_of(&args.new, &args.old));
-    let mut new = Subject::load(&args.new, &new_setup, engine)?;
+    let mut old = Subject::load(&args.old, &setup(&args.old, &args.new, None), engine)?;
+    let new_config = args.new_config.as_ref();
+    let mut new = Subject::load(&args.new, &setup(&args.new, &args.old, new_config), engine)?;
     let (kind, other) = (old.kind().name(), new.kind().name());
     if kind != other {
         let (old, new) = (args.old.display(), args.new.display());

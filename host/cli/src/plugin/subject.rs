@@ -44,6 +44,9 @@ impl Subject {
         let kind = host.inspect(file, limits.clone())?.kind;
         check_kind(file, kind, setup)?;
         match kind {
+            Kind::Filter if !setup.grant_http.is_empty() => {
+                Err(useless(file, "`--grant-http` is for processors: a filter gets no capability"))
+            }
             Kind::Filter => {
                 let filter = host.filter(file, &config, limits)?.create();
                 Ok(Self::WasmFilter(filter.map_err(|e| anyhow!(e)).context("cannot make the filter")?))
@@ -62,8 +65,13 @@ impl Subject {
 
     fn load_lua(file: &Path, setup: &SetupArgs, engine: &WasmEngine) -> Result<Self> {
         if setup.limits.is_some() {
-            let why = "`--limits` is for components: a Lua file has none";
-            return Err(UsageError(format!("{}: {why}", file.display())).into());
+            return Err(useless(file, "`--limits` is for components: a Lua file has none"));
+        }
+        if !setup.grant_http.is_empty() {
+            return Err(useless(
+                file,
+                "`--grant-http` is for components: a Lua file has the rights of the program",
+            ));
         }
         let config = config(setup.config.as_deref())?;
         let install = |lua: &mlua::Lua| install(lua, file, engine);
@@ -108,6 +116,11 @@ impl Subject {
             Self::WasmFilter(_) | Self::WasmProcessor(_) => None,
         }
     }
+}
+
+/// An option that has no effect on this file.
+fn useless(file: &Path, why: &str) -> anyhow::Error {
+    UsageError(format!("{}: {why}; leave it out", file.display())).into()
 }
 
 /// A plug-in that says itself what it is must not have been said to be the other.
