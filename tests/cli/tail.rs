@@ -157,5 +157,9 @@ fn a_filter_that_fails_names_the_record() {
     let error = tail(&segments).arg("--once").arg("--filter").arg(filter).run().with_code(1);
     let (name, _) = segments.lines().pop_first().unwrap();
     assert!(error.starts_with(&format!("Error: the filter failed at {name}:1")), "{error}");
-    assert!(error.contains("attempt to index a nil value (field 'no')"), "{error}");
+    assert!(error.contains("f.lua:1: attempt to index a nil value (field 'no')"), "{error}");
+    assert!(!error.contains("runtime error"), "{error}");
+    let broken = segments.beside("f.lua", "error('not today')");
+    let error = tail(&segments).arg("--once").arg("--filter").arg(broken).run().with_code(1);
+    assert!(error.contains("not today") && !error.contains("runtime error"), "{error}");
 }

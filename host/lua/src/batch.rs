@@ -135,7 +135,7 @@ impl UserData for LuaBatch {
         methods.add_method("state", |_, this, ()| {
             let open = |keeper: &Arc<dyn StateKeeper>| keeper.open(BUCKET, &StateLimits::default());
             let bucket = this.state.as_ref().map_or(Err(StateError::NoCheckpoint), open);
-            bucket.map(LuaState).map_err(|e| refused("state", &e))
+            bucket.map(LuaState).map_err(|e| refused("state", e))
         });
         methods.add_async_method("commit", |_, this, ()| commit(this));
         methods.add_meta_method(MetaMethod::Len, |_, this, ()| Ok(this.batch.len()));
@@ -145,8 +145,23 @@ impl UserData for LuaBatch {
 /// What `batch:state()` returns: `get`, `set`, `delete`, `list` and `undo`.
 struct LuaState(Bucket);
 
-fn refused(function: &str, error: &StateError) -> mlua::Error {
-    fail(format!("{function}: {error}"))
+/// Why state cannot be had, read or changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{function}: {error}")]
+pub(crate) struct StateRefused {
+    function: &'static str,
+    error: StateError,
+}
+
+impl StateRefused {
+    /// Whether it is how the consumer is set up that must be mended, so that no further attempt can succeed.
+    pub(crate) fn is_for_good(&self) -> bool {
+        matches!(self.error, StateError::Parallel | StateError::NoCheckpoint)
+    }
+}
+
+fn refused(function: &'static str, error: StateError) -> mlua::Error {
+    mlua::Error::external(StateRefused { function, error })
 }
 
 /// A key, which is text: other programs shall be able to read it.
@@ -160,21 +175,21 @@ fn key(function: &str, key: &LuaString) -> mlua::Result<String> {
 impl UserData for LuaState {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method("get", |lua, this, name: LuaString| {
-            let value = this.0.get(&key("get", &name)?).map_err(|e| refused("get", &e))?;
+            let value = this.0.get(&key("get", &name)?).map_err(|e| refused("get", e))?;
             value.map(|value| lua.create_string(&*value)).transpose()
         });
         methods.add_method("set", |_, this, (name, value): (LuaString, LuaString)| {
-            this.0.set(&key("set", &name)?, &value.as_bytes()).map_err(|e| refused("set", &e))
+            this.0.set(&key("set", &name)?, &value.as_bytes()).map_err(|e| refused("set", e))
         });
         methods.add_method("delete", |_, this, name: LuaString| {
-            this.0.delete(&key("delete", &name)?).map_err(|e| refused("delete", &e))
+            this.0.delete(&key("delete", &name)?).map_err(|e| refused("delete", e))
         });
         type ListArguments = (Option<LuaString>, Option<LuaString>, Option<usize>);
         methods.add_method("list", |lua, this, (prefix, after, limit): ListArguments| {
             let prefix = prefix.map(|prefix| key("list", &prefix)).transpose()?.unwrap_or_default();
             let after = after.map(|after| key("list", &after)).transpose()?;
             let page = this.0.list(&prefix, after.as_deref(), limit.unwrap_or(MAX_PAGE));
-            let page = page.map_err(|e| refused("list", &e))?;
+            let page = page.map_err(|e| refused("list", e))?;
             Ok((lua.create_sequence_from(page.keys)?, page.more))
         });
         methods.add_method("undo", |_, this, ()| {

@@ -15,6 +15,11 @@ pub(crate) fn fail(message: impl Into<String>) -> Error {
     Error::external(Message(message.into()))
 }
 
+/// An error of the Lua state with its text as [`lua_text`] has it, for whoever prints it without knowing that.
+pub(crate) fn plain(error: &Error) -> Error {
+    fail(lua_text(error))
+}
+
 /// An error that Lua code may catch, with the text of `error` and of its causes.
 pub(crate) fn raise(error: &(dyn StdError + 'static)) -> Error {
     fail(with_causes(error))

@@ -39,8 +39,8 @@ use tailweir_core::{
 };
 use thiserror::Error;
 
-use crate::batch::LuaBatch;
-use crate::error::lua_text;
+use crate::batch::{LuaBatch, StateRefused};
+use crate::error::{lua_text, plain};
 use crate::globals;
 use crate::record::Records;
 use crate::serde::to_lua;
@@ -78,6 +78,12 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    fn run(path: &Path, error: &mlua::Error) -> Self {
+        Self::Run { path: path.to_owned(), source: plain(error) }
+    }
+}
+
 /// What is to be installed in a new Lua state: the `kumo` modules.
 pub type Install<'a> = &'a dyn Fn(&Lua) -> mlua::Result<()>;
 
@@ -113,7 +119,7 @@ impl Filter for LuaFilter {
             .and_then(|handle| self.records.ask(&self.lua, &handle, &self.function, &mut decided));
         match answer {
             Ok(()) => Ok(Verdict::Keep(decided)),
-            Err(e) => Err(FilterError { decided, located: Located::Record, source: Box::new(e) }),
+            Err(e) => Err(FilterError { decided, located: Located::Record, source: plain(&e).into() }),
         }
     }
 }
@@ -145,7 +151,6 @@ impl LuaProcessor {
         batch: &Arc<Batch>,
         state: Option<&Arc<dyn StateKeeper>>,
     ) -> Result<Outcome, Failure> {
-        let crash = |e: mlua::Error| Failure::Crash { reason: lua_text(&e) };
         let mut object = LuaBatch::new(&self.lua, batch.clone(), None).map_err(crash)?;
         if let Some(state) = state {
             object = object.with_state(state.clone());
@@ -255,6 +260,14 @@ impl LuaProcessor {
     }
 }
 
+fn crash(error: mlua::Error) -> Failure {
+    let reason = lua_text(&error);
+    match error.downcast_ref::<StateRefused>() {
+        Some(refused) if refused.is_for_good() => Failure::Stop { reason },
+        _ => Failure::Crash { reason },
+    }
+}
+
 /// `true`, seconds, or a duration such as `2s`.
 fn retry_after(value: &Value) -> mlua::Result<Option<Duration>> {
     let seconds = match value {
@@ -356,7 +369,7 @@ impl PluginFile {
     /// See [`LoadError`].
     pub fn filter(&self, config: &serde_json::Value, install: Install<'_>) -> Result<LuaFilter, LoadError> {
         let (lua, function) = load(&self.path, &self.text, config, install, "filter")?;
-        LuaFilter::new(&lua, function).map_err(|source| LoadError::Run { path: self.path.clone(), source })
+        LuaFilter::new(&lua, function).map_err(|e| LoadError::run(&self.path, &e))
     }
 
     /// Makes the processor that it gives, in a Lua state of its own.
@@ -369,7 +382,7 @@ impl PluginFile {
         install: Install<'_>,
     ) -> Result<LuaProcessor, LoadError> {
         let (lua, function) = load(&self.path, &self.text, config, install, "process")?;
-        LuaProcessor::new(&lua, function).map_err(|source| LoadError::Run { path: self.path.clone(), source })
+        LuaProcessor::new(&lua, function).map_err(|e| LoadError::run(&self.path, &e))
     }
 }
 
@@ -415,7 +428,7 @@ fn run(
         let answer: Value = lua.load(text).set_name(name).call(config.clone())?;
         Ok((config, answer))
     };
-    let (config, answer) = run().map_err(|source| LoadError::Run { path: path.to_owned(), source })?;
+    let (config, answer) = run().map_err(|e| LoadError::run(path, &e))?;
     Ok((lua, config, answer))
 }
 
@@ -427,7 +440,7 @@ fn load(
     install: Install<'_>,
     entry: &'static str,
 ) -> Result<(Lua, Function), LoadError> {
-    let failed = |source| LoadError::Run { path: path.to_owned(), source };
+    let failed = |e| LoadError::run(path, &e);
     let shape = |problem: String| LoadError::Shape { path: path.to_owned(), entry, problem };
     let (lua, config, answer) = run(path, text, config, install)?;
     let table = match answer {

@@ -54,7 +54,7 @@ pub fn look(path: &Path, config: &serde_json::Value, install: Install<'_>) -> Re
     };
     let mut functions = Vec::new();
     for pair in table.pairs::<String, Value>() {
-        let (name, value) = pair.map_err(|source| LoadError::Run { path: path.to_owned(), source })?;
+        let (name, value) = pair.map_err(|e| LoadError::run(path, &e))?;
         match value {
             Value::Function(function) => functions.push(describe(Some(name), &function)),
             other => return Err(shape(format!("its `{name}` is of type {}", other.type_name()))),
@@ -83,5 +83,5 @@ fn describe(name: Option<String>, function: &Function) -> LookFunction {
 pub fn check_syntax(path: &Path) -> Result<(), LoadError> {
     let name = format!("@{}", path.display());
     let checked = Lua::new().load(PluginFile::read(path)?.text).set_name(name).into_function();
-    checked.map(drop).map_err(|source| LoadError::Run { path: path.to_owned(), source })
+    checked.map(drop).map_err(|e| LoadError::run(path, &e))
 }
