@@ -384,6 +384,20 @@ fn scripts_have_the_same() {
     assert_eq!(lines[..2], ["b/1 b/2\tfalse\ttrue\tnil", "b/1\ttrue\tb/2"], "{printed}");
     assert!(lines[2].starts_with("0\tfalse\t") && printed.contains("state_key_bytes"), "{printed}");
     assert!(printed.contains("a key must be UTF-8"), "{printed}");
+    let each = "local s = batch:state { state_key_bytes = 600, state_bytes = 700 }
+        s:set(('k'):rep(600), '')
+        print(pcall(s.set, s, 'n', ('v'):rep(100)))
+        print(pcall(batch.state, batch, { state_byte = 1 }))
+        print(pcall(batch.state, batch, { state_bytes = 'x' }))
+        break";
+    let printed = script(&segments, named, each).quietly();
+    for part in [
+        "its limit, 700 bytes (`state_bytes`)",
+        "batch:state: unknown option `state_byte`; did you mean `state_bytes`?",
+        "batch:state: option `state_bytes` must be a whole number above zero, got 'x'",
+    ] {
+        assert!(printed.contains(part), "{printed}");
+    }
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use mlua::{Lua, LuaString, MetaMethod, UserData, UserDataMethods, UserDataRef};
+use mlua::{Lua, LuaString, MetaMethod, UserData, UserDataMethods, UserDataRef, Value};
 use tailweir_core::state::MAX_PAGE;
 use tailweir_core::{Batch, Bucket, StateError, StateKeeper, StateLimits};
 
 use crate::error::fail;
+use crate::options::Options;
 use crate::record::{BatchHandle, Charge, Records};
 
 /// What `batch:commit()` does. It may be called again if it failed.
@@ -132,14 +133,35 @@ impl UserData for LuaBatch {
             }
             Ok(positions)
         });
-        methods.add_method("state", |_, this, ()| {
-            let open = |keeper: &Arc<dyn StateKeeper>| keeper.open(BUCKET, &StateLimits::default());
+        methods.add_method("state", |lua, this, limits: Value| {
+            let limits = state_limits(lua, limits)?;
+            let open = |keeper: &Arc<dyn StateKeeper>| keeper.open(BUCKET, &limits);
             let bucket = this.state.as_ref().map_or(Err(StateError::NoCheckpoint), open);
             bucket.map(LuaState).map_err(|e| refused("state", e))
         });
         methods.add_async_method("commit", |_, this, ()| commit(this));
         methods.add_meta_method(MetaMethod::Len, |_, this, ()| Ok(this.batch.len()));
     }
+}
+
+/// The names are those of a component's limits.
+const STATE_LIMITS: &[&str] =
+    &["state_key_bytes", "state_value_bytes", "state_keys", "state_bytes", "state_changes"];
+
+/// The limits of state: those that a script gives, and the usual ones.
+fn state_limits(lua: &Lua, given: Value) -> mlua::Result<StateLimits> {
+    let mut limits = StateLimits::default();
+    if given.is_nil() {
+        return Ok(limits);
+    }
+    let options = Options::new(lua, "batch:state", given, STATE_LIMITS)?;
+    let StateLimits { key_bytes, value_bytes, keys, bytes, changes } = &mut limits;
+    for (name, limit) in STATE_LIMITS.iter().zip([key_bytes, value_bytes, keys, bytes, changes]) {
+        if let Some(size) = options.size(name)? {
+            *limit = size as u64;
+        }
+    }
+    Ok(limits)
 }
 
 /// What `batch:state()` returns: `get`, `set`, `delete`, `list` and `undo`.
