@@ -126,6 +126,60 @@ fn f23_signals_end_it_in_good_order() {
     }
 }
 
+/// Says to a program that is about to begin what it is to do with SIGHUP: what the tests run in may say otherwise.
+fn with_hangup(what: &str, segments: &Segments) -> Program {
+    let program = Program::new("env").arg(format!("--{what}-signal=HUP")).arg(env!("CARGO_BIN_EXE_tailweir"));
+    program.arg("tail").arg(segments.directory()).args("--checkpoint h --max-batch-latency 10ms")
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_it_in_good_order_unless_there_is_something_to_read_again() {
+    for filter in ["", "return function() return true end"] {
+        let segments = Segments::generate(500, 1, 7);
+        let mut program = with_hangup("default", &segments);
+        if !filter.is_empty() {
+            program = program.arg("--filter").arg(segments.beside("f.lua", filter));
+        }
+        let mut running = program.start();
+        for _ in 0..500 {
+            running.line().unwrap();
+        }
+        wait_for("the commit", || segments.directory().join(".h").exists());
+        running.signal(Signal::HUP);
+        // The shell and the system tell of it.
+        running.signal(Signal::HUP);
+        assert_eq!(running.end().quietly(), "");
+        assert_eq!(tail(&segments).args("--checkpoint h --once").run().quietly(), "");
+    }
+}
+
+#[test]
+fn whoever_is_told_to_ignore_that_its_terminal_goes_away_goes_on() {
+    let segments = Segments::generate(10, 1, 7);
+    let mut running = with_hangup("ignore", &segments).start();
+    for _ in 0..10 {
+        running.line().unwrap();
+    }
+    running.signal(Signal::HUP);
+    std::fs::write(segments.directory().join("90000000-000000"), "{\"id\":\"last\"}\n").unwrap();
+    assert_eq!(running.line().as_deref(), Some("{\"id\":\"last\"}"));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().quietly(), "");
+}
+
+#[test]
+fn what_is_not_read_again_cannot_be_read_again_on_change() {
+    let segments = Segments::generate(10, 1, 7);
+    let filter = segments.beside("f.lua", "return function() return true end");
+    let program = tail(&segments).args("--once --reload-on-change --filter").arg(&filter);
+    let said = program.run().with_code(2);
+    assert!(said.contains("--reload-on-change: no --filter is a component"), "{said}");
+    // A shadow counts.
+    let program = tail(&segments).args("--once --reload-on-change --filter").arg(filter).arg("--shadow");
+    let shadow = program.arg(repository("examples/plugins/pool-filter/pool-filter.wasm"));
+    assert_eq!(shadow.arg("--shadow-config").arg(r#"{"pool":"a"}"#).run().code, Some(0));
+}
+
 #[test]
 fn f23_signals_in_the_middle_of_a_batch_let_it_be_finished() {
     for signal in [Signal::INT, Signal::TERM] {

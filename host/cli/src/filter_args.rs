@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 
+use crate::plugins::is_lua;
+
 /// The filters that were given, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct FilterArgs(pub(crate) Vec<FilterArg>);
@@ -27,6 +29,12 @@ pub(crate) struct ShadowArg {
 }
 
 impl FilterArgs {
+    /// Whether one of them, or a shadow of one, is not in Lua.
+    pub(crate) fn has_component(&self) -> bool {
+        let mut shadows = self.0.iter().flat_map(|filter| &filter.shadow);
+        shadows.any(|shadow| !is_lua(&shadow.path)) || self.0.iter().any(|filter| !is_lua(&filter.path))
+    }
+
     #[cfg(test)]
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.0.iter().map(|filter| filter.path.clone()).collect()

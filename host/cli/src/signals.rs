@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM end the program in good order; SIGHUP has plug-ins read again, where there can be some.
+//! SIGINT and SIGTERM end the program in good order; SIGHUP has plug-ins read again where there can be some, and is else left to the
+//! system, or ends the program as the others do.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,9 +52,20 @@ impl Shutdown {
     /// already. A second signal, or the end of the grace period, ends the process at once: nothing that is not committed counts
     /// as done, so that is safe.
     pub(crate) fn on_signal(then: impl FnOnce() + Send + 'static) -> Result<Self> {
+        Self::listen(then, Hangup::IsNotHeard)
+    }
+
+    /// As [`on_signal`](Self::on_signal), also when the terminal goes away, unless SIGHUP was ignored when the program began, as
+    /// `nohup` has it. Of whatever listens for signals in the process it must be the first.
+    pub(crate) fn or_hangup(then: impl FnOnce() + Send + 'static) -> Result<Self> {
+        let hangup = if is_ignored(rustix::process::Signal::HUP) { Hangup::IsNotHeard } else { Hangup::Ends };
+        Self::listen(then, hangup)
+    }
+
+    fn listen(then: impl FnOnce() + Send + 'static, hangup: Hangup) -> Result<Self> {
         let mut listener = listener();
         if listener.is_none() {
-            *listener = Some(Listener::start()?);
+            *listener = Some(Listener::start(hangup)?);
         }
         let Listener { asked, then: all, .. } = listener.as_mut().expect("it was just started");
         let shutdown = Self(asked.clone());
@@ -88,11 +100,11 @@ impl Shutdown {
 }
 
 impl Listener {
-    fn start() -> Result<Self> {
+    fn start(hangup: Hangup) -> Result<Self> {
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let handle = runtime.handle().clone();
-        let signals = Signals::new(&handle).context("cannot listen for signals")?;
+        let signals = Signals::new(&handle, hangup).context("cannot listen for signals")?;
         let (asking, asked) = watch::channel(false);
         thread::Builder::new()
             .name("signals".to_owned())
@@ -103,7 +115,7 @@ impl Listener {
 }
 
 async fn serve(mut signals: Signals, asking: watch::Sender<bool>) {
-    let name = signals.next().await;
+    let name = signals.first().await;
     info!("{name}: ending in good order");
     let then = {
         let mut listener = listener();
@@ -128,24 +140,59 @@ fn on(runtime: &Handle, kind: SignalKind) -> io::Result<Signal> {
     signal(kind)
 }
 
+/// Whether the program ends when its terminal goes away, as it does at other signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hangup {
+    Ends,
+    IsNotHeard,
+}
+
+/// Whether the process was told to ignore a signal, by whoever has started it. If nobody knows, it was not.
+fn is_ignored(signal: rustix::process::Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
 /// Those that end the program.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
-    fn new(runtime: &Handle) -> io::Result<Self> {
+    fn new(runtime: &Handle, hangup: Hangup) -> io::Result<Self> {
+        let hangup = (hangup == Hangup::Ends).then(|| on(runtime, SignalKind::hangup())).transpose()?;
         Ok(Self {
             interrupt: on(runtime, SignalKind::interrupt())?,
             terminate: on(runtime, SignalKind::terminate())?,
+            hangup,
         })
     }
 
+    async fn first(&mut self) -> &'static str {
+        let hangup = self.hangup.take();
+        tokio::select! {
+            name = self.next() => name,
+            () = heard(hangup) => "SIGHUP",
+        }
+    }
+
+    /// Those that may end the program at once. A terminal that goes away is told of more than once, and nobody is in haste then.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }
+    }
+}
+
+/// Never returns if nobody listens.
+async fn heard(signal: Option<Signal>) {
+    match signal {
+        Some(mut signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -27,11 +27,17 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     let stop = Arc::new(Stop::default());
     let on_signal = stop.clone();
     let (asker, reload) = reload::channel();
-    // Without a plug-in, a terminal that is closed ends it as it does any program.
-    match args.filters.0.is_empty() {
-        false => Shutdown::or_reload(move || on_signal.ask(), asker)?,
-        true => Shutdown::on_signal(move || on_signal.ask())?,
+    match args.filters.has_component() {
+        true => Shutdown::or_reload(move || on_signal.ask(), asker)?,
+        // There is nothing to read again, so a terminal that is closed ends it as it does any program.
+        false => Shutdown::or_hangup(move || on_signal.ask())?,
     };
+    if args.reload_on_change && !args.filters.has_component() {
+        return Err(UsageError(
+            "--reload-on-change: no --filter is a component, and files in Lua are not read again; leave it out".to_owned(),
+        )
+        .into());
+    }
     let pattern = Pattern::new(&args.pattern).map_err(|e| UsageError(format!("--pattern: {e}")))?;
     let engines = Engines::new(engine.clone());
     let options = consumer(args, &engines)?;
