@@ -40,7 +40,7 @@ pub use grants::{Grants, Origin, OriginError};
 pub use host::{Host, HostOptions};
 pub use inspect::Inspection;
 pub use limits::Limits;
-pub use load::{Description, Kind, LoadError, LoadErrorKind};
+pub use load::{Description, Kind, LoadError, LoadErrorKind, MAX_SCHEMA_BYTES};
 pub use meter::{Measures, Meter, Metered};
 pub use precompile::{Compiled, PrecompileError, When};
 pub use processor::ProcessorPlugin;

@@ -141,21 +141,20 @@ pub struct Description {
     pub version: String,
     /// What it cannot do without, such as `http`.
     pub needs: Vec<String>,
-    /// JSON schema of its configuration, or empty.
+    /// JSON schema of its configuration, or empty. One of more than [`MAX_SCHEMA_BYTES`] cannot be used, and is not whole.
     pub config_schema: String,
 }
 
-/// How long a schema may be, and how many words may say what a plug-in needs.
-const MAX_SCHEMA: usize = 1 << 20;
+/// How many bytes the schema of a configuration may have: 1 MiB.
+pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
+/// How many words may say what a plug-in needs.
 const MAX_NEEDS: usize = 100;
 
 impl Description {
-    /// Without what no plug-in has to say at such length. A schema is whole or not there.
+    /// Without what no plug-in has to say at such length. Of a schema that is too long, so much is left that this is seen.
     pub(crate) fn clipped(self, limits: &Limits) -> Self {
         let Self { name, version, needs, mut config_schema } = self;
-        if config_schema.len() > MAX_SCHEMA {
-            config_schema = String::new();
-        }
+        config_schema.truncate(config_schema.ceil_char_boundary(MAX_SCHEMA_BYTES + 1));
         let needs = needs.into_iter().take(MAX_NEEDS).map(|need| clip(&need, limits)).collect();
         Self { name: clip(&name, limits), version: clip(&version, limits), needs, config_schema }
     }

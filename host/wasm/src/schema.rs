@@ -3,7 +3,7 @@
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use crate::load::LoadErrorKind;
+use crate::load::{LoadErrorKind, MAX_SCHEMA_BYTES};
 
 /// How many mistakes are named; the others are counted.
 const NAMED: usize = 5;
@@ -31,12 +31,15 @@ pub(crate) fn check(schema: &str, config: &str) -> Result<(), LoadErrorKind> {
 /// What holds configurations against `schema`; `None` if it is empty.
 ///
 /// # Errors
-/// That it is no JSON text or no schema, or refers to another document.
+/// That it is too long, no JSON text or no schema, or refers to another document.
 pub(crate) fn compile(schema: &str) -> Result<Option<Validator>, LoadErrorKind> {
     if schema.is_empty() {
         return Ok(None);
     }
     let unusable = |why: String| LoadErrorKind::Schema(why);
+    if schema.len() > MAX_SCHEMA_BYTES {
+        return Err(unusable(format!("it is longer than {} MiB", MAX_SCHEMA_BYTES >> 20)));
+    }
     let schema: Value = serde_json::from_str(schema).map_err(|e| unusable(format!("it is no JSON: {e}")))?;
     let validator = jsonschema::options().offline().build(&schema).map_err(|e| {
         let at = e.instance_path().to_string();
@@ -78,6 +81,8 @@ fn kind_of(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
+    use crate::load::Description;
 
     #[test]
     fn mistakes_have_a_path_and_say_what_was_expected() {
@@ -134,6 +139,24 @@ mod tests {
             assert!(matches!(error, LoadErrorKind::Schema(_)), "{schema}: {error}");
             assert!(error.to_string().contains(why), "{schema}: {error}");
         }
+    }
+
+    #[test]
+    fn a_schema_that_is_too_long_is_not_passed_over() {
+        let schema = format!("{{{}}}", " ".repeat(MAX_SCHEMA_BYTES));
+        let description = |config_schema| Description {
+            name: "p".into(),
+            version: "1".into(),
+            needs: vec![],
+            config_schema,
+        };
+        for schema in [schema.replace(' ', "ä"), schema] {
+            let kept = description(schema).clipped(&Limits::default()).config_schema;
+            assert!(kept.len() <= MAX_SCHEMA_BYTES + 4);
+            let error = check(&kept, "{}").unwrap_err().to_string();
+            assert!(error.contains("it is longer than 1 MiB; repair `config-schema`"), "{error}");
+        }
+        assert_eq!(description("{}".to_owned()).clipped(&Limits::default()).config_schema, "{}");
     }
 
     #[test]

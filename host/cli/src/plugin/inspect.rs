@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use indicatif::BinaryBytes;
 use serde_json::{Map, Value, json};
 use tailweir_lua::plugin::{Gives, Look, LookFunction};
-use tailweir_wasm::{Inspection, Limits};
+use tailweir_wasm::{Inspection, Limits, MAX_SCHEMA_BYTES};
 
 use super::args::InspectArgs;
 use super::subject::{config, look};
@@ -128,6 +128,7 @@ fn as_text(found: &Inspection, limits: &Limits) -> String {
         row("needs", &format!("{} (its own words)", plain(&description.needs.join(", "))));
     }
     let schema = match serde_json::from_str::<Value>(&description.config_schema) {
+        _ if description.config_schema.len() > MAX_SCHEMA_BYTES => "a schema that is too long".to_owned(),
         Ok(schema) if found.check_schema().is_ok() => format!("JSON schema:\n{schema:#}"),
         Ok(schema) => format!("a schema that cannot be used:\n{schema:#}"),
         Err(_) if description.config_schema.is_empty() => "not described".to_owned(),
