@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tailweir_tests::{Program, Segments, of_pool, repository};
 
 use crate::tailweir;
@@ -480,6 +480,16 @@ fn lines_that_are_no_records_are_told_and_so_is_what_is_no_segment() {
     assert_eq!(&lines[1..3], ["drop some.jsonl:1 a 1", "drop some.jsonl:3 b"]);
     assert!(lines[3].starts_with("skip some.jsonl:2 malformed JSON"), "{shown}");
     assert!(lines[4].ends_with("; 1 line that is no record"), "{shown}");
+    let lua = segments.beside("f.lua", "return { filter = function() return true end }");
+    let passed_over = "passed over: 1 line that is no record, the first at some.jsonl:2 malformed JSON";
+    let bench = || tailweir().args("plugin bench --time 1ms").arg(&lua).arg("--segment").arg(&file);
+    let table = bench().run().quietly();
+    assert!(table.contains(passed_over), "{table}");
+    let figures: Value = serde_json::from_str(&bench().arg("--json").run().quietly()).unwrap();
+    assert_eq!((&figures["records"], &figures["malformed"]), (&json!(2), &json!(1)));
+    let diff = tailweir().args("plugin diff").arg(&lua).arg(&lua).arg("--segment").arg(&file).run();
+    assert_eq!(diff.stdout, "no difference on 2 records\n");
+    assert!(diff.with_code(0).starts_with(passed_over));
     let said = test(&segments.beside("x.bin", "\u{1}\u{2}no")).run().with_code(1);
     assert!(said.contains("x.bin is no segment: "), "{said}");
     let said = test(Path::new("/nowhere/at.all")).run().with_code(1);

@@ -46,14 +46,24 @@ struct Held {
     reading: Duration,
     /// Whether there are more, which were not read.
     more: bool,
+    /// How many lines between them are no records, and what is to be said of them.
+    malformed: usize,
+    passed_over: Option<String>,
 }
 
 impl Held {
     fn read(args: &BenchArgs) -> Result<Self> {
         let begun = Instant::now();
         let mut records = Records::open(&args.records)?;
-        let mut held =
-            Self { batches: Vec::new(), records: 0, bytes: 0, reading: Duration::ZERO, more: false };
+        let mut held = Self {
+            batches: Vec::new(),
+            records: 0,
+            bytes: 0,
+            reading: Duration::ZERO,
+            more: false,
+            malformed: 0,
+            passed_over: None,
+        };
         while let Some(batch) = records.next()? {
             if held.bytes + batch.bytes() > HELD && held.records > 0 {
                 held.more = true;
@@ -64,6 +74,7 @@ impl Held {
             held.batches.push(batch);
         }
         held.reading = begun.elapsed();
+        (held.malformed, held.passed_over) = (records.defects.len(), records.passed_over());
         Ok(held)
     }
 
@@ -209,6 +220,7 @@ impl Figures {
             "batches": held.batches.len(),
             "bytes": held.bytes,
             "all_records": !held.more,
+            "malformed": held.malformed,
             "rounds": self.rounds,
             "plugin": speed(self.plugin),
             "native_no_op": speed(self.no_op),
@@ -235,6 +247,9 @@ impl Figures {
                 "there are more records: only the first {} are measured",
                 BinaryBytes(HELD as u64)
             );
+        }
+        if let Some(lines) = &held.passed_over {
+            _ = writeln!(text, "{lines}");
         }
         _ = writeln!(text, "\n{:<14} {:>12} {:>14}", "", "ns/record", "records/s");
         for (name, time) in

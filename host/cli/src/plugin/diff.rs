@@ -13,7 +13,7 @@ use super::render::{ProcessorRun, count, evaluate, name_of, of_batch};
 use super::subject::{Role, Subject};
 use super::{plain, print};
 use crate::engine::WasmEngine;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, say};
 use crate::plugins::is_lua;
 
 /// Shows on which records two plug-ins do not agree.
@@ -46,7 +46,10 @@ pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
         (Role::Processor(old), Role::Processor(new)) => processors(old, new, records, show)?,
         _ => unreachable!("both are of one kind"),
     };
-    let Found { records, summary, differ, stopped } = found;
+    let Found { records, summary, differ, stopped, passed_over } = found;
+    if let Some(lines) = passed_over {
+        say(&lines);
+    }
     ensure!(!differ, anyhow!("{summary}"));
     let stopped = stopped.map(|why| format!(", after which both stop: {}", plain(&why))).unwrap_or_default();
     print(&format!("no difference on {}{stopped}\n", count(records, "record", "records")))
@@ -75,6 +78,8 @@ struct Found {
     summary: String,
     /// Why both stop after these records, if they do.
     stopped: Option<String>,
+    /// What is to be said of lines that are no records.
+    passed_over: Option<String>,
 }
 
 fn filters(
@@ -101,13 +106,13 @@ fn filters(
             show.show(|| format!("{change} {}\n", name_of(&record)))?;
         }
     }
-    let total = records.count;
+    let (total, passed_over) = (records.count, records.passed_over());
     let summary = format!(
         "the verdicts on {} of {} differ: {gained} newly kept, {lost} newly dropped",
         gained + lost,
         count(total, "record", "records")
     );
-    Ok(Found { records: total, differ: gained + lost > 0, summary, stopped: None })
+    Ok(Found { records: total, differ: gained + lost > 0, summary, stopped: None, passed_over })
 }
 
 fn processors(
@@ -149,7 +154,8 @@ fn processors(
     if on_records > 0 {
         summary += &format!(", in what comes of {}", count(on_records, "record", "records"));
     }
-    Ok(Found { records: seen, differ: differ > 0, summary, stopped })
+    let passed_over = records.passed_over();
+    Ok(Found { records: seen, differ: differ > 0, summary, stopped, passed_over })
 }
 
 type Answer = Result<Outcome, Failure>;

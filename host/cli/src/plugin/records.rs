@@ -63,6 +63,13 @@ impl Records {
         }
     }
 
+    /// What is to be said of the lines that are no records, if there are any beside records.
+    pub(super) fn passed_over(&self) -> Option<String> {
+        let first = plain(self.defects.first()?);
+        let lines = count(self.defects.len() as u64, "line that is no record", "lines that are no records");
+        Some(format!("passed over: {lines}, the first at {first}"))
+    }
+
     /// Why there is nothing to try a plug-in on.
     fn no_record(&self) -> String {
         let mut text = "there is no record in what `--segment` names".to_owned();
