@@ -285,3 +285,26 @@ fn tail_has_shadows_too_and_they_are_read_again() {
     world.end();
     world.wait_for_log(&["shadow of consumer `c`, filter, s.wasm: compared 20 of 20 records, 5 differ"]);
 }
+
+#[test]
+fn how_it_did_is_told_at_an_end_in_haste_too() {
+    let world = World::new(1, 100);
+    let hangs = "return function(batch) print 'hangs' io.stdout:flush() while true do end end";
+    fs::write(world.path("hangs.lua"), hangs).unwrap();
+    let component = guest("pool-filter");
+    fs::write(world.path("f.wasm"), component).unwrap();
+    let text = "[tailer]\ndirectory = 'logs'\n[[consumer]]\nname = 'c'\nmax_batch_size = 10\n\
+                filter = { wasm = 'f.wasm', config = { pool = 'a' }, shadow = 'f.wasm' }\n\
+                processor = { lua = 'hangs.lua' }\n";
+    fs::write(world.path("p.toml"), text).unwrap();
+    let mut running = tailweir().args("run --once --summary=json").arg(world.path("p.toml")).start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
+    let ended = running.end();
+    let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
+    let shadow = &serde_json::from_str::<Value>(line).unwrap()["shadows"][0];
+    let number = |name: &str| shadow[name].as_u64().unwrap_or_else(|| panic!("{name} in {ended:?}"));
+    assert_eq!(number("compared") + number("failed") + number("skipped"), 100, "{ended:?}");
+    assert_eq!(ended.code, Some(130));
+}

@@ -4,7 +4,7 @@ use std::process;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::engine::WasmEngine;
-use crate::{flood, progress, summary};
+use crate::{flood, progress, shadow, summary};
 
 static DUTY: Mutex<Option<Duty>> = Mutex::new(None);
 static ENGINE: OnceLock<WasmEngine> = OnceLock::new();
@@ -43,6 +43,7 @@ pub(crate) fn in_haste(code: i32) -> i32 {
     // Another thread that comes here waits for the end: it must not come in the middle of the duty.
     std::mem::forget(duty);
     tailweir_pipeline::tell_open();
+    shadow::tell_open();
     if let Some(engine) = ENGINE.get() {
         engine.report();
     }

@@ -15,7 +15,7 @@ mod thread;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tailweir_core::{Batch, Contents, Event, EventSink};
@@ -59,6 +59,18 @@ impl Shadows {
     }
 }
 
+/// All that are there, for an end in haste.
+static OPEN: Mutex<Vec<Weak<Shadow>>> = Mutex::new(Vec::new());
+
+/// Says how the shadows of the process did, as [`Shadows::finish`] does, but waits for nothing, and says nothing twice.
+pub(crate) fn tell_open() {
+    let shadows: Vec<_> = {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().filter_map(Weak::upgrade).collect()
+    };
+    shadows.iter().filter(|shadow| !shadow.lock().finished).for_each(|shadow| shadow.finish(Instant::now()));
+}
+
 /// Whether a shadow must be given the state of the live plug-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeps {
@@ -94,6 +106,8 @@ struct Queue {
     copied: Option<Instant>,
     /// Nobody takes anything out any more.
     closed: bool,
+    /// It was told in the end how it did.
+    finished: bool,
     figures: Figures,
     /// When it was told last how it does, and how it did then.
     told: Option<(Instant, Figures)>,
@@ -150,7 +164,9 @@ struct Anew {
 
 impl Shadow {
     fn new(place: Place, file: &Path) -> Arc<Self> {
-        Self::with_events(place, file, Arc::new(LogEvents))
+        let shadow = Self::with_events(place, file, Arc::new(LogEvents));
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&shadow));
+        shadow
     }
 
     fn with_events(place: Place, file: &Path, events: Arc<dyn EventSink>) -> Arc<Self> {
@@ -285,6 +301,7 @@ impl Shadow {
             queue = self.done.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.close(&mut queue);
+        queue.finished = true;
         let figures = queue.figures;
         drop(queue);
         self.tell(figures);
