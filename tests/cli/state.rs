@@ -323,7 +323,10 @@ fn state_is_shown_and_a_filter_gets_none() {
     let json = tailweir().arg("status").arg(world.path("logs")).arg("--json").run().quietly();
     let json: Value = serde_json::from_str(&json).unwrap();
     let length = fs::metadata(world.path("logs/.c.state")).unwrap().len();
-    assert_eq!(json[0]["state_bytes"], length);
+    let state = world.state();
+    let bytes: usize = state.iter().map(|(key, value)| key.len() + value.as_str().unwrap().len()).sum();
+    assert_eq!(json[0]["state"], json!({ "keys": state.len(), "bytes": bytes, "journal_bytes": length }));
+    assert!(state.len() == 1 && status.contains(&format!("1 key, {bytes} B")), "{status}");
     let guest =
         |name: &str| tailweir().args("plugin inspect").arg(repository("target/guests").join(name)).run();
     let shown = guest("counter.wasm").quietly();

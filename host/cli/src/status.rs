@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 use tailweir_core::Printable;
-use tailweir_pipeline::{CheckpointStatus, Listed, WrittenBy, status};
+use tailweir_pipeline::{CheckpointStatus, Listed, StateSize, WrittenBy, status};
 
 use crate::args::StatusArgs;
 
@@ -22,7 +22,7 @@ struct Line<'a> {
     behind_segments: u64,
     quarantined: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state_bytes: Option<u64>,
+    state: Option<StateSize>,
     /// Seconds since it was written.
     age_seconds: u64,
     held_by: Option<u32>,
@@ -91,7 +91,7 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
         behind_bytes: status.behind_bytes,
         behind_segments: status.behind_segments,
         quarantined: status.quarantined,
-        state_bytes: status.state_bytes,
+        state: status.state,
         age_seconds: age.as_secs(),
         held_by: status.held_by,
         written_by: match status.written_by {
@@ -104,7 +104,7 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
 
 fn table(lines: &[Line<'_>]) -> String {
     // Most have no state.
-    let with_state = lines.iter().any(|line| line.state_bytes.is_some());
+    let with_state = lines.iter().any(|line| line.state.is_some());
     let head = ["checkpoint", "segment", "line", "behind", "quarantined", "state", "age", "held by"];
     let row = |line: &Line<'_>| {
         [
@@ -113,7 +113,7 @@ fn table(lines: &[Line<'_>]) -> String {
             line.line.to_string(),
             behind(line),
             HumanCount(line.quarantined).to_string(),
-            line.state_bytes.map_or_else(|| "-".to_owned(), |bytes| BinaryBytes(bytes).to_string()),
+            line.state.map_or_else(|| "-".to_owned(), state),
             humantime::format_duration(Duration::from_secs(line.age_seconds)).to_string(),
             match (line.held_by, line.written_by) {
                 (Some(pid), _) => format!("pid {pid}"),
@@ -133,6 +133,12 @@ fn table(lines: &[Line<'_>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Without the journal: how long that is says little about what is in it.
+fn state(StateSize { keys, bytes, .. }: StateSize) -> String {
+    let keys = if keys == 1 { "1 key".to_owned() } else { format!("{} keys", HumanCount(keys)) };
+    format!("{keys}, {}", BinaryBytes(bytes))
 }
 
 fn behind(line: &Line<'_>) -> String {

@@ -31,7 +31,7 @@ mod source;
 mod state;
 mod status;
 
-pub use checkpoint::{CheckpointStore, FileStore, Guard, Loaded, LostLock, Saved, StoreError};
+pub use checkpoint::{CheckpointStore, FileStore, Guard, Loaded, LostLock, Saved, StateSize, StoreError};
 pub use consumer::{Consumer, NextError};
 pub use counters::{Counters, Snapshot};
 pub use delivery::{Closer, Delivery};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tailweir_segments::{Pattern, PatternError, ReadError, measure};
 use thiserror::Error;
 
-use crate::checkpoint::{FileStore, Saved, StoreError, holder, state_size};
+use crate::checkpoint::{FileStore, Saved, StateSize, StoreError, holder, state_size};
 use crate::files::Directory;
 use crate::source::place_of;
 use crate::{CheckpointName, pass::Place};
@@ -35,8 +35,8 @@ pub struct CheckpointStatus {
     pub behind_bytes: u64,
     /// Records and lines in its quarantine.
     pub quarantined: u64,
-    /// Bytes of the state of plug-ins, `.<name>.state`, if there is any.
-    pub state_bytes: Option<u64>,
+    /// The state of plug-ins, if there is any.
+    pub state: Option<StateSize>,
     /// What was noted, in `.<name>.unbalanced`, of sums that did not add up: a fault of this program.
     pub unbalanced: Option<String>,
 }
@@ -144,7 +144,7 @@ fn describe(
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),
         quarantined: crate::quarantine::count(directory, name),
-        state_bytes: state_size(&files, name),
+        state: state_size(&files, name),
         unbalanced: crate::book::noted(&files, name),
         name: name.as_str().to_owned(),
     }))

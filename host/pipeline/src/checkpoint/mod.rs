@@ -26,6 +26,7 @@ pub use format::{Format, HasState, parse};
 pub(crate) use journal::names as journal_names;
 pub use lock::LostLock;
 pub(crate) use lock::{Lock, LockError, holder};
+pub use state::StateSize;
 pub(crate) use state::size as state_size;
 #[cfg(test)]
 pub(crate) use state::tests::class as state_class;

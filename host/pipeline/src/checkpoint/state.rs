@@ -37,6 +37,17 @@ const VERSION: &str = "1";
 const GROWTH: u64 = 4;
 pub(super) const SLACK: u64 = 1 << 20;
 
+/// How much plug-ins remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StateSize {
+    /// Keys that have a value.
+    pub keys: u64,
+    /// Bytes of these keys and their values.
+    pub bytes: u64,
+    /// Bytes of the journal, `.<name>.state`, in which former values are, too.
+    pub journal_bytes: u64,
+}
+
 /// Buckets by the names of their plug-ins.
 pub(super) type Buckets = BTreeMap<String, Arc<Contents>>;
 
@@ -402,9 +413,11 @@ pub(super) fn read(files: &dyn Files, name: &CheckpointName) -> Result<Option<Re
     }
 }
 
-/// Bytes of the journal of a checkpoint; `None` if there is none.
-pub(crate) fn size(files: &dyn Files, name: &CheckpointName) -> Option<u64> {
-    files.stamp(&name.file(SUFFIX)).ok().map(|stamp| stamp.length)
+/// How much state a checkpoint has; `None` if there is none, or none that can be read.
+pub(crate) fn size(files: &dyn Files, name: &CheckpointName) -> Option<StateSize> {
+    let read = read(files, name).ok()??;
+    let bytes = read.buckets.values().map(|bucket| bucket.bytes()).sum();
+    Some(StateSize { keys: read.keys() as u64, bytes, journal_bytes: read.total })
 }
 
 #[cfg(test)]
@@ -471,7 +484,7 @@ pub(crate) mod tests {
         set(&mut file, 3, "a", b"new");
         let read = read(&*files, &name()).unwrap().unwrap();
         assert_eq!(shown(&read), "3: b/a=new b/k\u{e9}=\\xff\\x00 after f1 f2 f3");
-        assert_eq!((read.torn(), read.total), (0, size(&*files, &name()).unwrap()));
+        assert_eq!((read.torn(), read.total), (0, size(&*files, &name()).unwrap().journal_bytes));
     }
 
     #[test]
