@@ -274,7 +274,7 @@ pub struct PluginSnapshot {
     pub latency: HistogramSnapshot,
     /// What it counts by itself.
     pub metrics: Vec<MetricSnapshot>,
-    /// Of that, how much was not recorded, as it was more than it may have or made no sense.
+    /// How many changes of that were not recorded, as it was more than it may have or made no sense.
     pub metrics_left_out: u64,
 }
 

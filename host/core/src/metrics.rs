@@ -193,12 +193,12 @@ impl Metrics {
         self.register(Registration { kind: *kind, name, help, labels: &other.labels, bounds })
     }
 
-    /// Counts something that is not recorded: a series that was not registered, or a change of one that does not exist.
+    /// Counts changes that are not recorded, as there is no such series or they make no sense.
     pub fn leave_out(&self, times: u64) {
         self.left_out.fetch_add(times, Relaxed);
     }
 
-    /// How much was not recorded.
+    /// How many changes were not recorded.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Relaxed)
     }

@@ -62,19 +62,21 @@ impl OwnMetrics {
                     self.set_number(&new, index as u32 + 1);
                     self.series[index] = Some(new);
                 }
-                Err(error) => self.leave_out(&error),
+                // With it goes what was recorded.
+                Err(error) if adopted == Adopted::WithValue => self.leave_out(&error),
+                Err(error) => self.tally.say_of_metric(&error),
             }
         }
     }
 
-    /// The number of a series; 0 if there is none.
+    /// The number of a series; 0 if there is none. What is lost by that is counted when it is changed.
     pub(crate) fn register(&mut self, wanted: Registration<'_>) -> u32 {
         let limits = &self.limits;
         let home = self.home.get_or_insert_with(|| Home::Nobodys(Arc::new(Metrics::new(limits.clone()))));
         match home.metrics().register(wanted) {
             Ok(series) => self.number(series),
             Err(error) => {
-                self.leave_out(&error);
+                self.tally.say_of_metric(&error);
                 0
             }
         }
@@ -181,6 +183,12 @@ mod tests {
         assert_eq!(values(&other), [("a".to_owned(), 7), ("b".to_owned(), 0), ("c".to_owned(), 0)]);
         assert_eq!(values(&one)[0].1, 1);
         assert_eq!((one.left_out(), other.left_out()), (0, 0));
+        // Where there is no place for its series, nothing is lost before it changes one.
+        let full = Arc::new(Metrics::new(MetricLimits { metrics: 0, ..MetricLimits::default() }));
+        own.bind(&full, &own.tally.clone());
+        assert_eq!(full.left_out(), 0);
+        own.change(a, |a| a.add(1));
+        assert_eq!(full.left_out(), 1);
     }
 
     #[test]
@@ -203,8 +211,8 @@ mod tests {
         .unwrap();
         own.bind(&full, &own.tally.clone());
         own.change(a, |a| a.add(1));
-        // The name, three changes; then its only series, and a change of that.
-        assert_eq!(full.left_out(), 6);
-        assert_eq!(own.tally.metrics_left_out(), 6);
+        // Three changes; then what was in its only series, and a change of that.
+        assert_eq!(full.left_out(), 5);
+        assert_eq!(own.tally.metrics_left_out(), 5);
     }
 }

@@ -30,7 +30,7 @@ pub struct PluginCounts {
     pub recycled: u64,
     /// Log lines that were left out.
     pub lines_left_out: u64,
-    /// Series of metrics that were not registered, and changes that were not recorded.
+    /// Changes of metrics that were not recorded.
     pub metrics_left_out: u64,
 }
 
@@ -237,7 +237,7 @@ impl Tally {
         }
     }
 
-    /// Counts a series that was not registered, or a change that was not recorded.
+    /// Counts a change that was not recorded.
     pub(crate) fn leave_metric_out(&self) {
         self.metrics_left_out.fetch_add(1, Relaxed);
     }

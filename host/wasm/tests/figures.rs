@@ -85,6 +85,6 @@ fn instances_of_one_consumer_count_together_and_a_call_that_fails_undoes_nothing
     let told = after(&json!({"do": "mismeasure"}));
     let good = told.metrics.iter().find(|metric| metric.name == "good_total").unwrap();
     assert_eq!((&*good.help, &good.series[0].value), ("What is well made", &MetricValue::Counter(2)));
-    // In two calls.
-    assert_eq!(told.metrics_left_out, 2 * 10, "{:?}", told.metrics);
+    // In two calls, however often a series is registered before it is changed.
+    assert_eq!(told.metrics_left_out, 2 * 5, "{:?}", told.metrics);
 }
