@@ -157,7 +157,12 @@ fn python(directory: &Path) -> Result<Built> {
         );
     };
     made(directory, &name, || {
-        execute(directory, program, arguments, "install it: pip install componentize-py")
+        execute(
+            directory,
+            program,
+            arguments,
+            "install it, in a venv if need be: pip install componentize-py",
+        )
     })
 }
 
