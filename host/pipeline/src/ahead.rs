@@ -3,7 +3,8 @@
 //!
 //! Only a consumer that has fallen behind its pass has such threads, and all consumers of the process together have no more
 //! of them than there are cores. A block that no thread has begun with when the consumer comes to it is the consumer's own
-//! business: so a slow filter keeps nobody else's blocks waiting.
+//! business: so a slow filter keeps nobody else's blocks waiting. While a thread is at the consumer's block, the consumer asks its
+//! own filters about one further on.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -133,6 +134,12 @@ impl Ahead {
         }
     }
 
+    /// A block for the consumer to ask its own filters about while a thread is at the one that it has come to.
+    pub(crate) fn begin(&self) -> Option<Running<'_>> {
+        let block = self.shared.lock().begin()?;
+        Some(Running { shared: &self.shared, block })
+    }
+
     /// Starts a thread, if the process may have another and this consumer has not got its share.
     fn start_thread(&mut self) {
         let take = |free: usize| free.checked_sub(1);
@@ -179,24 +186,21 @@ impl Shared {
     /// The body of a thread. Without instances it does nothing, and all is left to the consumer's own.
     fn run(&self, factories: &[Arc<dyn FilterFactory>]) {
         let Some(mut filters) = instances(factories) else { return };
-        while let Some(block) = self.next() {
-            let running = Running { shared: self, block: &block };
-            let candidates = Arc::new(Batch::of_block(self.consumer.clone(), block.clone(), 0..block.len()));
-            let answer = sift(&mut filters, candidates);
+        while let Some(running) = self.next() {
+            let answer = sift(filters.iter_mut(), running.candidates());
             running.end(answer);
         }
     }
 
     /// Waits for a block. `None` when the consumer is gone.
-    fn next(&self) -> Option<Arc<Block>> {
+    fn next(&self) -> Option<Running<'_>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(job) = state.jobs.iter_mut().find(|job| matches!(job.progress, Progress::Waiting)) {
-                job.progress = Progress::Running;
-                return Some(job.block.clone());
+            if let Some(block) = state.begin() {
+                return Some(Running { shared: self, block });
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -207,21 +211,36 @@ impl Shared {
     }
 }
 
-/// A block that a thread is at. Dropped without an answer, as when the filter panics, it is left to the consumer.
-struct Running<'a> {
+impl State {
+    /// The first block that nobody is at.
+    fn begin(&mut self) -> Option<Arc<Block>> {
+        let job = self.jobs.iter_mut().find(|job| matches!(job.progress, Progress::Waiting))?;
+        job.progress = Progress::Running;
+        Some(job.block.clone())
+    }
+}
+
+/// A block that filters are being asked about. Dropped without an answer, as when the filter panics, it is left to the consumer.
+pub(crate) struct Running<'a> {
     shared: &'a Shared,
-    block: &'a Arc<Block>,
+    block: Arc<Block>,
 }
 
 impl Running<'_> {
-    fn end(self, answer: Answer) {
+    /// What to ask about: the whole block.
+    pub(crate) fn candidates(&self) -> Arc<Batch> {
+        let all = 0..self.block.len();
+        Arc::new(Batch::of_block(self.shared.consumer.clone(), self.block.clone(), all))
+    }
+
+    pub(crate) fn end(self, answer: Answer) {
         self.set(Progress::Done(answer));
     }
 
     fn set(&self, progress: Progress) {
         let mut state = self.shared.lock();
         // The consumer may have gone on without it.
-        if let Some(job) = Shared::job(&mut state, self.block)
+        if let Some(job) = Shared::job(&mut state, &self.block)
             && matches!(job.progress, Progress::Running)
         {
             job.progress = progress;

@@ -60,7 +60,7 @@ pub(crate) struct Poison {
     pub(crate) reason: String,
 }
 
-/// What a chain of other instances said about a whole block, and how many of them were asked.
+/// What a chain, mostly of other instances, said about a whole block, and how many of them were asked.
 pub(crate) struct Sifted {
     pub(crate) verdict: Verdict,
     pub(crate) asked: usize,
@@ -88,6 +88,11 @@ impl Chain {
     pub(crate) fn adopt(&mut self, sifted: Sifted) -> Judged {
         self.links.iter_mut().take(sifted.asked).for_each(|link| link.poison_in_a_row = 0);
         Judged { verdict: sifted.verdict, failed: None, poison: Vec::new() }
+    }
+
+    /// Asks about a block that is not to be judged yet: [`adopt`](Self::adopt) or [`judge`](Self::judge) get the answer when it is.
+    pub(crate) fn sift(&mut self, candidates: Arc<Batch>) -> Answer {
+        sift(self.links.iter_mut().map(|link| &mut link.filter), candidates)
     }
 
     /// Asks all filters about candidates. `known` is what another instance of the first one has failed with on all of them.
@@ -147,14 +152,17 @@ impl Chain {
 }
 
 /// Asks filters about candidates, without a second try.
-pub(crate) fn sift(filters: &mut [Box<dyn Filter>], candidates: Arc<Batch>) -> Answer {
+pub(crate) fn sift<'a>(
+    filters: impl ExactSizeIterator<Item = &'a mut Box<dyn Filter>>,
+    candidates: Arc<Batch>,
+) -> Answer {
     let last = filters.len().saturating_sub(1);
     if last > 0 {
         candidates.share();
     }
     let mut sieve = Sieve::new(candidates);
     let mut asked = 0;
-    for (n, filter) in filters.iter_mut().enumerate() {
+    for (n, filter) in filters.enumerate() {
         if sieve.left.is_empty() {
             break;
         }

@@ -548,6 +548,14 @@ impl Consumer {
             if end - first == block.len() {
                 known = ahead.ask(block);
             }
+            // It would have nothing to do but wait.
+            while matches!(known, Known::Soon)
+                && let Some(running) = ahead.begin()
+            {
+                let answer = self.chain.sift(running.candidates());
+                running.end(answer);
+                known = ahead.ask(block);
+            }
         }
         let failed: Option<FilterError> = match known {
             Known::Answer(Ok(sifted)) => {

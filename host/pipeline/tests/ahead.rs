@@ -163,3 +163,57 @@ async fn whoever_decides_no_filter_is_asked_twice() {
         assert_eq!(asked, all);
     }
 }
+
+/// What the consumer's own filter was asked about last, for those on threads.
+#[derive(Default)]
+struct Progress {
+    highest: Mutex<Option<u64>>,
+    further: Condvar,
+}
+
+/// One on a thread takes, the first time, until the consumer's own has been asked about what comes behind.
+struct Patient {
+    progress: Arc<Progress>,
+    own: bool,
+    was_helped: Arc<Mutex<Option<bool>>>,
+}
+
+impl Filter for Patient {
+    fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
+        let last = numbers(candidates).into_iter().max();
+        let mut highest = self.progress.highest.lock().unwrap();
+        if self.own {
+            *highest = last.max(*highest);
+            self.progress.further.notify_all();
+        } else if self.was_helped.lock().unwrap().is_none() {
+            let is_behind = |highest: &mut Option<u64>| *highest < last;
+            let wait = Duration::from_secs(30);
+            let (_highest, waited) =
+                self.progress.further.wait_timeout_while(highest, wait, is_behind).unwrap();
+            *self.was_helped.lock().unwrap() = Some(!waited.timed_out());
+        }
+        Ok(Verdict::All)
+    }
+}
+
+impl FilterFactory for Patient {
+    fn create(&self) -> Result<Box<dyn Filter>, Box<dyn Error + Send + Sync>> {
+        let (progress, was_helped) = (self.progress.clone(), self.was_helped.clone());
+        Ok(Box::new(Self { progress, own: false, was_helped }))
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_thread_asks_about_what_comes_next() {
+    let dir = tempdir().unwrap();
+    for segment in 0..10u64 {
+        sealed(dir.path(), &format!("s{segment:02}"), segment * 20..(segment + 1) * 20);
+    }
+    let (progress, was_helped) = (Arc::new(Progress::default()), Arc::default());
+    let make = |own| Patient { progress: progress.clone(), own, was_helped: Arc::clone(&was_helped) };
+    let filters = vec![FilterOptions { more: Some(Arc::new(make(false))), ..FilterOptions::new(make(true)) }];
+    let options = ConsumerOptions { filters, filter_threads: Some(1), ..consumer("c") };
+    let mut c = open(once(dir.path()), vec![options]).unwrap().pop().unwrap();
+    assert_eq!(drain(&mut c).await, (0..200).collect::<Vec<_>>());
+    assert_eq!(*was_helped.lock().unwrap(), Some(true));
+}
