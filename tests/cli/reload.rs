@@ -154,6 +154,29 @@ fn refuses(world: &mut World, files: Vec<(Vec<u8>, &'static str)>, mut goes_on: 
     world.signal(Signal::HUP);
     world.wait_for_log(&["ERROR", "plug-in not replaced", "p.wasm", "cannot read it"]);
     goes_on(world);
+    // Whoever opens it would wait for somebody who writes.
+    assert!(Command::new("mkfifo").arg(world.path("p.wasm")).status().unwrap().success());
+    world.signal(Signal::HUP);
+    world.wait_for_log(&["ERROR", "plug-in not replaced", "p.wasm", "it is no regular file"]);
+    goes_on(world);
+}
+
+#[test]
+fn a_new_version_gets_the_batch_that_the_old_one_would_let_wait() {
+    let old = guest("hostile-processor");
+    let consumer = "[[consumer]]\nname = 'a'\nmax_batch_latency = '10ms'\n\
+        processor = { wasm = 'p.wasm', config = { do = 'retry', times = 1, after_ms = 315360000000 } }\n";
+    let mut world = World::new(&old, consumer);
+    world.add_segment();
+    world.start(&["run", "p.toml"]);
+    // Ten years are an hour.
+    world.wait_for_log(&["call 1", "after_ms=3600000"]);
+    // The same code, with a section of nothing behind it: it begins to count its calls anew.
+    world.replace(&[&old[..], &[0, 2, 1, b'x']].concat());
+    world.signal(Signal::HUP);
+    world.wait_for_log(&["INFO", "p.wasm", "takes over from"]);
+    world.wait_for_log(&["call 1", "after_ms=3600000"]);
+    world.end();
 }
 
 #[test]

@@ -260,7 +260,10 @@ pub(crate) fn is_lua(path: &Path) -> bool {
 /// Whether a file begins as all WebAssembly does. One that cannot be read is left to whoever reads it in earnest.
 fn is_binary(path: &Path) -> bool {
     let mut start = [0; 4];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"\0asm"
+    // To open a pipe may take for ever.
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == *b"\0asm"
 }
 
 fn expect_lua(path: &Path) -> Result<()> {

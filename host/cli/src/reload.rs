@@ -18,10 +18,11 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tailweir_core::{
-    Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, StateKeeper,
-    StateView, Verdict, processor,
+    Batch, Failure, Filter, FilterError, FilterFactory, Outcome, ProcessFuture, Processor, Replaced,
+    StateKeeper, StateView, Verdict, processor,
 };
 use tailweir_wasm::{Description, FilterPlugin, LoadError, LoadErrorKind, ProcessorPlugin};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 /// Asks for a reload. It may do so before there is anything to reload.
@@ -241,7 +242,12 @@ impl Reloads {
     }
 
     fn add<P: Plugin>(&self, place: Place, plugin: P) -> Arc<Slot<P>> {
-        let slot = Arc::new(Slot { place, plugin: Mutex::new(plugin), generation: AtomicU64::new(0) });
+        let slot = Arc::new(Slot {
+            place,
+            plugin: Mutex::new(plugin),
+            generation: AtomicU64::new(0),
+            changed: Notify::new(),
+        });
         lock(&self.plugins).push(slot.clone());
         slot
     }
@@ -322,6 +328,8 @@ struct Slot<P> {
     place: Place,
     plugin: Mutex<P>,
     generation: AtomicU64,
+    /// Is told of each new version.
+    changed: Notify,
 }
 
 impl<P: Plugin> Slot<P> {
@@ -329,6 +337,17 @@ impl<P: Plugin> Slot<P> {
     fn current(&self) -> (u64, P) {
         let generation = self.generation.load(Ordering::Acquire);
         (generation, lock(&self.plugin).clone())
+    }
+
+    /// Waits for a version behind the `seen` one.
+    async fn newer(&self, seen: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if self.generation.load(Ordering::Acquire) != seen {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -350,6 +369,7 @@ impl<P: Plugin> Reload for Slot<P> {
                 let (by, note) = (named(new.info()), renamed(&old, &new));
                 *lock(&self.plugin) = new;
                 self.generation.fetch_add(1, Ordering::Release);
+                self.changed.notify_waiters();
                 Came::Replaced { by, note }
             }
             Ok(None) => Came::Unchanged,
@@ -488,7 +508,12 @@ impl ProcessorSlot {
     pub(crate) fn create(&self) -> Box<dyn Processor> {
         let (generation, plugin) = self.0.current();
         let turn = Turn { generation, failed_on: None };
-        Box::new(ReloadingProcessor { processor: plugin.create(), slot: self.0.clone(), turn })
+        Box::new(ReloadingProcessor {
+            processor: plugin.create(),
+            slot: self.0.clone(),
+            turn,
+            seen: generation,
+        })
     }
 }
 
@@ -496,6 +521,8 @@ struct ReloadingProcessor {
     processor: Box<dyn Processor>,
     slot: Arc<Slot<ProcessorPlugin>>,
     turn: Turn,
+    /// The number of the version that there was when it was called last, whether that was called or one before it.
+    seen: u64,
 }
 
 impl ReloadingProcessor {
@@ -504,6 +531,7 @@ impl ReloadingProcessor {
         batch: &Arc<Batch>,
         state: Option<&Arc<dyn StateKeeper>>,
     ) -> Result<Outcome, Failure> {
+        self.seen = self.slot.generation.load(Ordering::Acquire);
         self.renew(batch);
         let answer = processor::process(&mut *self.processor, batch, state).await;
         self.turn.answered(batch, if answer.is_err() { Failed::Yes } else { Failed::No });
@@ -531,5 +559,10 @@ impl Processor for ReloadingProcessor {
         state: &'a Arc<dyn StateKeeper>,
     ) -> ProcessFuture<'a> {
         Box::pin(self.ask(batch, Some(state)))
+    }
+
+    fn replaced(&self) -> Replaced {
+        let (slot, seen) = (self.slot.clone(), self.seen);
+        Box::pin(async move { slot.newer(seen).await })
     }
 }

@@ -31,6 +31,6 @@ pub use ledger::{Advance, Frontier, Ledger, LedgerError, Progress, Ticket};
 pub use metrics::{MetricError, MetricKind, MetricLimits, Metrics, Registration};
 pub use position::{Frame, Identity, Mark, Point, Position, SegmentName, SegmentNameError, Span};
 pub use printable::{Printable, PrintableWords};
-pub use processor::{Failure, Outcome, ProcessFuture, Processor};
+pub use processor::{Failure, Outcome, ProcessFuture, Processor, Replaced};
 pub use state::{Bucket, Contents, MemoryState, StateError, StateKeeper, StateLimits, StateView};
 pub use sums::Sums;

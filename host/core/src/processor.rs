@@ -28,6 +28,12 @@ pub trait Processor {
         let _ = state;
         self.process(batch)
     }
+
+    /// Ends when another version has taken this one's place since the last batch: whoever waits for the next attempt need not wait
+    /// longer. Never by default.
+    fn replaced(&self) -> Replaced {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Has a processor deal with a batch, with the state that goes with it if there is any.
@@ -45,6 +51,9 @@ pub fn process<'a>(
 /// The answer to come. It stays on the thread of its consumer.
 pub type ProcessFuture<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + 'a>>;
 
+/// The end of a version, to come. See [`Processor::replaced`].
+pub type Replaced = Pin<Box<dyn Future<Output = ()>>>;
+
 /// The batch is dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -60,7 +69,8 @@ pub enum Failure {
     /// Deliver it again.
     #[error("retry: {reason}")]
     Retry {
-        /// Not before this time has passed; `None` leaves it to the consumer's back-off.
+        /// Not before this time has passed, an hour at most, unless another version takes the processor's place; `None` leaves it to
+        /// the consumer's back-off.
         after: Option<Duration>,
         /// Why.
         reason: String,

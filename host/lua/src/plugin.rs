@@ -29,6 +29,7 @@
 
 mod look;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -352,7 +353,12 @@ impl PluginFile {
     /// [`LoadError::Read`].
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let path = path.to_owned();
-        match std::fs::read(&path) {
+        // To read anything else, a pipe for one, may take for ever.
+        let read = || match path.metadata()?.is_file() {
+            true => std::fs::read(&path),
+            false => Err(io::Error::other("it is no regular file")),
+        };
+        match read() {
             Ok(text) => Ok(Self { path, text }),
             Err(source) => Err(LoadError::Read { path, source }),
         }

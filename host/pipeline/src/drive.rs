@@ -297,6 +297,9 @@ fn write(delivery: &mut Delivery, rejected: &[Rejected]) -> Result<(), CommitErr
     delivery.commit()
 }
 
+/// The longest that a processor may ask to wait: with more, a slip in its arithmetic would stop its consumer for years.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 async fn pause(wait: Duration, closer: &Closer) -> Waited {
     tokio::select! {
         () = tokio::time::sleep(wait) => Waited::Over,
@@ -478,9 +481,16 @@ impl Attempts<'_> {
         reason: &str,
         delivery: &Delivery,
     ) -> Waited {
-        let wait = after.unwrap_or_else(|| self.policy.backoff.after(attempts, fastrand::f64()));
+        let wait = match after {
+            Some(asked) => asked.min(LONGEST_WAIT),
+            None => self.policy.backoff.after(attempts, fastrand::f64()),
+        };
         delivery.retrying(wait, reason);
-        pause(wait, &self.closer).await
+        let replaced = self.processor.replaced();
+        tokio::select! {
+            waited = pause(wait, &self.closer) => waited,
+            () = replaced => Waited::Over,
+        }
     }
 
     /// Gives a part to the processor, and what it emits to the sink. State that was changed stays if the part is dealt with,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use tailweir_core::{Batch, BatchId, Event, EventSink, Failure, Outcome, ProcessFuture, Processor};
+use tailweir_core::{Batch, BatchId, Event, EventSink, Failure, Outcome, ProcessFuture, Processor, Replaced};
 use tailweir_pipeline::{
     Backoff, ConsumerOptions, DriveError, OnCrash, Outgoing, Policy, Sink, SinkFuture, SinkProcessor, Then,
     drive, open,
@@ -340,6 +340,45 @@ async fn closing_ends_a_long_back_off_and_leaves_the_batch() {
     tokio::join!(driven, async { closer.close() });
     drop(c);
     assert_eq!(drain(&mut open_one(dir.path(), consumer("c"))).await.len(), 25);
+}
+
+/// Asks to wait for ten years, twice; another version takes its place at once.
+struct Old {
+    calls: usize,
+}
+
+impl Processor for Old {
+    fn process<'a>(&'a mut self, _: &'a Arc<Batch>) -> ProcessFuture<'a> {
+        self.calls += 1;
+        let ten_years = Duration::from_secs(10 * 365 * 86_400);
+        let answer = match self.calls {
+            1 | 2 => Err(Failure::Retry { after: Some(ten_years), reason: "busy".into() }),
+            _ => Ok(Outcome::Done),
+        };
+        Box::pin(async { answer })
+    }
+
+    fn replaced(&self) -> Replaced {
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_an_hour_nor_for_a_version_that_is_gone() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..5);
+    let events = Arc::new(Events::default());
+    let mut source = once(dir.path());
+    source.reader.events = events.clone();
+    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut processor = Old { calls: 0 };
+    drive(&mut c, &mut processor, &mut Memory::default(), &Policy::default()).await.unwrap();
+    assert_eq!(processor.calls, 3);
+    let wait = |event: &Event| match event {
+        Event::Retried { after_ms, .. } => Some(*after_ms),
+        _ => None,
+    };
+    assert_eq!(events.0.lock().unwrap().iter().filter_map(wait).collect::<Vec<_>>(), [3_600_000; 2]);
 }
 
 #[tokio::test]

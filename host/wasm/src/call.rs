@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::time::{Sleep, sleep};
 
 use crate::ticks::Ticks;
 
@@ -84,6 +85,13 @@ impl Clock {
         (Duration::from_nanos(took), Duration::from_nanos(self.spent.load(Ordering::Relaxed)))
     }
 
+    /// How long the call has waited in the host. To be asked while it computes.
+    pub(crate) fn waited(&self) -> Duration {
+        let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        let (took, computed) = self.times();
+        took.saturating_sub(computed).saturating_sub(Duration::from_nanos(ran))
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -112,6 +120,53 @@ impl Clock {
 #[derive(Debug, Error)]
 #[error("it ran for longer than its deadline, {}", humantime::format_duration(*.0))]
 pub(crate) struct Overrun(Duration);
+
+/// A call that may wait in the host for so long in all; the time that it computes does not count.
+pub(crate) struct Patient<F> {
+    call: Pin<Box<F>>,
+    left: Duration,
+    /// Since when it waits.
+    waits: Option<Instant>,
+    /// Wakes it when it has waited for too long.
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// A call has waited for longer than it may.
+pub(crate) struct WaitedTooLong;
+
+/// What a call may wait beyond its limit: a request that is given up at the limit is told to the guest first.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl<F> Patient<F> {
+    /// To be made where tokio's time runs.
+    pub(crate) fn new(limit: Duration, call: F) -> Self {
+        let left = limit.saturating_add(GRACE);
+        Self { call: Box::pin(call), left, waits: None, alarm: Box::pin(sleep(left)) }
+    }
+}
+
+impl<F: Future> Future for Patient<F> {
+    type Output = Result<F::Output, WaitedTooLong>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(since) = this.waits.take() {
+            this.left = this.left.saturating_sub(since.elapsed());
+        }
+        if let Poll::Ready(output) = this.call.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if this.left.is_zero() {
+            return Poll::Ready(Err(WaitedTooLong));
+        }
+        let now = Instant::now();
+        this.waits = Some(now);
+        // One that is further away than clocks reach never comes.
+        let end = now.checked_add(this.left).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
+        this.alarm.as_mut().reset(end.into());
+        this.alarm.as_mut().poll(cx).map(|()| Err(WaitedTooLong))
+    }
+}
 
 /// A call whose clock runs while it computes.
 pub(crate) struct Timed<F> {

@@ -26,7 +26,7 @@ pub struct Origin {
 
 /// Why a string is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is no origin of the form `https://host[:port]`")]
+#[error("`{0}` is no origin of the form `https://host[:port]`, of which each is named by itself")]
 pub struct OriginError(String);
 
 impl Origin {
@@ -38,7 +38,8 @@ impl Origin {
         let error = || OriginError(text.to_owned());
         let url = Url::parse(text).map_err(|_| error())?;
         let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        let anonymous = url.username().is_empty() && url.password().is_none();
+        // A `*` is a character as any other to URLs, and whoever writes one means more than it does.
+        let anonymous = url.username().is_empty() && url.password().is_none() && !text.contains('*');
         match (url.scheme(), url.host_str(), url.port_or_known_default()) {
             (scheme @ ("http" | "https"), Some(host), Some(port)) if plain && anonymous => {
                 Ok(Self { scheme: scheme.to_owned(), host: host.to_lowercase(), port })
@@ -93,9 +94,17 @@ mod tests {
         assert_eq!(check("https://hooks.example.com:443/").as_deref(), Some("https://hooks.example.com"));
         assert_eq!(check("http://127.0.0.1:8080").as_deref(), Some("http://127.0.0.1:8080"));
         assert_eq!(check("http://[::1]:81").as_deref(), Some("http://[::1]:81"));
-        for bad in
-            ["hooks.example.com", "https://a/b", "https://a?b", "https://u@a", "ftp://a", "https://", "*", ""]
-        {
+        for bad in [
+            "hooks.example.com",
+            "https://a/b",
+            "https://a?b",
+            "https://u@a",
+            "ftp://a",
+            "https://",
+            "*",
+            "https://*.a",
+            "",
+        ] {
             assert_eq!(check(bad), None, "{bad}");
         }
     }

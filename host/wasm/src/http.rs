@@ -6,16 +6,21 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, Uri};
+use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
+use crate::call::Clock;
 use crate::grants::{Grants, Origin};
 use crate::tally::Tally;
 
 /// Lets requests to granted origins through.
 pub(crate) struct Gate {
     pub(crate) grants: Arc<Grants>,
-    /// The most that any timeout of a request can be.
-    pub(crate) timeout: Duration,
+    /// How long a call may wait. A request is given up when no more of that is left, so that the guest can still say what it makes
+    /// of that.
+    pub(crate) wait: Duration,
+    /// Knows how long the call has waited.
+    pub(crate) clock: Arc<Clock>,
     /// Is told what is not let through: the guest alone may keep it to itself.
     pub(crate) tally: Arc<Tally>,
 }
@@ -51,14 +56,16 @@ impl WasiHttpHooks for Gate {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         };
         let asked = options.unwrap_or_default();
-        let cap = |timeout: Option<Duration>| Some(timeout.map_or(self.timeout, |t| t.min(self.timeout)));
+        let left = self.wait.saturating_sub(self.clock.waited());
+        let cap = |timeout: Option<Duration>| Some(timeout.map_or(left, |t| t.min(left)));
         let options = RequestOptions {
             connect_timeout: cap(asked.connect_timeout),
             first_byte_timeout: cap(asked.first_byte_timeout),
             between_bytes_timeout: cap(asked.between_bytes_timeout),
         };
         Box::new(async move {
-            let (response, receiving) = default_send_request(request, Some(options)).await?;
+            let sent = timeout(left, default_send_request(request, Some(options))).await;
+            let (response, receiving) = sent.unwrap_or(Err(Error::ConnectionReadTimeout))?;
             Ok((response.map(BodyExt::boxed_unsync), Box::new(receiving) as Receiving))
         })
     }
@@ -68,13 +75,16 @@ impl WasiHttpHooks for Gate {
 mod tests {
     use super::*;
     use crate::tally::Tallies;
+    use crate::ticks::Ticks;
     use http_body_util::Empty;
+    use wasmtime::Engine;
 
     #[test]
     fn a_request_is_addressed_in_the_words_of_the_grant() {
         let grants = Grants { http: vec![Origin::parse("http://127.0.0.1:8080").unwrap()] };
+        let clock = Clock::new(Duration::from_secs(1), Arc::new(Ticks::start(Engine::default()).unwrap()));
         let tally = Tallies::new(Arc::new(())).of("p", None);
-        let gate = Gate { grants: Arc::new(grants), timeout: Duration::from_secs(1), tally };
+        let gate = Gate { grants: Arc::new(grants), wait: Duration::from_secs(1), clock, tally };
         let sent = |uri: &str| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = Request::get(uri).header(HOST, "evil.example").body(body).unwrap();

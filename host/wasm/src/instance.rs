@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use tailweir_core::{Batch, Bucket, CallCost, CallFault, PluginFigures, PluginKind};
 use thiserror::Error;
@@ -107,11 +106,6 @@ impl<W: World> Template<W> {
         let name = &description.name;
         let usable = !name.is_empty() && name.len() <= 100 && !name.contains(char::is_control);
         if usable { name } else { &self.loaded.stem }
-    }
-
-    /// The longest that any call can take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.loaded.limits.deadline.saturating_add(self.loaded.limits.wait)
     }
 
     /// Makes an instance.

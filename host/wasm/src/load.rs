@@ -310,11 +310,19 @@ impl Loaded {
 /// A plug-in with its language's whole runtime has some 40 MiB.
 const MAX_BYTES: u64 = 256 << 20;
 
+/// Opens a plug-in's file. To open or read anything else, a pipe for one, may take for ever.
+fn open_file(path: &Path) -> io::Result<File> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    File::open(path)
+}
+
 /// The content of a plug-in's file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |kind| LoadError { path: path.to_owned(), kind };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    let read = open_file(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
     match read.map_err(|e| failed(LoadErrorKind::Read(e)))? as u64 {
         0..=MAX_BYTES => Ok(bytes),
         _ => Err(failed(LoadErrorKind::TooLarge)),

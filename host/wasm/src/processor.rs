@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tailweir_core::{
     Batch, Bucket, CallCost, CallFault, Failure, Outcome, ProcessFuture, Processor, StateError, StateKeeper,
@@ -12,9 +13,8 @@ use tailweir_core::{
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
-use crate::call::{CallError, Timed};
+use crate::call::{CallError, Patient, Timed, WaitedTooLong};
 use crate::host::Keeps;
 use crate::instance::{Instance, OnTick, Template};
 use crate::load::{Description, Kind, LoadError, LoadErrorKind, Loaded};
@@ -147,7 +147,7 @@ pub(crate) fn wait_for<T: Send>(
         let thread = scope.spawn(|| {
             let runtime = runtime().map_err(|e| failed(e.to_string()))?;
             runtime
-                .block_on(async { timeout(template.patience(), setup).await })
+                .block_on(async { Patient::new(template.loaded().limits.wait, setup).await })
                 .unwrap_or_else(|_| Err(failed("it waits for too long while it is set up".to_owned())))
         });
         thread.join().unwrap_or_else(|_| Err(failed("its thread ended".to_owned())))
@@ -247,12 +247,14 @@ impl Worker {
                 }
             };
             let undo = || bucket.iter().for_each(Bucket::undo);
-            let call = timeout(self.template.patience(), self.call(&batch, bucket.as_ref()));
+            let begun = Instant::now();
+            let limit = self.template.loaded().limits.wait;
+            let call = Patient::new(limit, self.call(&batch, bucket.as_ref()));
             // A call that is given up takes its instance with it.
             let answer = tokio::select! {
                 answer = call => match answer {
                     Ok(answer) => answer,
-                    Err(_) => Err(self.gave_up(&batch, "it waited for too long")),
+                    Err(WaitedTooLong) => Err(self.gave_up(&batch, begun.elapsed())),
                 },
                 () = reply.closed() => {
                     undo();
@@ -314,17 +316,16 @@ impl Worker {
         checked?
     }
 
-    fn gave_up(&self, batch: &Batch, cause: &str) -> Failure {
+    /// A call of which nothing came in the time that it may wait.
+    fn gave_up(&self, batch: &Batch, took: Duration) -> Failure {
         let figures = self.template.figures(batch.consumer());
         // How much of it was computing went with its instance.
-        figures.called(CallCost {
-            records: batch.len(),
-            took: self.template.patience(),
-            ..CallCost::default()
-        });
+        figures.called(CallCost { records: batch.len(), took, ..CallCost::default() });
         figures.failed(CallFault::Overrun);
-        let plugin = self.template.name().to_owned();
-        self.crash(batch, CallError::Crashed { plugin, cause: cause.to_owned(), said: None })
+        let (plugin, wait) = (self.template.name().to_owned(), self.template.loaded().limits.wait);
+        let cause =
+            format!("it waited for longer than its limit `wait`, {}", humantime::format_duration(wait));
+        self.crash(batch, CallError::Crashed { plugin, cause, said: None })
     }
 
     fn crash(&self, batch: &Batch, error: CallError) -> Failure {

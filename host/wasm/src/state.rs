@@ -49,19 +49,21 @@ impl State {
         wasi.stdout(Lines::new(log.clone(), Level::Info)).stderr(Lines::new(log.clone(), Level::Error));
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
+        let (wait, grants, tally) = (limits.wait, grants.clone(), tally.clone());
+        let gate = Gate { grants, wait, clock: clock.clone(), tally: tally.clone() };
         Self {
             batch: None,
             bucket: None,
             memory: Memory::new(limits),
             log,
-            metrics: OwnMetrics::new(tally.clone(), limits.metrics()),
+            metrics: OwnMetrics::new(tally, limits.metrics()),
             handed: 0,
             meter: None,
             clock,
             table,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            gate: Gate { grants: grants.clone(), timeout: limits.wait, tally: tally.clone() },
+            gate,
         }
     }
 

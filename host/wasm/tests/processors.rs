@@ -343,3 +343,24 @@ fn a_call_that_waits_for_too_long_is_given_up() {
     let reason = format!("{origin}: the request failed: connection read timeout");
     assert_eq!(failure, Failure::Retry { after: None, reason });
 }
+
+#[test]
+fn waits_are_counted_together_and_without_what_a_call_may_compute() {
+    // It answers byte by byte, so that no single wait is long.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").unwrap();
+        while stream.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let limits = Limits { deadline: Duration::from_secs(3600), wait: Duration::from_millis(300), ..limits() };
+    let plugin =
+        host().processor(&guest("webhook"), &json!({"url": origin}), granted(&[&origin]), limits).unwrap();
+    let failure = run(plugin.create().process(&batch(&["1"]))).unwrap_err();
+    let Failure::Crash { reason } = failure else { panic!("{failure}") };
+    assert!(reason.ends_with("crashed: it waited for longer than its limit `wait`, 300ms"), "{reason}");
+}

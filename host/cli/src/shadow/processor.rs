@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tailweir_core::{Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, StateKeeper, processor};
+use tailweir_core::{
+    Batch, Failure, MemoryState, Outcome, ProcessFuture, Processor, Replaced, StateKeeper, processor,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::compare::{Answer, Said};
@@ -96,6 +98,10 @@ impl Processor for ShadowedProcessor {
         state: &'a Arc<dyn StateKeeper>,
     ) -> ProcessFuture<'a> {
         Box::pin(self.ask(batch, Some(state)))
+    }
+
+    fn replaced(&self) -> Replaced {
+        self.live.replaced()
     }
 }
 
