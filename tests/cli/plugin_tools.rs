@@ -436,6 +436,38 @@ fn what_a_plugin_remembers_goes_from_batch_to_batch_and_from_segment_to_segment(
 }
 
 #[test]
+fn that_one_version_fails_is_a_difference_as_any_other() {
+    let segments = Segments::generate(300, 2, 7);
+    let bounces = segments.ids(|record| record["type"] == "Bounce").len();
+    assert!((1..100).contains(&bounces));
+    let old = segments.beside("old.lua", "return { filter = function(r) return true end }");
+    let new = "return { filter = function(r) if r.type == 'Bounce' then error('no bounce', 0) end return true end }";
+    let new = segments.beside("new.lua", new);
+    let diff = |old: &Path, new: &Path| {
+        tailweir().args("plugin diff").arg(old).arg(new).arg("--segment").arg(segments.directory()).run()
+    };
+    let ended = diff(&old, &new);
+    let differ = format!("the verdicts on {bounces} of 300 records differ: 0 newly kept, 0 newly dropped");
+    assert!(ended.stdout.contains("keep -> fail ") && ended.stdout.contains(": no bounce\n"), "{ended:?}");
+    let said = ended.with_code(1);
+    assert!(said.contains(&format!("{differ}, {bounces} newly failed on, 0 no longer failed on")), "{said}");
+    let ended = diff(&new, &old);
+    assert!(ended.stdout.contains("fail -> keep "), "{ended:?}");
+    assert!(ended.with_code(1).contains(&format!("0 newly failed on, {bounces} no longer failed on")));
+    let both = diff(&new, &new).quietly();
+    assert_eq!(both, format!("no difference on 300 records; both fail on {bounces} of them\n"));
+    // Of processors it is the batch.
+    let old = segments.beside("old.lua", "return { process = function(batch) end }");
+    let new = segments.beside("new.lua", "return { process = function(batch) error('no batch', 0) end }");
+    let ended = diff(&old, &new);
+    assert!(ended.stdout.contains("100 records: done\n"), "{ended:?}");
+    assert!(ended.stdout.contains("100 records: crash: no batch\n"), "{ended:?}");
+    assert!(ended.with_code(1).contains("the answers to 3 of 3 batches differ"));
+    let both = diff(&new, &new).quietly();
+    assert_eq!(both, "no difference on 300 records; both fail on 3 batches\n");
+}
+
+#[test]
 fn processors_with_state_are_compared_each_with_its_own() {
     let segments = Segments::generate(300, 2, 7);
     let diff = |field: &str| {

@@ -43,8 +43,8 @@ impl Inspection {
     /// # Errors
     /// Why it cannot, as loading says it.
     pub fn check_schema(&self) -> Result<(), LoadError> {
-        let usable = schema::compile(&self.description.config_schema);
-        usable.map(drop).map_err(|kind| LoadError { path: self.path.clone(), kind })
+        let looked = schema::look(&self.description.config_schema);
+        looked.map_err(|kind| LoadError { path: self.path.clone(), kind })
     }
 }
 

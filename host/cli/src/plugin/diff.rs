@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
-use tailweir_core::{Batch, Failure, Filter, Outcome, Processor};
+use tailweir_core::{Batch, Failure, Filter, Outcome, Processor, Verdict};
 
 use super::args::{DiffArgs, SetupArgs};
 use super::compare::compare;
 use super::records::Records;
-use super::render::{ProcessorRun, count, evaluate, name_of, of_batch};
+use super::render::{ProcessorRun, count, excerpt, extent, first_line, name_of, of_batch};
 use super::subject::{Role, Subject};
 use super::{plain, print};
 use crate::engine::WasmEngine;
@@ -42,17 +42,18 @@ pub(super) fn run(args: &DiffArgs, engine: &WasmEngine) -> Result<()> {
     let records = Records::open(&args.records)?;
     let show = Show { left: args.show };
     let found = match (old.role(), new.role()) {
-        (Role::Filter(old), Role::Filter(new)) => filters(old, new, records, show)?,
+        (Role::Filter(old), Role::Filter(new)) => filters((&args.old, old), (&args.new, new), records, show)?,
         (Role::Processor(old), Role::Processor(new)) => processors(old, new, records, show)?,
         _ => unreachable!("both are of one kind"),
     };
-    let Found { records, summary, differ, stopped, passed_over } = found;
+    let Found { records, summary, differ, both_fail, stopped, passed_over } = found;
     if let Some(lines) = passed_over {
         say(&lines);
     }
     ensure!(!differ, anyhow!("{summary}"));
     let stopped = stopped.map(|why| format!(", after which both stop: {}", plain(&why))).unwrap_or_default();
-    print(&format!("no difference on {}{stopped}\n", count(records, "record", "records")))
+    let fail = if both_fail.is_empty() { String::new() } else { format!("; both fail on {both_fail}") };
+    print(&format!("no difference on {}{fail}{stopped}\n", count(records, "record", "records")))
 }
 
 /// Prints the first so many differences.
@@ -76,43 +77,111 @@ struct Found {
     records: u64,
     differ: bool,
     summary: String,
+    /// How much both fail on, in the same way; empty if on nothing.
+    both_fail: String,
     /// Why both stop after these records, if they do.
     stopped: Option<String>,
     /// What is to be said of lines that are no records.
     passed_over: Option<String>,
 }
 
+/// What a filter says of a record.
+enum Said {
+    Keep,
+    Drop,
+    /// It fails on it, and why.
+    Fail(String),
+}
+
+impl Said {
+    fn of(verdict: &Verdict, index: usize) -> Self {
+        if verdict.keeps(index) { Self::Keep } else { Self::Drop }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+            Self::Fail(_) => "fail",
+        }
+    }
+}
+
+/// What a filter says of each record of a batch. One that fails on it is asked about each record by itself.
+fn said(file: &Path, filter: &mut dyn Filter, batch: &Arc<Batch>) -> Result<Vec<Said>> {
+    let error = match filter.evaluate(batch) {
+        Ok(verdict) => return Ok((0..batch.len()).map(|index| Said::of(&verdict, index)).collect()),
+        Err(error) => error,
+    };
+    let mut alone = |index| match filter.evaluate(&Arc::new(batch.slice(index..index + 1))) {
+        Ok(verdict) => Said::of(&verdict, 0),
+        Err(error) => Said::Fail(excerpt(first_line(&error.to_string()), 300)),
+    };
+    let said: Vec<Said> = (0..batch.len()).map(&mut alone).collect();
+    ensure!(
+        said.iter().any(|said| matches!(said, Said::Fail(_))),
+        anyhow!("{error}").context(format!(
+            "{} failed on the batch of {}, but on none of its records by itself",
+            file.display(),
+            extent(batch)
+        ))
+    );
+    Ok(said)
+}
+
+/// How many records have changed, and how.
+#[derive(Default)]
+struct Changes {
+    kept: u64,
+    dropped: u64,
+    failing: u64,
+    mended: u64,
+}
+
+impl Changes {
+    fn sum(&self) -> u64 {
+        self.kept + self.dropped + self.failing + self.mended
+    }
+}
+
+/// Filters, with their files.
 fn filters(
-    old: &mut dyn Filter,
-    new: &mut dyn Filter,
+    (old_file, old): (&Path, &mut dyn Filter),
+    (new_file, new): (&Path, &mut dyn Filter),
     mut records: Records,
     mut show: Show,
 ) -> Result<Found> {
-    let (mut gained, mut lost) = (0_u64, 0_u64);
+    let (mut changes, mut both_fail) = (Changes::default(), 0_u64);
     while let Some(batch) = records.next()? {
-        let (old, new) = (evaluate(old, &batch)?, evaluate(new, &batch)?);
-        for (index, record) in batch.iter().enumerate() {
-            let change = match (old.keeps(index), new.keeps(index)) {
-                (true, false) => {
-                    lost += 1;
-                    "keep -> drop"
+        let (old, new) = (said(old_file, old, &batch)?, said(new_file, new, &batch)?);
+        for (record, (old, new)) in batch.iter().zip(old.iter().zip(&new)) {
+            let (count, why) = match (old, new) {
+                (Said::Fail(_), Said::Fail(_)) => {
+                    both_fail += 1;
+                    continue;
                 }
-                (false, true) => {
-                    gained += 1;
-                    "drop -> keep"
-                }
-                _ => continue,
+                (Said::Keep, Said::Keep) | (Said::Drop, Said::Drop) => continue,
+                (_, Said::Fail(why)) => (&mut changes.failing, format!(": {why}")),
+                (Said::Fail(why), _) => (&mut changes.mended, format!(": {why}")),
+                (_, Said::Keep) => (&mut changes.kept, String::new()),
+                (_, Said::Drop) => (&mut changes.dropped, String::new()),
             };
-            show.show(|| format!("{change} {}\n", name_of(&record)))?;
+            *count += 1;
+            show.show(|| format!("{} -> {} {}{why}\n", old.word(), new.word(), name_of(&record)))?;
         }
     }
     let (total, passed_over) = (records.count, records.passed_over());
-    let summary = format!(
-        "the verdicts on {} of {} differ: {gained} newly kept, {lost} newly dropped",
-        gained + lost,
+    let Changes { kept, dropped, failing, mended } = changes;
+    let mut summary = format!(
+        "the verdicts on {} of {} differ: {kept} newly kept, {dropped} newly dropped",
+        changes.sum(),
         count(total, "record", "records")
     );
-    Ok(Found { records: total, differ: gained + lost > 0, summary, stopped: None, passed_over })
+    if failing + mended > 0 {
+        summary += &format!(", {failing} newly failed on, {mended} no longer failed on");
+    }
+    let both_fail = if both_fail > 0 { count(both_fail, "of them", "of them") } else { String::new() };
+    Ok(Found { records: total, differ: changes.sum() > 0, summary, both_fail, stopped: None, passed_over })
 }
 
 fn processors(
@@ -124,10 +193,14 @@ fn processors(
     // Each remembers its own.
     let (for_old, for_new) = (ProcessorRun::new()?, ProcessorRun::new()?);
     let (mut seen, mut batches, mut differ, mut on_records) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let mut stopped = None;
+    let (mut stopped, mut both_fail) = (None, 0_u64);
     while let Some(batch) = records.next()? {
-        let (old, new) = (for_old.process(old, &batch)?, for_new.process(new, &batch)?);
+        let (old, new) = (for_old.answer(old, &batch), for_new.answer(new, &batch));
         (seen, batches) = (seen + batch.len() as u64, batches + 1);
+        if let (Err(Failure::Crash { .. }), Err(Failure::Crash { .. })) = (&old, &new) {
+            both_fail += 1;
+            continue;
+        }
         if old == new {
             if let Err(Failure::Stop { reason }) = old {
                 stopped = Some(reason);
@@ -155,7 +228,8 @@ fn processors(
         summary += &format!(", in what comes of {}", count(on_records, "record", "records"));
     }
     let passed_over = records.passed_over();
-    Ok(Found { records: seen, differ: differ > 0, summary, stopped, passed_over })
+    let both_fail = if both_fail > 0 { count(both_fail, "batch", "batches") } else { String::new() };
+    Ok(Found { records: seen, differ: differ > 0, summary, both_fail, stopped, passed_over })
 }
 
 type Answer = Result<Outcome, Failure>;

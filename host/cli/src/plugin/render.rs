@@ -168,17 +168,25 @@ impl ProcessorRun {
         self.state = Arc::default();
     }
 
-    /// Hands a batch to a processor. What it changes in its state stays if it deals with the batch, as in a pipeline. That it
-    /// crashes is an error; whatever it answers is an answer.
+    /// Hands a batch to a processor. What it changes in its state stays if it deals with the batch, as in a pipeline.
+    pub(super) fn answer(
+        &self,
+        processor: &mut dyn Processor,
+        batch: &Arc<Batch>,
+    ) -> Result<Outcome, Failure> {
+        let state: Arc<dyn StateKeeper> = self.state.clone();
+        let answer = self.runtime.block_on(processor.process_with_state(batch, &state));
+        self.state.settle(&answer);
+        answer
+    }
+
+    /// As [`answer`](Self::answer), but that it crashes is an error.
     pub(super) fn process(
         &self,
         processor: &mut dyn Processor,
         batch: &Arc<Batch>,
     ) -> Result<Result<Outcome, Failure>> {
-        let state: Arc<dyn StateKeeper> = self.state.clone();
-        let answer = self.runtime.block_on(processor.process_with_state(batch, &state));
-        self.state.settle(&answer);
-        match answer {
+        match self.answer(processor, batch) {
             Err(Failure::Crash { reason }) => {
                 bail!(
                     anyhow!(reason)
@@ -211,9 +219,14 @@ pub(super) fn of_batch(batch: &Batch, answer: &Result<Outcome, Failure>) -> Stri
             }
         }
         Err(Failure::Stop { reason }) => _ = writeln!(text, "stop: {}", plain(reason)),
-        Err(Failure::Crash { reason }) => _ = writeln!(text, "crash: {}", plain(reason)),
+        Err(Failure::Crash { reason }) => _ = writeln!(text, "crash: {}", plain(first_line(reason))),
     }
     text
+}
+
+/// What is said of an error, without where it was called from.
+pub(super) fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default()
 }
 
 /// A record's place, and what tells a reader which one it is: its type and id, or else its beginning.
@@ -236,7 +249,7 @@ pub(super) fn excerpt(text: &str, characters: usize) -> String {
 }
 
 /// From its first record to its last.
-fn extent(batch: &Batch) -> String {
+pub(super) fn extent(batch: &Batch) -> String {
     let place = |index| batch.get(index).map(|record| record.position().to_string()).unwrap_or_default();
     let records = count(batch.len() as u64, "record", "records");
     format!("{records} from {} to {}", place(0), place(batch.len().saturating_sub(1)))
