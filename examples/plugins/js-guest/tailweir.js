@@ -6,6 +6,8 @@
  */
 import { write } from 'tailweir:plugin/log@0.1.0';
 
+import { inWords, isPromise, shown } from './errors.js';
+
 // Where a text begins with a byte order mark, that is part of it.
 const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
 
@@ -116,27 +118,52 @@ function cut(bytes, lengths) {
 
 /** Thrown by a processor: the same batch is to come again, with the same id. */
 export class Retry extends Error {
-  /** `afterMs`: not before so many milliseconds; without it the consumer's back-off counts, which grows. */
+  /** `afterMs`: not before so many milliseconds, a whole number; without it the consumer's back-off counts, which grows. */
   constructor(reason, { afterMs } = {}) {
-    super(reason);
-    this.failure = { tag: 'retry', val: { afterMs: afterMs === undefined ? undefined : BigInt(afterMs), reason } };
+    super(reasonOf('Retry', reason));
+    this.failure = { tag: 'retry', val: { afterMs: afterMs === undefined ? undefined : milliseconds(afterMs), reason } };
   }
+}
+
+function milliseconds(afterMs) {
+  if ((typeof afterMs !== 'number' && typeof afterMs !== 'bigint') || !Number.isSafeInteger(Number(afterMs)) || afterMs < 0) {
+    throw new RangeError(`\`afterMs\` of a Retry must be a whole number from 0 to 2^53 - 1, not ${shown(afterMs)}`);
+  }
+  return BigInt(afterMs);
 }
 
 /** Thrown by a processor: the records at these indices, counted from 0, go to quarantine; the others are dealt with. */
 export class Reject extends Error {
   constructor(indices, reason) {
-    super(reason);
-    this.failure = { tag: 'reject', val: { indices: Uint32Array.from(indices), reason } };
+    const rejected = indicesOf(indices);
+    super(reasonOf('Reject', reason));
+    this.failure = { tag: 'reject', val: { indices: rejected, reason } };
   }
+}
+
+/** An index that becomes another one would put a record in quarantine that has nothing to do there. */
+function indicesOf(indices) {
+  if (typeof indices !== 'object' || typeof indices?.[Symbol.iterator] !== 'function') {
+    throw new TypeError(`the indices of a Reject must be an array, not ${shown(indices)}`);
+  }
+  return Uint32Array.from(indices, (index, at) => {
+    if (Number.isInteger(index) && index >= 0 && index < 2 ** 32) return index;
+    const must = 'each must be a whole number from 0 to one less than the length of the batch';
+    throw new RangeError(`the indices of a Reject have ${shown(index)} at ${at}; ${must}`);
+  });
 }
 
 /** Thrown by a processor: the consumer stops, and the batch comes again at its next start. */
 export class Stop extends Error {
   constructor(reason) {
-    super(reason);
+    super(reasonOf('Stop', reason));
     this.failure = { tag: 'stop', val: reason };
   }
+}
+
+function reasonOf(name, reason) {
+  if (typeof reason === 'string') return reason;
+  throw new TypeError(`the reason of a ${name} must be a string, not ${shown(reason)}`);
 }
 
 /**
@@ -166,8 +193,15 @@ export function makeFilter({ keep, ...description }) {
 function verdict(kept) {
   if (kept === true) return { tag: 'all' };
   if (kept === false) return { tag: 'none' };
-  if (Array.isArray(kept)) return { tag: 'keep', val: kept };
-  throw new TypeError(`keep returned ${kept === null ? 'null' : typeof kept}; it must be an array of booleans, true or false`);
+  const must = 'it must be an array of booleans, true or false';
+  if (!Array.isArray(kept)) throw new TypeError(`keep returned ${shown(kept)}; ${must}`);
+  // What is in it at all is found at once, without a look at each entry by JavaScript, which costs more.
+  const found = new Set(kept);
+  found.delete(true);
+  found.delete(false);
+  if (found.size === 0) return { tag: 'keep', val: kept };
+  const index = kept.findIndex((entry) => typeof entry !== 'boolean');
+  throw new TypeError(`keep returned an array with ${shown(kept[index])} at index ${index}; ${must}`);
 }
 
 /**
@@ -196,9 +230,20 @@ export function makeProcessor({ handle, ...description }) {
 
 function outcome(emitted) {
   if (emitted === undefined) return { tag: 'done' };
-  if (!Array.isArray(emitted)) throw new TypeError('handle must return nothing, or an array of records');
-  return { tag: 'emit', val: emitted.map((record) => (typeof record === 'string' ? record : JSON.stringify(record))) };
+  if (!Array.isArray(emitted)) {
+    throw new TypeError(`handle returned ${shown(emitted)}; it must return nothing, or an array of records`);
+  }
+  const texts = emitted.map((record) => (typeof record === 'string' ? record : JSON.stringify(record)));
+  // Whether there may be one that is no record is found at once. `{}` is the text of a Promise, too.
+  const isSuspect = texts.includes(undefined) || texts.includes('{}');
+  const index = isSuspect ? emitted.findIndex((record, at) => isNone(record, texts[at])) : -1;
+  if (index < 0) return { tag: 'emit', val: texts };
+  const must = 'it must be a JSON text, or a value that has one';
+  throw new TypeError(`handle returned ${shown(emitted[index])} as the record at index ${index}; ${must}`);
 }
+
+/** Whether what was returned as a record is none, by its text. */
+const isNone = (record, text) => text === undefined || (text === '{}' && isPromise(record));
 
 function makeLifecycle({ name, version, configSchema, configure = (config) => config }) {
   let configured;
@@ -212,17 +257,11 @@ function makeLifecycle({ name, version, configSchema, configure = (config) => co
     init(text) {
       try {
         configured = configure(JSON.parse(text));
+        if (isPromise(configured)) throw new TypeError(`configure returned ${shown(configured)}`);
       } catch (error) {
         throw error?.constructor === Error || error?.failure !== undefined ? error.message : inWords(error);
       }
     },
   };
   return { lifecycle, config: () => configured };
-}
-
-/** An error with the place it came from: `TypeError: x is undefined (handle@plugin.js:7:3)`. */
-function inWords(error) {
-  if (!(error instanceof Error)) return String(error);
-  const at = String(error.stack ?? '').split('\n').map((line) => line.trim()).find((line) => line !== '' && !line.includes(error.message));
-  return `${error.name}: ${error.message}${at ? ` (${at.replace(/^at /, '')})` : ''}`;
 }

@@ -51,8 +51,27 @@ test('a filter answers with a verdict, or with a reason', () => {
   assert.deepEqual(answer(() => true), { tag: 'all' });
   assert.deepEqual(answer(() => false), { tag: 'none' });
   assert.deepEqual(answer(() => [true]), { tag: 'keep', val: [true] });
-  assert.match(thrown(() => answer(() => 7)), /^TypeError: keep returned number/);
+  assert.match(thrown(() => answer(() => 7)), /^TypeError: keep returned 7; it must be an array of booleans/);
   assert.match(thrown(() => answer((batch) => batch.nothing.at)), /^TypeError: .*tailweir\.test\.js:\d+/);
+});
+
+test('entries of a verdict are booleans', () => {
+  const refused = (kept) => {
+    const { lifecycle, filter } = makeFilter({ ...plugin, keep: () => kept });
+    lifecycle.init('null');
+    return thrown(() => filter.evaluate(raw)).replace(/ \(\S* ?\(?file:.*/, '');
+  };
+  const must = 'it must be an array of booleans, true or false';
+  const texts = ['a', 'b', 'c'];
+  const awaited = texts.map(async () => true);
+  assert.equal(refused(awaited), `TypeError: keep returned an array with a Promise (nothing is awaited) at index 0; ${must}`);
+  assert.equal(refused(Promise.all(awaited)), `TypeError: keep returned a Promise (nothing is awaited); ${must}`);
+  assert.equal(refused(texts.map(() => ({}))), `TypeError: keep returned an array with an object at index 0; ${must}`);
+  assert.equal(refused(texts.map(() => {})), `TypeError: keep returned an array with undefined at index 0; ${must}`);
+  assert.equal(refused([true, ...texts]), `TypeError: keep returned an array with "a" at index 1; ${must}`);
+  assert.equal(refused([false, true, NaN, 1]), `TypeError: keep returned an array with NaN at index 2; ${must}`);
+  assert.equal(refused(Object.assign(new Array(3), [true, false])), `TypeError: keep returned an array with undefined at index 2; ${must}`);
+  assert.equal(refused(new Set()), `TypeError: keep returned a Set; ${must}`);
 });
 
 test('a processor answers with what it has done', () => {
@@ -68,7 +87,52 @@ test('a processor answers with what it has done', () => {
   assert.deepEqual(failure(new Retry('busy', { afterMs: 5 })), { tag: 'retry', val: { afterMs: 5n, reason: 'busy' } });
   assert.deepEqual(failure(new Reject([1], 'bad')), { tag: 'reject', val: { indices: Uint32Array.of(1), reason: 'bad' } });
   assert.deepEqual(failure(new Stop('no')), { tag: 'stop', val: 'no' });
+  assert.deepEqual(failure(new Reject(new Set([0, 2]), 'bad')).val.indices, Uint32Array.of(0, 2));
   assert.ok(failure(new TypeError('a mistake')) instanceof TypeError);
+});
+
+test('a failure that makes no sense is an error, not another failure', () => {
+  const refused = {
+    'the indices of a Reject must be an array, not 0': () => new Reject(0, 'x'),
+    'the indices of a Reject must be an array, not "x"': () => new Reject('x', [0]),
+    'the indices of a Reject must be an array, not an object': () => new Reject({}, 'x'),
+    'the indices of a Reject have "a" at 1; each must be a whole number from 0 to one less than the length of the batch': () =>
+      new Reject([0, 'a'], 'x'),
+    'the reason of a Reject must be a string, not undefined': () => new Reject([0]),
+    'the reason of a Retry must be a string, not a TypeError': () => new Retry(new TypeError('x')),
+    'the reason of a Stop must be a string, not undefined': () => new Stop(),
+  };
+  for (const [words, make] of Object.entries(refused)) assert.equal(thrown(make).message, words);
+  for (const index of [-1, 1.5, NaN, 2 ** 32, '0', 0n, undefined]) assert.throws(() => new Reject([index], 'x'), /at 0; each must be/);
+  for (const afterMs of [-1, 1.5, NaN, Infinity, 2 ** 53, -1n, 2n ** 64n, '5', null]) {
+    assert.throws(() => new Retry('x', { afterMs }), /^RangeError: `afterMs` of a Retry must be a whole number from 0 to 2\^53 - 1, not/);
+  }
+  assert.equal(new Retry('x', { afterMs: 2 ** 53 - 1 }).failure.val.afterMs, 2n ** 53n - 1n);
+  assert.equal(new Retry('x', { afterMs: 0n }).failure.val.afterMs, 0n);
+});
+
+test('what a processor returns that is no record is named', () => {
+  const refused = (returned) => {
+    const { lifecycle, process } = makeProcessor({ ...plugin, handle: () => returned });
+    lifecycle.init('null');
+    return thrown(() => process.process(raw)).message;
+  };
+  const must = 'it must return nothing, or an array of records';
+  assert.equal(refused({ a: 1 }), `handle returned an object; ${must}`);
+  assert.equal(refused(Promise.resolve([])), `handle returned a Promise (nothing is awaited); ${must}`);
+  assert.equal(refused(null), `handle returned null; ${must}`);
+  const value = 'it must be a JSON text, or a value that has one';
+  assert.equal(refused(['{}', undefined]), `handle returned undefined as the record at index 1; ${value}`);
+  assert.equal(refused(new Array(1)), `handle returned undefined as the record at index 0; ${value}`);
+  assert.equal(refused([() => 1]), `handle returned a function as the record at index 0; ${value}`);
+  assert.equal(refused([{}, (async () => 1)()]), `handle returned a Promise (nothing is awaited) as the record at index 1; ${value}`);
+});
+
+test('an error is told with the place in the plug-in', () => {
+  const { lifecycle, filter } = makeFilter({ ...plugin, keep: () => { throw new Stop(); } });
+  lifecycle.init('null');
+  const place = /^TypeError: the reason of a Stop must be a string, not undefined \(.*tailweir\.test\.js:\d+:\d+\)+$/;
+  assert.match(thrown(() => filter.evaluate(raw)), place);
 });
 
 test('a configuration is made by the plug-in, and refused in words', () => {
@@ -83,6 +147,8 @@ test('a configuration is made by the plug-in, and refused in words', () => {
   assert.equal(thrown(() => lifecycle.init('{"pool":""}')), '`pool` is empty');
   lifecycle.init('{"pool":"a"}');
   assert.deepEqual(filter.evaluate(raw), { tag: 'all' });
+  const late = makeFilter({ ...plugin, configure: async (config) => config, keep: () => true });
+  assert.match(thrown(() => late.lifecycle.init('null')), /^TypeError: configure returned a Promise \(nothing is awaited\)/);
 });
 
 test('state keeps bytes and texts', () => {
