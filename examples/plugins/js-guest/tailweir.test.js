@@ -205,6 +205,15 @@ test('metrics record what they are told', () => {
   reset();
   sent.add(1);
   assert.equal(recorded('sent_total'), 1);
-  assert.throws(() => sent.add(-1), /only grows/);
+  for (const wrong of [-1, 1.5, NaN, Infinity, 2 ** 53, -1n, 2n ** 64n, '1', undefined, null, true]) {
+    assert.throws(() => sent.add(wrong), /^RangeError: `sent_total` only grows, by whole numbers, and was given /);
+  }
+  assert.equal(thrown(() => sent.labelled({ a: 1 }).add(-1)).message, '`sent_total` only grows, by whole numbers, and was given -1');
+  assert.equal(recorded('sent_total'), 1);
+  for (const wrong of ['7', 7n, undefined]) assert.throws(() => waiting.set(wrong), /`waiting` is set to a number, and was given/);
+  for (const wrong of [NaN, -Infinity]) assert.throws(() => waiting.set(wrong), /`waiting` was given a number that is infinite or none/);
+  const sizes = histogram('size_bytes', 'Sizes', [1, 10]);
+  for (const wrong of [7, '7', undefined]) assert.throws(() => sizes.observe(wrong), /`size_bytes` observes an array of numbers/);
+  assert.throws(() => sizes.observe([1, NaN]), /`size_bytes` was given a number that is infinite or none/);
   assert.throws(() => gauge('sent_total', '').set(1), /`sent_total` is a counter already/);
 });

@@ -73,6 +73,12 @@ function numberOf(kind, name, labels) {
   return index + 1;
 }
 
+/** Throws where the host would record nothing, and log why. */
+function finite(number, values) {
+  const [name] = JSON.parse(series[number - 1].key);
+  if (!values.every(Number.isFinite)) throw new RangeError(`\`${name}\` was given a number that is infinite or none`);
+}
+
 /** What the host offers besides batches. Only for the modules that are made above. */
 export const host = {
   log: {
@@ -97,14 +103,15 @@ export const host = {
     gauge: (name, help, labels) => numberOf('gauge', name, labels),
     histogram: (name, help, labels, bounds) => numberOf('histogram', name, labels),
     add(number, amount) {
-      if (amount < 0n) throw new RangeError(`${amount} cannot be added to a counter, which only grows`);
       const of = series[number - 1];
       of.value = (of.value ?? 0) + Number(amount);
     },
     set(number, value) {
+      finite(number, [value]);
       series[number - 1].value = value;
     },
     observe(number, values) {
+      finite(number, values);
       (series[number - 1].value ??= []).push(...values);
     },
   },
