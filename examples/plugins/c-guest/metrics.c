@@ -32,6 +32,7 @@ tw_series tw_metric_histogram(
 }
 
 void tw_metric_add(tw_series counter, uint64_t amount) {
+    if (amount > INT64_MAX) tw_panic("tw_metric_add was given a number below 0: a counter only grows");
     tailweir_plugin_metrics_add(counter, amount);
 }
 

@@ -182,7 +182,7 @@ tw_series tw_metric_gauge(const char *name, const char *help, const tw_label *la
 tw_series tw_metric_histogram(
     const char *name, const char *help, const tw_label *labels, size_t count, const double *bounds, size_t bound_count
 );
-/* Adds to a counter. */
+/* Adds to a counter. What is greater than INT64_MAX was a number below 0, and ends the plug-in: see `tw_panic`. */
 void tw_metric_add(tw_series counter, uint64_t amount);
 /* Sets a gauge. The value must be finite. */
 void tw_metric_set(tw_series gauge, double value);

@@ -1,6 +1,8 @@
 /* Tests of the helper itself: what JSON means, what is written, and what is remembered and recorded. */
 #include "testing.h"
 
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -70,6 +72,22 @@ static void state(void) {
     tw_call_ends();
 }
 
+static jmp_buf before_panic;
+
+static void after_panic(int signal) {
+    (void)signal;
+    longjmp(before_panic, 1);
+}
+
+/* A number below 0 is a very large one where it arrives. */
+static void counters_do_not_shrink(tw_series counter) {
+    signal(SIGABRT, after_panic);
+    bool has_panicked = setjmp(before_panic) != 0;
+    if (!has_panicked) tw_metric_add(counter, (uint64_t)-1);
+    signal(SIGABRT, SIG_DFL);
+    tw_test(has_panicked && tw_test_metric(counter) == 5.0);
+}
+
 static void metrics(void) {
     const tw_label labels[] = { { "type", TW_TEXT("OOB") }, { "pool", TW_TEXT("") } };
     const tw_label turned[] = { labels[1], labels[0] };
@@ -79,6 +97,7 @@ static void metrics(void) {
     tw_metric_add(counter, 2);
     tw_metric_add(counter, 3);
     tw_test(tw_test_metric(counter) == 5.0);
+    counters_do_not_shrink(counter);
     tw_test(tw_test_metric(tw_metric_counter("counted_total", "Counted", labels, 1)) == 0.0);
 
     tw_series gauge = tw_metric_gauge("waiting", "Waiting", NULL, 0);
