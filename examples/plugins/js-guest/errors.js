@@ -40,7 +40,7 @@ const FRAME = /^(?:at |[^@]*@).*:\d+:\d+\)?$/;
 const FOLDER = /([^\s@(]*)errors\.js:\d/.exec(new Error().stack)?.[1] ?? '';
 
 /** Frames of these modules and of what calls them in a component: a mistake is where the plug-in has called them. */
-const OURS = ['tailweir', 'state', 'metrics', 'errors'].map((name) => `${FOLDER}${name}.js:`).concat('/sources/initializer.js:');
+const OURS = ['tailweir', 'state', 'metrics', 'errors', 'absent'].map((name) => `${FOLDER}${name}.js:`).concat('/sources/initializer.js:');
 
 /** An error with the place in the plug-in that it came from: `TypeError: x is undefined (handle@plugin.js:7:3)`. */
 export function inWords(error) {

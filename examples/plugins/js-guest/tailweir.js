@@ -6,6 +6,7 @@
  */
 import { write } from 'tailweir:plugin/log@0.1.0';
 
+import './absent.js';
 import { inWords, isPromise, shown } from './errors.js';
 
 // Where a text begins with a byte order mark, that is part of it.

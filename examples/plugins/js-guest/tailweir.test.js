@@ -217,3 +217,34 @@ test('metrics record what they are told', () => {
   assert.throws(() => sizes.observe([1, NaN]), /`size_bytes` was given a number that is infinite or none/);
   assert.throws(() => gauge('sent_total', '').set(1), /`sent_total` is a counter already/);
 });
+
+test('there is no clock, nor what else a component does not have', () => {
+  const clock = /^Error: `.*`: a plug-in has no clock: take the time from the records/;
+  for (const call of [() => new Date(), () => Date(), () => Date.now(), () => performance.now(), () => performance.timeOrigin]) {
+    assert.throws(call, clock);
+  }
+  class Day extends Date {}
+  assert.throws(() => new Day(), clock);
+  assert.throws(() => new (new Date(0).constructor)(), clock);
+  for (const call of [() => Math.random(), () => crypto.randomUUID(), () => crypto.getRandomValues(new Uint8Array(1))]) {
+    assert.throws(call, /^Error: `.*`: a plug-in has no random numbers: the `id` of a batch/);
+  }
+  for (const call of [() => setTimeout(() => {}, 1), () => setInterval(() => {}, 1), () => AbortSignal.timeout(1)]) {
+    assert.throws(call, /^Error: `.*`: a plug-in has no timers/);
+  }
+  assert.throws(() => fetch('http://localhost'), /^Error: `fetch\(\)`: a plug-in in JavaScript has no network/);
+});
+
+test('dates of given times are as ever', () => {
+  class Day extends Date {}
+  assert.equal(new Date(0).toISOString(), '1970-01-01T00:00:00.000Z');
+  assert.equal(new Date('2025-09-12T11:08:01Z').getTime(), Date.UTC(2025, 8, 12, 11, 8, 1));
+  assert.equal(new Date(2025, 8, 12, 11, 8, 1, 5).getMilliseconds(), 5);
+  assert.equal(new Date(2025, 8).getDate(), 1);
+  assert.equal(Date.parse('1970-01-01T00:00:01Z'), 1000);
+  assert.ok(Number.isNaN(new Date(undefined).getTime()));
+  assert.ok(new Date(0) instanceof Date && new Day(0) instanceof Day && new Day(0) instanceof Date);
+  assert.equal(new Day(0).getTime(), new Date(new Date(0)).getTime());
+  assert.equal(new Date(0).constructor, Date);
+  assert.equal(Date.name, 'Date');
+});

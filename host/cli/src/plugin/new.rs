@@ -118,6 +118,7 @@ macro_rules! javascript {
             text!($folder, "tests/expected.txt"),
             guest!("js-guest", "tailweir.js"),
             guest!("js-guest", "errors.js"),
+            guest!("js-guest", "absent.js"),
             guest!("js-guest", "metrics.js"),
             $(guest!("js-guest", $of_kind),)*
             guest!("js-guest", "testing.js"),
