@@ -256,6 +256,36 @@ fn what_was_built_before_is_never_taken_for_what_is_built_now() {
     }
 }
 
+/// A module that imports one function of WASI, without parameters or results.
+fn wasi_module(function: &str) -> Vec<u8> {
+    let section = |id: u8, content: &[u8]| [&[id, u8::try_from(content.len()).unwrap()], content].concat();
+    let name = |name: &str| [&[u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+    let import = [&[1], &name("wasi_snapshot_preview1")[..], &name(function), &[0, 0]].concat();
+    [b"\0asm\x01\0\0\0".to_vec(), section(1, &[1, 0x60, 0, 0]), section(2, &import)].concat()
+}
+
+#[test]
+fn what_asks_for_files_or_a_clock_is_told_that_there_are_none() {
+    let room = tempfile::tempdir().unwrap();
+    let folder = room.path().join("p");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("Makefile"), "all:\n\ttrue\n").unwrap();
+    for (function, uses) in [
+        ("fd_write", "it uses files, as `printf` does, and"),
+        ("clock_time_get", "it uses a clock, as `time` does, and"),
+        ("environ_get", "it uses the environment, as `getenv` does, and"),
+        ("proc_exit", "it uses `exit`, and"),
+    ] {
+        fs::write(folder.join("p.wasm"), wasi_module(function)).unwrap();
+        let said = tailweir().args("plugin build").arg(&folder).run().with_code(1);
+        let told = format!(
+            "cannot make a component of p: {uses} a plug-in has no files, clock, environment or process"
+        );
+        assert!(said.contains(&told) && said.contains("In C, log with `tw_log`"), "{said}");
+        assert!(said.contains(&format!("wasi_snapshot_preview1::{function}")), "{said}");
+    }
+}
+
 #[test]
 fn verdicts_are_shown_and_held_against_a_golden_file() {
     let segments = Segments::generate(300, 2, 7);

@@ -60,8 +60,9 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
     };
     let Built { name, code, modified } = (project.build)(directory)?;
     let component = match code.starts_with(b"\0asm\x01\0\0\0") {
-        true => componentize(&code).with_context(|| {
-            format!("cannot make a component of {name}: is it a plug-in, with one filter or processor?")
+        true => componentize(&code).map_err(|e| {
+            let remedy = remedy(&format!("{e:#}"));
+            e.context(format!("cannot make a component of {name}: {remedy}"))
         })?,
         false => code,
     };
@@ -81,6 +82,28 @@ pub(super) fn run(args: &BuildArgs, engine: &WasmEngine) -> Result<()> {
 /// What `wasm-tools component new` does.
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(module)?.encode()
+}
+
+/// What to do about a module of which no component can be made, by the error.
+fn remedy(error: &str) -> String {
+    let Some((_, import)) = error.split_once("wasi_snapshot_preview1::") else {
+        return "is it a plug-in, with one filter or processor?".to_owned();
+    };
+    let name: String = import.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let what = match name.as_str() {
+        "environ_get" | "environ_sizes_get" => "the environment, as `getenv` does",
+        "clock_time_get" | "clock_res_get" => "a clock, as `time` does",
+        "args_get" | "args_sizes_get" => "arguments",
+        "proc_exit" => "`exit`",
+        "random_get" => "random numbers",
+        _ => "files, as `printf` does",
+    };
+    format!(
+        "it uses {what}, and a plug-in has no files, clock, environment or process. In C, log with `tw_log` in place of \
+         `printf` (`snprintf` may be used), take the time from the records and settings from the configuration, and end with \
+         `tw_panic` in place of `exit`. In Rust, build for `wasm32-wasip2` or `wasm32-unknown-unknown`, as `tailweir plugin \
+         build` does where there is a Cargo.toml"
+    )
 }
 
 /// Writes a component, if it is a plug-in: what is no plug-in does not take the place of one. In one step: whoever has the old one
