@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 use tailweir_tests::{Ended, Program, Segments, repository, wait_for};
+use tempfile::TempDir;
 
 use crate::metrics::told;
 use crate::plugin_tools::{shell_quietly, steps};
@@ -230,4 +232,102 @@ fn new_plugins_in_javascript_build_and_pass_their_own_tests() {
 fn new_plugins_in_python_build_and_pass_their_own_tests() {
     check_new("python", "filter", "python-pool-filter");
     check_new("python", "processor", "python-summary");
+}
+
+/// A new plug-in in JavaScript whose source is another one, in a folder with the tools that the examples were built with; and the
+/// right to run it.
+fn in_javascript(kind: &str, source: &str) -> Option<(TempDir, MutexGuard<'static, ()>)> {
+    let (_, guard) = component("js-summary")?;
+    let folder = tempfile::tempdir().unwrap();
+    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang js --kind").arg(kind);
+    begun.run().quietly();
+    let tools = repository("target/tools/js-guest/node_modules");
+    symlink(tools, folder.path().join("my-plugin/node_modules")).unwrap();
+    fs::write(folder.path().join("my-plugin/plugin.js"), source).unwrap();
+    Some((folder, guard))
+}
+
+#[test]
+fn a_mistake_in_the_source_in_javascript_is_told_with_its_place() {
+    let Some((folder, _guard)) = in_javascript("filter", "") else { return };
+    let plugin = folder.path().join("my-plugin");
+    for (source, expected) in [
+        (
+            "const a = 1;\nconst b = [1, 2;\n",
+            "plugin.js:2:16: Expected `,` but found `;`\n  const b = [1, 2;\n",
+        ),
+        (
+            "// Grüße 📧\nlet a; let a;\n",
+            "plugin.js:2:12: Identifier `a` has already been declared\n  let a; let a;\n",
+        ),
+        ("import { b } from './b.js';\n", "plugin.js:1:19: there is no file b.js\n"),
+        ("import { b } from './guest/b.js';\n", "guest/b.js:1:18: Unexpected token\n  export const b = ;\n"),
+    ] {
+        fs::write(plugin.join("plugin.js"), source).unwrap();
+        fs::write(plugin.join("guest/b.js"), "export const b = ;\n").unwrap();
+        let said = tailweir().args("plugin build").arg(&plugin).run().with_code(1);
+        assert!(said.contains(expected) && !said.contains("node:"), "{source}: {said}");
+    }
+}
+
+/// What it does is said by its configuration.
+const MISTAKEN: &str = "
+import { makeProcessor, Reject, Retry, Stop } from './guest/tailweir.js';
+import { counter } from './guest/metrics.js';
+const done = counter('done_total', 'Done');
+const mistakes = {
+  index: () => { throw new Reject(['a'], 'x'); },
+  beyond: () => { throw new Reject([20], 'x'); },
+  wait: () => { throw new Retry('x', { afterMs: -1 }); },
+  reason: () => { throw new Stop(); },
+  record: () => ['{}', undefined],
+  late: (records) => records.map(async (record) => record),
+  counter: () => done.add(-1),
+  clock: () => [{ at: new Date() }],
+  random: () => [{ at: Math.random() }],
+  timer: () => setTimeout(() => {}, 10),
+  date: () => [{ at: new Date(0), is: new Date(0) instanceof Date }],
+};
+export const { lifecycle, process } = makeProcessor({
+  name: 'my-plugin', version: '0.1.0', handle: (batch, { do: name }) => mistakes[name](batch.records()),
+});
+";
+
+/// None of them is taken for something else, and nothing ends the engine without a word.
+#[test]
+fn a_mistake_in_javascript_is_named() {
+    let Some((folder, _guard)) = in_javascript("processor", MISTAKEN) else { return };
+    let plugin = folder.path().join("my-plugin");
+    let built = tailweir().args("plugin build").arg(&plugin).run();
+    assert_eq!(built.code, Some(0), "{built:?}");
+    let test = |name: &str| {
+        let test = tailweir()
+            .folder(&plugin)
+            .args("plugin test my-plugin.wasm --segment tests/records.jsonl --config");
+        test.arg(format!(r#"{{"do":"{name}"}}"#)).run()
+    };
+    for (name, expected) in [
+        ("index", "RangeError: the indices of a Reject have \"a\" at 0; each must be a whole number from 0"),
+        ("beyond", "is at fault: it rejects the record at index 20 of a batch of"),
+        (
+            "wait",
+            "RangeError: `afterMs` of a Retry must be a whole number from 0 to 2^53 - 1, not -1 (wait@plugin.js:8:",
+        ),
+        ("reason", "TypeError: the reason of a Stop must be a string, not undefined (reason@plugin.js:9:"),
+        ("record", "TypeError: handle returned undefined as the record at index 1; it must be a JSON text"),
+        ("late", "TypeError: handle returned a Promise (nothing is awaited) as the record at index 0"),
+        (
+            "counter",
+            "RangeError: `done_total` only grows, by whole numbers, and was given -1 (counter@plugin.js:12:",
+        ),
+        ("clock", "Error: `new Date()`: a plug-in has no clock: take the time from the records"),
+        ("random", "Error: `Math.random()`: a plug-in has no random numbers"),
+        ("timer", "Error: `setTimeout()`: a plug-in has no timers"),
+    ] {
+        let said = test(name).with_code(1);
+        let (_, cause) = said.split_once("\ncaused by: ").expect(&said);
+        assert!(cause.contains(expected), "{name}: {cause}");
+    }
+    let shown = test("date").quietly();
+    assert!(shown.contains(r#"{"at":"1970-01-01T00:00:00.000Z","is":true}"#), "{shown}");
 }
