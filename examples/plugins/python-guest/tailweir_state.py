@@ -43,19 +43,20 @@ class StateError(tailweir.Stop):
 
 def get(key: str) -> Optional[bytes]:
     """The value of a key, `None` if it has none."""
-    return _host.get(key)
+    return _host.get(_text(key, "a key"))
 
 
 def get_text(key: str) -> Optional[str]:
     """The value of a key as a string, `None` if it has none. Raises a UnicodeDecodeError if it is not UTF-8."""
-    value = _host.get(key)
+    value = get(key)
     return None if value is None else value.decode()
 
 
 def set(key: str, value: Union[bytes, str]) -> None:
     """Gives a key a value, in place of any that it has; a string is kept as UTF-8. Raises a StateError."""
+    key = _text(key, "a key")
     if not isinstance(value, (bytes, str)):
-        raise TypeError(f"the value of `{key}` must be bytes or a string")
+        raise TypeError(f"the value of `{key}` must be bytes or a string, not {tailweir._shown(value)}")
     try:
         _host.set(key, value.encode() if isinstance(value, str) else value)
     except Err as error:
@@ -65,19 +66,29 @@ def set(key: str, value: Union[bytes, str]) -> None:
 def delete(key: str) -> None:
     """Takes a key and its value out; one that is not there stays so. Raises a StateError."""
     try:
-        _host.delete(key)
+        _host.delete(_text(key, "a key"))
     except Err as error:
         raise _in_words(error) from None
 
 
 def list(prefix: str = "") -> Iterator[str]:
     """The keys that begin with `prefix`, in the order of their UTF-8. They are fetched as they are asked for."""
+    prefix = _text(prefix, "a prefix of keys")
     last, more = None, True
     while more:
         page = _host.list(prefix, last, _PAGE)
         yield from page.keys
         last = page.keys[-1] if page.keys else None
         more = page.more and last is not None
+
+
+def _text(given: str, what: str) -> str:
+    """Refuses what the host cannot take: what has half a surrogate pair is no UTF-8, and a UnicodeEncodeError."""
+    if not isinstance(given, str):
+        raise TypeError(f"{what} of state must be a string, not {tailweir._shown(given)}")
+    if not given.isascii():
+        given.encode()
+    return given
 
 
 def _in_words(error: Err) -> StateError:
