@@ -4,7 +4,7 @@
 //!
 //! A filter is one function and one macro line:
 //!
-//! ```
+//! ```standalone_crate
 //! use tailweir_guest::{Batch, Verdict};
 //!
 //! #[derive(serde::Deserialize)]

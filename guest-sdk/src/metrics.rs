@@ -1,7 +1,7 @@
 //! Figures of a plug-in's own, for whoever watches over it: counters, gauges and histograms, which the host passes on beside
 //! its own figures of the plug-in. Filters and processors may have them.
 //!
-//! ```
+//! ```standalone_crate
 //! use tailweir_guest::metrics::{Counter, Histogram};
 //! use tailweir_guest::{Batch, Verdict};
 //!

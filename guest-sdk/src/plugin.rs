@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Batch;
@@ -211,6 +212,15 @@ pub trait IntoProcessor<Shape> {
     fn configure(self, config: &str) -> Result<ProcessorFn, String>;
 }
 
+/// A configuration: one is kept longer than the text that it is parsed from, so its texts must be its own.
+///
+/// For a type that borrows, as one with a `&str`, the compiler has no words of ours: it says that the implementation of a trait
+/// `is not general enough`, and names the trait. So the name is the remedy.
+#[doc(hidden)]
+pub trait ConfigWithStringInPlaceOfStr<'de>: Deserialize<'de> {}
+
+impl<'de, C: Deserialize<'de>> ConfigWithStringInPlaceOfStr<'de> for C {}
+
 /// The shape of a function that takes a configuration.
 #[doc(hidden)]
 pub struct WithConfig<C>(std::marker::PhantomData<C>);
@@ -233,7 +243,7 @@ where
 impl<F, C, V> IntoFilter<WithConfig<C>> for F
 where
     F: Fn(&Batch, &C) -> V + 'static,
-    C: DeserializeOwned + 'static,
+    C: for<'de> ConfigWithStringInPlaceOfStr<'de> + 'static,
     V: IntoVerdict,
 {
     fn configure(self, config: &str) -> Result<FilterFn, String> {
@@ -255,7 +265,7 @@ where
 impl<F, C> IntoProcessor<WithConfig<C>> for F
 where
     F: Fn(&Batch, &C) -> Result<Outcome, Failure> + 'static,
-    C: DeserializeOwned + 'static,
+    C: for<'de> ConfigWithStringInPlaceOfStr<'de> + 'static,
 {
     fn configure(self, config: &str) -> Result<ProcessorFn, String> {
         let config = parse::<C>(config)?;
@@ -324,14 +334,15 @@ fn refuse(config: &str) -> Result<(), String> {
 /// Makes a filter plug-in of a function.
 ///
 /// The function takes `&Batch`, or `&Batch` and `&C` where `C` implements `serde::de::DeserializeOwned`: then the
-/// operator's configuration is parsed into it once, and an error there is the operator's to see. It returns a
+/// operator's configuration is parsed into it once, and an error there is the operator's to see. `C` is kept from batch to
+/// batch, so it has `String` in the place of `&str`. The function returns a
 /// [`Verdict`], or a `Result` of one (or of a `Vec<bool>`) and anything that can be displayed.
-/// Name and version are those of the crate.
+/// Name and version are those of the crate, which has one filter or one processor.
 ///
 /// The host holds configurations to a JSON schema, if there is one. With the feature `schema` it is that of `C`, if `C`
 /// implements [`schemars::JsonSchema`](https://docs.rs/schemars); `config_schema = …` gives another.
 ///
-/// ```
+/// ```standalone_crate
 /// use tailweir_guest::{Batch, Verdict};
 ///
 /// fn bounces(batch: &Batch) -> Verdict {
@@ -341,7 +352,7 @@ fn refuse(config: &str) -> Result<(), String> {
 /// tailweir_guest::filter!(bounces);
 /// ```
 ///
-/// ```
+/// ```standalone_crate
 /// # use tailweir_guest::{Batch, Verdict};
 /// #[derive(serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
@@ -356,7 +367,7 @@ fn refuse(config: &str) -> Result<(), String> {
 /// tailweir_guest::filter!(keep, config_schema = r#"{"type":"object","required":["at_least"]}"#);
 /// ```
 ///
-#[cfg_attr(feature = "schema", doc = "```")]
+#[cfg_attr(feature = "schema", doc = "```standalone_crate")]
 #[cfg_attr(not(feature = "schema"), doc = "```ignore")]
 /// # use tailweir_guest::{Batch, Verdict};
 /// /// The host is told that there must be a number, and what it is good for.
@@ -396,7 +407,7 @@ macro_rules! filter {
 ///
 /// The function takes `&Batch`, or `&Batch` and `&C` as with [`filter!`], and returns `Result<Outcome, Failure>`.
 ///
-/// ```
+/// ```standalone_crate
 /// use tailweir_guest::{Batch, Failure, Outcome};
 ///
 /// #[derive(serde::Deserialize)]
@@ -453,6 +464,16 @@ macro_rules! __schema {
 #[macro_export]
 macro_rules! __plugin {
     ($world:ident, $into:ident, $function_type:ident, $function:path, $schema:expr) => {
+        // Of names in a crate only that of an exported macro has to be unique wherever it is. A second plug-in would be an error
+        // of the linker otherwise, and only where a component is made. Examples of documentation, which are compiled as one crate, are
+        // each a `standalone_crate` for it.
+        #[doc(hidden)]
+        #[macro_export]
+        #[allow(non_local_definitions, reason = "it may be in a function, as in examples of documentation")]
+        macro_rules! a_crate_has_one_filter_or_one_processor {
+            () => {};
+        }
+
         const _: () = {
             fn __configure(
                 config: &str,

@@ -3,7 +3,7 @@
 //! here is exact after any crash. It is undone if the batch comes again: after [`Failure::Retry`] and [`Failure::Stop`], a
 //! panic, or if the sink does not take what was emitted. After [`Failure::Reject`] it stays: leave out what you reject.
 //!
-//! ```
+//! ```standalone_crate
 //! use tailweir_guest::{Batch, Failure, Outcome, state};
 //!
 //! fn count(batch: &Batch) -> Result<Outcome, Failure> {

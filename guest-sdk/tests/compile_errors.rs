@@ -7,13 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The library that this test is linked with: the latest that cargo has put beside it.
-fn library() -> PathBuf {
+/// A library that this test is linked with: the latest that cargo has put beside it.
+fn beside(begin: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let beside = fs::read_dir(test.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let is_it = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.starts_with("libtailweir_guest-") && name.ends_with(".rlib")
+        name.starts_with(begin) && name.ends_with(".rlib")
     };
     beside.filter(is_it).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
 }
@@ -24,12 +24,13 @@ fn said(code: &str) -> Option<String> {
     let source = folder.path().join("plugin.rs");
     let prelude = "#![allow(unused)]\nuse tailweir_guest::{Batch, Failure, Outcome, Verdict};\n";
     fs::write(&source, format!("{prelude}{code}")).unwrap();
-    let library = library();
+    let library = beside("libtailweir_guest-");
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--color", "never"]);
     rustc.env("CARGO_PKG_NAME", "plugin").env("CARGO_PKG_VERSION", "0.1.0");
     rustc.arg("-L").arg(format!("dependency={}", library.parent().unwrap().display()));
     rustc.arg("--extern").arg(format!("tailweir_guest={}", library.display()));
+    rustc.arg("--extern").arg(format!("serde={}", beside("libserde-").display()));
     let output = rustc.arg("--out-dir").arg(folder.path()).arg(&source).output().unwrap();
     (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
 }
@@ -105,6 +106,53 @@ fn a_configuration_that_cannot_be_parsed() {
          tailweir_guest::filter!(keep);",
         &["#[derive(serde::Deserialize)]"],
     );
+}
+
+#[test]
+fn a_configuration_that_borrows() {
+    for (macros, function) in [
+        ("filter", "fn plugin(batch: &Batch, config: &Config) -> Verdict { Verdict::All }"),
+        (
+            "processor",
+            "fn plugin(batch: &Batch, config: &Config) -> Result<Outcome, Failure> { Ok(Outcome::Done) }",
+        ),
+    ] {
+        let code = |kind| {
+            format!(
+                "#[derive(serde::Deserialize)]\nstruct Config{kind}\n{function}\ntailweir_guest::{macros}!(plugin);"
+            )
+        };
+        check(
+            &code("<'a> { pool: &'a str }"),
+            &["ConfigWithStringInPlaceOfStr` is not general enough", "`Config<'_>` must"],
+        );
+        assert_eq!(said(&code(" { pool: String }")), None);
+    }
+}
+
+#[test]
+fn two_plugins_in_one_crate() {
+    let keep = "pub fn keep(batch: &Batch) -> Verdict { Verdict::All }";
+    let process = "pub fn process(batch: &Batch) -> Result<Outcome, Failure> { Ok(Outcome::Done) }";
+    let twice = "the name `a_crate_has_one_filter_or_one_processor` is defined multiple times";
+    let (filter, processor) =
+        ("tailweir_guest::filter!(crate::keep);", "tailweir_guest::processor!(crate::process);");
+    check(&format!("{keep}{process}\n{filter}\n{processor}"), &[twice, filter, processor]);
+    check(
+        &format!("{keep}{process}\nmod a {{ {filter} }}\nmod b {{ {processor} }}"),
+        &[twice, filter, processor],
+    );
+    check(&format!("{keep}\n{filter}\n{filter}"), &[twice]);
+}
+
+#[test]
+fn a_plugin_that_has_the_compiler_deny_what_it_can() {
+    let code = "#[deny(warnings, missing_docs)]\n/// A filter.\npub mod plugin { use super::*;\n\
+        fn keep(batch: &Batch) -> Verdict { Verdict::All }\ntailweir_guest::filter!(keep); }";
+    assert_eq!(said(code), None);
+    let code = "#[deny(warnings)]\npub fn f() { fn keep(batch: &Batch) -> Verdict { Verdict::All }\n\
+        tailweir_guest::filter!(keep); }";
+    assert_eq!(said(code), None);
 }
 
 #[test]
