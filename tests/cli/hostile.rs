@@ -376,6 +376,8 @@ fn unloadable(world: &World) -> Vec<(PathBuf, &'static str)> {
     };
     let noise = file("noise.wasm", &random);
     random.splice(..8, *b"\0asm\x0d\0\x01\0");
+    let large = world.path("large.wasm");
+    File::create(&large).unwrap().set_len(300 << 20).unwrap();
     vec![
         (noise, "not a WebAssembly component"),
         (file("disguised.wasm", &random), "damaged, or made for a later WebAssembly runtime"),
@@ -386,7 +388,8 @@ fn unloadable(world: &World) -> Vec<(PathBuf, &'static str)> {
         (file("module.wasm", b"\0asm\x01\0\0\0"), "a WebAssembly module, not a component"),
         (file("other-world.wasm", &of_another_world), "a component, but no tailweir plug-in"),
         (guest("webhook"), "use it where a processor is expected"),
-        (PathBuf::from("/dev/zero"), "larger than 256 MiB"),
+        (PathBuf::from("/dev/zero"), "it is no regular file"),
+        (large, "larger than 256 MiB"),
     ]
 }
 

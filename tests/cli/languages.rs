@@ -198,20 +198,25 @@ fn state_and_metrics_are_imported_by_plugins_that_use_them_only() {
     ["c", "js", "python"].into_iter().for_each(check_imports);
 }
 
-/// A new plug-in, with the tools that the examples were built with in the place of those that its README has one install.
-fn check_new(language: &str, kind: &str, example: &str) {
-    let Some((_, _guard)) = component(example) else { return };
+/// Shell commands after which the tools that the examples were built with are there in the place of those that a README has one
+/// install.
+fn with_tools(language: &str) -> String {
     let tools = repository("target/tools").join(format!("{language}-guest"));
-    let folder = tempfile::tempdir().unwrap();
-    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang").arg(language);
-    let said = begun.arg("--kind").arg(kind).run().quietly();
-    let there = format!(
+    format!(
         "tools='{}'\nexport PYTHONPATH=\"$tools\" PATH=\"$tools/bin:$PATH\"\n\
          export ZIG_GLOBAL_CACHE_DIR=\"$tools/cache\" ZIG_LOCAL_CACHE_DIR=\"$tools/cache\"\n\
          if [ -d \"$tools/node_modules\" ]; then ln -s \"$tools/node_modules\" my-plugin/node_modules; fi\n",
         tools.display()
-    );
-    let shown = shell_quietly(folder.path(), &(there + &steps(&said)));
+    )
+}
+
+/// A new plug-in builds, and does what its README says.
+fn check_new(language: &str, kind: &str, example: &str) {
+    let Some((_, _guard)) = component(example) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang").arg(language);
+    let said = begun.arg("--kind").arg(kind).run().quietly();
+    let shown = shell_quietly(folder.path(), &(with_tools(language) + &steps(&said)));
     assert!(shown.contains("as tests/expected.txt says\n"), "{shown}");
     assert!(shown.contains(&format!(": my-plugin 0.1.0, a {kind}\n")), "{shown}");
 }
@@ -330,4 +335,97 @@ fn a_mistake_in_javascript_is_named() {
     }
     let shown = test("date").quietly();
     assert!(shown.contains(r#"{"at":"1970-01-01T00:00:00.000Z","is":true}"#), "{shown}");
+
+/// A processor in Python that makes the mistake which its configuration names.
+const MISTAKEN: &str = r#"import json
+from collections import Counter
+
+import tailweir
+import tailweir_metrics as metrics
+import tailweir_state as state
+
+SEEN = metrics.Counter("seen_total", "Records seen")
+
+
+def counts(batch):
+    return Counter(batch.strings("/type"))
+
+
+def late(batch):
+    import statistics
+
+
+MISTAKES = {
+    "counts": counts,
+    "late": late,
+    "text": lambda batch: "42",
+    "none": lambda batch: [{}, None],
+    "below": lambda batch: SEEN.add(-1),
+    "key": lambda batch: state.set(5, "x"),
+    "parse": lambda batch: json.loads("{"),
+    "index": lambda batch: batch.record(-1),
+    "passed": lambda batch: batch.records(),
+}
+
+
+def handle(batch, config):
+    return MISTAKES[config](batch)
+
+
+Lifecycle, Process = tailweir.processor(handle, name="my-plugin", version="0.1.0")
+"#;
+
+/// What the bindings do not take would end in a panic of theirs, and what they take for something else, in other records.
+#[test]
+fn mistakes_in_python_are_told_with_the_line_of_the_plugin() {
+    let Some((_, _guard)) = component("python-summary") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang python --kind processor");
+    begun.run().quietly();
+    let plugin = folder.path().join("my-plugin");
+    let project = fs::read_to_string(plugin.join("pyproject.toml")).unwrap();
+    let world =
+        r#""--wit-path", "guest/worlds.wit", "--world", "tailweir:guest/metrics-state-processor-plugin""#;
+    let project = project.replace(r#""--world", "processor-plugin""#, world);
+    fs::write(plugin.join("pyproject.toml"), project).unwrap();
+    fs::write(plugin.join("app.py"), MISTAKEN).unwrap();
+    let records = r#"{"type":"Delivery"}
+{"Subject":"bad \ud83d, Grüße"}
+"#;
+    fs::write(plugin.join("records.jsonl"), records).unwrap();
+    let component = plugin.join("my-plugin.wasm");
+    let build = format!("cd my-plugin\n'{}' plugin build\n", env!("CARGO_BIN_EXE_tailweir"));
+    shell_quietly(folder.path(), &(with_tools("python") + &build));
+    let told = |mistake: &str| {
+        let test =
+            tailweir().args("plugin test").arg(&component).arg("--segment").arg(plugin.join("records.jsonl"));
+        test.arg("--config").arg(format!("\"{mistake}\"")).run()
+    };
+    let line = |code: &str| MISTAKEN.lines().position(|line| line.contains(code)).unwrap() + 1;
+    for (mistake, expected, code) in [
+        (
+            "counts",
+            "TypeError: handle returned Counter; it must return None, or a list of records",
+            "def handle",
+        ),
+        ("text", "TypeError: handle returned str; it must return None, or a list of records", "def handle"),
+        ("none", "TypeError: handle returned None as the record at index 1", "def handle"),
+        (
+            "below",
+            "ValueError: what is added to the counter `seen_total`, which only grows, must be",
+            "SEEN.add",
+        ),
+        ("key", "TypeError: a key of state must be a string, not 5", "state.set"),
+        ("parse", "JSONDecodeError: Expecting property name", "json.loads"),
+        ("index", "ValueError: the index of a record must be", "batch.record("),
+        ("late", "ModuleNotFoundError: No module named 'statistics'", "import statistics"),
+    ] {
+        let said = told(mistake).with_code(1);
+        let last = said.lines().find(|line| line.starts_with("caused by: ")).unwrap_or(&said);
+        assert!(last.contains(expected), "{mistake}: {last}");
+        assert!(last.contains(&format!(" (app.py, line {})", line(code))), "{mistake}: {last}");
+        assert_eq!(last.contains("; import it at the top of the file"), mistake == "late", "{last}");
+    }
+    let passed = told("passed").quietly();
+    assert!(records.lines().all(|record| passed.contains(record)), "{passed}");
 }

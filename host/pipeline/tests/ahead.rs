@@ -169,9 +169,13 @@ async fn whoever_decides_no_filter_is_asked_twice() {
 struct Progress {
     highest: Mutex<Option<u64>>,
     further: Condvar,
+    /// A thread was asked.
+    begun: Mutex<bool>,
+    beginning: Condvar,
 }
 
-/// One on a thread takes, the first time, until the consumer's own has been asked about what comes behind.
+/// One on a thread takes, the first time, until the consumer's own has been asked about what comes behind. The consumer's own takes
+/// its time until then, so that the consumer falls behind.
 struct Patient {
     progress: Arc<Progress>,
     own: bool,
@@ -181,6 +185,15 @@ struct Patient {
 impl Filter for Patient {
     fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
         let last = numbers(candidates).into_iter().max();
+        let mut begun = self.progress.begun.lock().unwrap();
+        if self.own {
+            let wait = Duration::from_millis(200);
+            drop(self.progress.beginning.wait_timeout_while(begun, wait, |begun| !*begun).unwrap());
+        } else {
+            *begun = true;
+            self.progress.beginning.notify_all();
+            drop(begun);
+        }
         let mut highest = self.progress.highest.lock().unwrap();
         if self.own {
             *highest = last.max(*highest);

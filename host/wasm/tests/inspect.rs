@@ -40,8 +40,15 @@ fn a_processor_that_sends_requests_needs_no_grant_for_it() {
 #[test]
 fn what_is_no_plugin_is_named() {
     let said = host().inspect(std::path::Path::new("/dev/zero"), limits()).unwrap_err().to_string();
-    assert_eq!(said, "/dev/zero: larger than 256 MiB, so it is not read; a plug-in has a few");
+    assert_eq!(said, "/dev/zero: cannot read it: it is no regular file");
     let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large.wasm");
+    std::fs::File::create(&large).unwrap().set_len(300 << 20).unwrap();
+    let said = host().inspect(&large, limits()).unwrap_err().to_string();
+    assert!(
+        said.ends_with("large.wasm: larger than 256 MiB, so it is not read; a plug-in has a few"),
+        "{said}"
+    );
     let path = folder.path().join("x.wasm");
     std::fs::write(&path, b"\0asm\x0d\0\x01\0").unwrap();
     assert!(host().inspect(&path, limits()).unwrap_err().to_string().contains("no tailweir plug-in"));
