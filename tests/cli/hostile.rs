@@ -1,7 +1,7 @@
 //! Plug-ins that do what no plug-in should: each beside a healthy consumer in the same process, which must get everything,
 //! while what happened is named and counted.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 

@@ -335,9 +335,10 @@ fn a_mistake_in_javascript_is_named() {
     }
     let shown = test("date").quietly();
     assert!(shown.contains(r#"{"at":"1970-01-01T00:00:00.000Z","is":true}"#), "{shown}");
+}
 
 /// A processor in Python that makes the mistake which its configuration names.
-const MISTAKEN: &str = r#"import json
+const MISTAKEN_IN_PYTHON: &str = r#"import json
 from collections import Counter
 
 import tailweir
@@ -388,7 +389,7 @@ fn mistakes_in_python_are_told_with_the_line_of_the_plugin() {
         r#""--wit-path", "guest/worlds.wit", "--world", "tailweir:guest/metrics-state-processor-plugin""#;
     let project = project.replace(r#""--world", "processor-plugin""#, world);
     fs::write(plugin.join("pyproject.toml"), project).unwrap();
-    fs::write(plugin.join("app.py"), MISTAKEN).unwrap();
+    fs::write(plugin.join("app.py"), MISTAKEN_IN_PYTHON).unwrap();
     let records = r#"{"type":"Delivery"}
 {"Subject":"bad \ud83d, Grüße"}
 "#;
@@ -401,7 +402,7 @@ fn mistakes_in_python_are_told_with_the_line_of_the_plugin() {
             tailweir().args("plugin test").arg(&component).arg("--segment").arg(plugin.join("records.jsonl"));
         test.arg("--config").arg(format!("\"{mistake}\"")).run()
     };
-    let line = |code: &str| MISTAKEN.lines().position(|line| line.contains(code)).unwrap() + 1;
+    let line = |code: &str| MISTAKEN_IN_PYTHON.lines().position(|line| line.contains(code)).unwrap() + 1;
     for (mistake, expected, code) in [
         (
             "counts",
