@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tailweir_core::{Batch, Block, FilterFactory};
 use tokio::sync::Notify;
@@ -20,6 +21,10 @@ const BLOCKS_PER_THREAD: usize = 3;
 
 /// How many blocks a consumer must be behind for it to be given a thread.
 const WORTH_A_THREAD: usize = 3;
+
+/// A consumer that waits asks about another block if that takes so long: else the answer that it waits for is there first, and to ask
+/// would cost more than to wait.
+const WORTH_ASKING: Duration = Duration::from_micros(500);
 
 /// How many cores there are. To ask takes several files of the control group to be read.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -57,6 +62,8 @@ struct Shared {
 struct State {
     /// In the order in which the consumer comes to them.
     jobs: VecDeque<Job>,
+    /// How long the filters took for a block, the last time.
+    took: Option<Duration>,
     /// The consumer is gone.
     closed: bool,
 }
@@ -136,8 +143,12 @@ impl Ahead {
 
     /// A block for the consumer to ask its own filters about while a thread is at the one that it has come to.
     pub(crate) fn begin(&self) -> Option<Running<'_>> {
-        let block = self.shared.lock().begin()?;
-        Some(Running { shared: &self.shared, block })
+        let mut state = self.shared.lock();
+        if state.took.is_some_and(|took| took < WORTH_ASKING) {
+            return None;
+        }
+        let block = state.begin()?;
+        Some(self.shared.running(block))
     }
 
     /// Starts a thread, if the process may have another and this consumer has not got its share.
@@ -200,10 +211,14 @@ impl Shared {
                 return None;
             }
             if let Some(block) = state.begin() {
-                return Some(Running { shared: self, block });
+                return Some(self.running(block));
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn running(&self, block: Arc<Block>) -> Running<'_> {
+        Running { shared: self, block, began: Instant::now() }
     }
 
     fn job<'a>(state: &'a mut State, block: &Arc<Block>) -> Option<&'a mut Job> {
@@ -224,6 +239,7 @@ impl State {
 pub(crate) struct Running<'a> {
     shared: &'a Shared,
     block: Arc<Block>,
+    began: Instant,
 }
 
 impl Running<'_> {
@@ -239,6 +255,7 @@ impl Running<'_> {
 
     fn set(&self, progress: Progress) {
         let mut state = self.shared.lock();
+        state.took = Some(self.began.elapsed());
         // The consumer may have gone on without it.
         if let Some(job) = Shared::job(&mut state, &self.block)
             && matches!(job.progress, Progress::Running)
