@@ -117,8 +117,7 @@ fn worlds() -> impl Strategy<Value = World> {
 
 impl World {
     fn open(&self, directory: &Path, events: &Arc<Events>) -> Consumer {
-        let mut source = once(directory);
-        source.reader.events = events.clone();
+        let mut source = heard(directory, events.clone());
         source.reader.block_size = self.block;
         let mut options = ConsumerOptions {
             filters: vec![FilterOptions::new(Sorter(self.located))],
@@ -230,8 +229,7 @@ async fn what_is_rejected_where_there_is_no_checkpoint_has_a_count_of_its_own() 
     append_text(dir.path(), "a", "{\"n\":1}\n{\"n\":\n{\"n\":3}\n\n{\"n\":1}\n");
     seal(dir.path(), "a");
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
+    let source = heard(dir.path(), events.clone());
     let options = ConsumerOptions {
         filters: vec![FilterOptions::new(Sorter(Located::Batch))],
         on_filter_error: OnFilterError::Isolate,

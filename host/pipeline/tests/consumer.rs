@@ -71,9 +71,7 @@ async fn f21_the_checkpoint_waits_for_the_first_batch_and_never_moves_back() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..30);
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut c = open(heard(dir.path(), events.clone()), vec![consumer("c")]).unwrap().pop().unwrap();
     let (mut first, mut second, mut third) = (next(&mut c).await, next(&mut c).await, next(&mut c).await);
     second.commit().unwrap();
     third.commit().unwrap();
@@ -119,9 +117,8 @@ async fn f11_who_was_further_in_a_segment_that_is_cut_off_notices_in_a_shared_pa
     seal(dir.path(), "a");
 
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut both = open(source, vec![consumer("behind"), consumer("ahead")]).unwrap();
+    let mut both =
+        open(heard(dir.path(), events.clone()), vec![consumer("behind"), consumer("ahead")]).unwrap();
     assert_eq!(drain(&mut both[0]).await, (10..20).collect::<Vec<_>>());
     assert_eq!(drain(&mut both[1]).await, (0..20).collect::<Vec<_>>(), "from its start");
     let named = |event: &Event| matches!(event, Event::SegmentGap { segment, .. } if segment.as_str() == "a");
@@ -503,8 +500,7 @@ async fn tail_starts_at_the_newest_segment_whatever_the_checkpoint_says() {
     // It sorts last, but it is no segment.
     std::fs::write(dir.path().join("zzz"), [0u8, 1, 2]).unwrap();
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
+    let mut source = heard(dir.path(), events.clone());
     source.start = StartFrom::Newest;
     let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
     assert_eq!(drain(&mut c).await, (40..60).collect::<Vec<_>>());
@@ -593,9 +589,7 @@ async fn a_checkpoint_that_another_program_writes_meanwhile_is_noticed() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..30);
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut c = open(source, vec![consumer("c"), consumer("fresh")]).unwrap();
+    let mut c = open(heard(dir.path(), events.clone()), vec![consumer("c"), consumer("fresh")]).unwrap();
     let (mut fresh, mut c) = (c.pop().unwrap(), c.pop().unwrap());
     next(&mut c).await.commit().unwrap();
     std::fs::write(dir.path().join(".c"), "{\"file\":\"a\",\"line\":1}").unwrap();

@@ -148,9 +148,7 @@ async fn run_with_a_blocked_quarantine(text: &str, plan: impl IntoIterator<Item 
     let at = dir.path().join(".c.quarantine");
     std::fs::create_dir(&at).unwrap();
     let events = Arc::new(MakesWay { at, said: Mutex::default() });
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut c = open(heard(dir.path(), events.clone()), vec![consumer("c")]).unwrap().pop().unwrap();
     let mut processor = Planned { plan: plan.into_iter().collect(), ..Planned::default() };
     let policy = policy(1, Then::Stop);
     drive(&mut c, &mut processor, &mut Memory::default(), &policy).await.unwrap();
@@ -281,10 +279,13 @@ async fn looking_for_records_waits_once() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..20);
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut c =
-        open(source, vec![ConsumerOptions { max_batch_size: 20, ..consumer("c") }]).unwrap().pop().unwrap();
+    let mut c = open(
+        heard(dir.path(), events.clone()),
+        vec![ConsumerOptions { max_batch_size: 20, ..consumer("c") }],
+    )
+    .unwrap()
+    .pop()
+    .unwrap();
     let mut processor = Fragile { poison: |n| n % 5 == 2, nth: 0, calls: 0, odd: None };
     drive(&mut c, &mut processor, &mut Ids::default(), &policy(3, Then::Stop)).await.unwrap();
     assert_eq!(quarantined(dir.path(), "c").len(), 4);
@@ -368,9 +369,7 @@ async fn nobody_waits_longer_than_an_hour_nor_for_a_version_that_is_gone() {
     let dir = tempdir().unwrap();
     sealed(dir.path(), "a", 0..5);
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
-    let mut c = open(source, vec![consumer("c")]).unwrap().pop().unwrap();
+    let mut c = open(heard(dir.path(), events.clone()), vec![consumer("c")]).unwrap().pop().unwrap();
     let mut processor = Old { calls: 0 };
     drive(&mut c, &mut processor, &mut Memory::default(), &Policy::default()).await.unwrap();
     assert_eq!(processor.calls, 3);

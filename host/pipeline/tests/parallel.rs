@@ -207,8 +207,7 @@ async fn a_batch_that_is_tried_again_holds_up_nobody_else_until_they_are_too_far
         ..world
     };
     let events = Arc::new(Events::default());
-    let mut source = once(dir.path());
-    source.reader.events = events.clone();
+    let source = heard(dir.path(), events.clone());
     let options = ConsumerOptions { max_uncommitted: 5, ..consumer("c") };
     let mut c = open(source, vec![options]).unwrap().pop().unwrap();
     let (workers, ..) = workers(world, 2);

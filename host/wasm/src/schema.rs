@@ -27,26 +27,18 @@ pub(crate) fn check(schema: &str, config: &str) -> Result<(), LoadErrorKind> {
     let Some(Usable { schema, validator }) = usable(schema)? else { return Ok(()) };
     // It was a `Value` when it came from the operator.
     let config: Value = serde_json::from_str(config).map_err(|e| LoadErrorKind::Config(e.to_string()))?;
-    let is_valid = |config: &Value| {
+    // How many steps it takes to tell what is wrong, if something is.
+    let wrong = |config: &Value| {
         let steps = cost::steps(&schema, config).map_err(LoadErrorKind::Schema)?;
-        Ok((validator.is_valid(config), steps))
+        Ok((!validator.is_valid(config)).then_some(steps))
     };
-    let (valid, mut steps) = is_valid(&config)?;
-    if valid {
-        return Ok(());
-    }
     let empty = Value::Object(Map::new());
-    let (held, begin) = match &config {
-        Value::Null => {
-            let valid;
-            (valid, steps) = is_valid(&empty)?;
-            if valid {
-                return Ok(());
-            }
-            (&empty, "it has none, and ")
-        }
-        config => (config, ""),
-    };
+    let Some(mut steps) = wrong(&config)? else { return Ok(()) };
+    let (mut held, mut begin) = (&config, "");
+    if config.is_null() {
+        let Some(without) = wrong(&empty)? else { return Ok(()) };
+        (held, begin, steps) = (&empty, "it has none, and ", without);
+    }
     let mistakes = match steps {
         ..=EXPLAINED => mistakes(validator.iter_errors(held)),
         _ => "the schema is too involved to tell where".to_owned(),

@@ -43,6 +43,13 @@ pub fn once(directory: &Path) -> SourceOptions {
     source
 }
 
+/// As [`once`], where somebody listens.
+pub fn heard(directory: &Path, events: Arc<dyn EventSink>) -> SourceOptions {
+    let mut source = once(directory);
+    source.reader.events = events;
+    source
+}
+
 pub fn consumer(name: &str) -> ConsumerOptions {
     let mut options = ConsumerOptions::new(name);
     options.max_batch_size = 10;
