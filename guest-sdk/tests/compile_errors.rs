@@ -2,35 +2,61 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::cmp::Reverse;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
-/// A library that this test is linked with: the latest that cargo has put beside it.
-fn beside(begin: &str) -> PathBuf {
+/// What cargo has built of a library, the latest first. They are several where it is needed with several sets of
+/// features, and which of them comes last is a matter of chance.
+fn built(library: &str) -> Vec<PathBuf> {
     let test = env::current_exe().unwrap();
     let beside = fs::read_dir(test.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let begin = format!("lib{library}-");
     let is_it = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        name.starts_with(begin) && name.ends_with(".rlib")
+        name.starts_with(&begin) && name.ends_with(".rlib")
     };
-    beside.filter(is_it).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+    let mut found: Vec<PathBuf> = beside.filter(is_it).collect();
+    found.sort_by_key(|path| Reverse(path.metadata().unwrap().modified().unwrap()));
+    found
 }
+
+/// The SDK and the serde that belong together, which are the ones that a right plug-in compiles with.
+static LIBRARIES: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
+    let right = "#[derive(serde::Deserialize)]\nstruct Config { pool: String }\n\
+        fn keep(batch: &Batch, config: &Config) -> Verdict { Verdict::All }\ntailweir_guest::filter!(keep);";
+    let mut said = None;
+    for sdk in built("tailweir_guest") {
+        for serde in built("serde") {
+            let pair = [sdk.clone(), serde];
+            said = said_with(&pair, right);
+            if said.is_none() {
+                return pair;
+            }
+        }
+    }
+    panic!("no pair of libraries compiles a right plug-in; the last that the compiler said:\n{said:?}")
+});
 
 /// What the compiler says to this code; `None` if it is content.
 fn said(code: &str) -> Option<String> {
+    said_with(&LIBRARIES, code)
+}
+
+fn said_with([sdk, serde]: &[PathBuf; 2], code: &str) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("plugin.rs");
     let prelude = "#![allow(unused)]\nuse tailweir_guest::{Batch, Failure, Outcome, Verdict};\n";
     fs::write(&source, format!("{prelude}{code}")).unwrap();
-    let library = beside("libtailweir_guest-");
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--color", "never"]);
     rustc.env("CARGO_PKG_NAME", "plugin").env("CARGO_PKG_VERSION", "0.1.0");
-    rustc.arg("-L").arg(format!("dependency={}", library.parent().unwrap().display()));
-    rustc.arg("--extern").arg(format!("tailweir_guest={}", library.display()));
-    rustc.arg("--extern").arg(format!("serde={}", beside("libserde-").display()));
+    rustc.arg("-L").arg(format!("dependency={}", sdk.parent().unwrap().display()));
+    rustc.arg("--extern").arg(format!("tailweir_guest={}", sdk.display()));
+    rustc.arg("--extern").arg(format!("serde={}", serde.display()));
     let output = rustc.arg("--out-dir").arg(folder.path()).arg(&source).output().unwrap();
     (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
 }
