@@ -311,6 +311,46 @@ fn f09_a_sealed_segment_that_was_never_finished_gives_what_is_whole_and_names_th
     }
 }
 
+/// A file of which no byte can be read, as on a disk that fails.
+fn unreadable(world: &World, name: &str) {
+    symlink("/proc/self/mem", world.logs().join(name)).unwrap();
+}
+
+#[test]
+fn f09_a_segment_that_can_not_be_read_is_named_and_the_end_of_a_pass_is_a_failure() {
+    let world = World::new();
+    world.sealed("1", record(1));
+    unreadable(&world, "2");
+    world.sealed("3", record(3));
+    let lua = world.lua("follow = false").run();
+    assert_eq!(numbers(&lua), [1, 3], "{lua:?}");
+    let wasm = world.wasm().args("--once --summary=json").run();
+    assert_eq!(wasm.stdout.lines().map(number).collect::<Vec<_>>(), [1, 3], "{wasm:?}");
+    for said in [lua.with_code(1), wasm.with_code(1)] {
+        assert!(said.contains("segment=2 reason=\"Input/output error"), "{said}");
+        assert!(
+            said.contains("Error: a segment could not be read, and its records are not delivered"),
+            "{said}"
+        );
+        assert!(!said.contains("tried again"), "{said}");
+    }
+    // Nobody is past it: it comes when it can be read.
+    world.sealed("2", record(2));
+    world.expect(&[2]);
+}
+
+#[test]
+fn f09_a_segment_that_can_not_be_read_yet_is_tried_again() {
+    let world = World::new();
+    unreadable(&world, "1");
+    world.sealed("2", record(2));
+    let mut running = follow(&world);
+    assert_eq!(next(&mut running), [2, 2]);
+    world.sealed("1", record(1));
+    assert_eq!(next(&mut running), [1, 1]);
+    end(running);
+}
+
 #[test]
 fn f10_a_segment_that_is_deleted_between_two_runs_is_named() {
     let world = World::new();

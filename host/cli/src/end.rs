@@ -1,13 +1,19 @@
 //! The end of the program: what is said at last, also when nobody waits for what is in progress.
 
+use std::collections::BTreeSet;
 use std::process;
 use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Result, bail};
+use tailweir_core::SegmentName;
 
 use crate::engine::WasmEngine;
 use crate::{flood, progress, shadow, summary};
 
 static DUTY: Mutex<Option<Duty>> = Mutex::new(None);
 static ENGINE: OnceLock<WasmEngine> = OnceLock::new();
+/// Segments that could not be read, and that nobody tries again.
+static UNREAD: Mutex<BTreeSet<SegmentName>> = Mutex::new(BTreeSet::new());
 
 type Duty = Box<dyn FnOnce() -> Done + Send>;
 
@@ -22,6 +28,25 @@ pub(crate) enum Done {
 /// says that the command is not done.
 pub(crate) fn before_ending_at_once(duty: impl FnOnce() -> Done + Send + 'static) {
     *DUTY.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(duty));
+}
+
+/// Notes that a segment could not be read and is not tried again, so that a command that does all else is not done.
+pub(crate) fn is_incomplete(segment: SegmentName) {
+    UNREAD.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
+}
+
+/// How many segments could not be read.
+pub(crate) fn unread() -> usize {
+    UNREAD.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// An error if there are segments that could not be read.
+pub(crate) fn all_was_read() -> Result<()> {
+    match unread() {
+        0 => Ok(()),
+        1 => bail!("a segment could not be read, and its records are not delivered"),
+        several => bail!("{several} segments could not be read, and their records are not delivered"),
+    }
 }
 
 /// Names the engine whose plug-ins are to be told of.

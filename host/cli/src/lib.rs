@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         false => dispatch(Cli::parse()),
     };
     end::last_words();
-    match ended {
+    match ended.and_then(|()| end::all_was_read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }

@@ -200,6 +200,13 @@ impl EventSink for LogEvents {
                 // As `%segment` elsewhere; a field of text is put in quotes.
                 warn!(target: TARGET, name = %Printable(&name), reason, "not a segment; passed over")
             }
+            Event::SegmentUnreadable { segment, reason, tried_again: true } => {
+                warn!(target: TARGET, %segment, reason, "cannot read a segment; it is tried again")
+            }
+            Event::SegmentUnreadable { segment, reason, .. } => {
+                error!(target: TARGET, %segment, reason, "cannot read a segment; its records are not delivered");
+                crate::end::is_incomplete(segment);
+            }
             Event::SegmentGap { segment, reason } => warn!(target: TARGET, %segment, reason, "gap"),
             Event::SegmentLate { segment } => {
                 warn!(target: TARGET, %segment, "a segment appeared that sorts before ones already read; reading it now");

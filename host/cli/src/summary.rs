@@ -11,6 +11,7 @@ use serde::Serialize;
 use tailweir_core::{Event, PluginSnapshot, SegmentName, Sums};
 
 use crate::args::SummaryFormat;
+use crate::end;
 use crate::figures::{AsJson, as_texts};
 use crate::secrets::Discreet;
 
@@ -148,6 +149,7 @@ struct Summary<'a> {
     shadows: Vec<&'a ShadowLine>,
     damages: usize,
     gaps: usize,
+    unread: usize,
     plugins: Vec<AsJson>,
 }
 
@@ -267,15 +269,15 @@ pub(crate) fn print() {
     let text = match format {
         SummaryFormat::Text => {
             let shadows = seen.shadows.values().map(|shadow| format!("{shadow}\n"));
-            table(&seen.consumers, seen.damages.len(), seen.gaps.len())
+            table(&seen.consumers, seen.damages.len(), seen.gaps.len(), end::unread())
                 + &shadows.collect::<String>()
                 + &plugins(seen.plugins.values().collect())
         }
         SummaryFormat::Json | SummaryFormat::Segments => {
             let shadows = seen.shadows.values().collect();
             let plugins = seen.plugins.values().map(AsJson::from).collect();
-            let (damages, gaps) = (seen.damages.len(), seen.gaps.len());
-            print_line(&Summary { summary: &seen.consumers, shadows, damages, gaps, plugins });
+            let (damages, gaps, unread) = (seen.damages.len(), seen.gaps.len(), end::unread());
+            print_line(&Summary { summary: &seen.consumers, shadows, damages, gaps, unread, plugins });
             return;
         }
     };
@@ -312,7 +314,7 @@ fn print_text(text: &str) {
     let _ = Discreet(io::stderr()).write_all(text.as_bytes());
 }
 
-fn table(consumers: &[Line], damages: usize, gaps: usize) -> String {
+fn table(consumers: &[Line], damages: usize, gaps: usize, unread: usize) -> String {
     let row = |line: &Line| {
         let numbers = line.numbers().map(|n| n.to_string());
         let names = [line.consumer.clone(), line.checkpoint.clone().unwrap_or_else(|| "-".to_owned())];
@@ -326,6 +328,9 @@ fn table(consumers: &[Line], damages: usize, gaps: usize) -> String {
         text += &format!(
             "times that a segment was gone, cut off or replaced, and records of it may be lost: {gaps}\n"
         );
+    }
+    if unread > 0 {
+        text += &format!("segments that could not be read, of which no record is counted: {unread}\n");
     }
     text
 }
@@ -414,12 +419,13 @@ mod tests {
         let sums = Sums { lines: 12_345, acknowledged: 12_000, filtered: 345, ..Sums::default() };
         let mut line = Line::new("one", Some("c"), sums, 1, 0);
         line.add(&Line::new("one", Some("c"), Sums { lines: 1, blank: 1, ..Sums::default() }, 0, 0));
-        let text = table(&[line], 2, 0);
+        let text = table(&[line], 2, 0, 3);
         assert_eq!(
             text,
             "consumer  checkpoint  lines  acknowledged  in flight  filtered  quarantined  rejected  blank  repaired  unbalanced\n\
              one       c           12346         12000          0       345            0         0      1         1           0\n\
-             places where a segment was damaged, and records of it may be lost: 2\n"
+             places where a segment was damaged, and records of it may be lost: 2\n\
+             segments that could not be read, of which no record is counted: 3\n"
         );
     }
 

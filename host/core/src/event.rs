@@ -31,6 +31,16 @@ pub enum Event {
         /// What was found.
         reason: String,
     },
+    /// A segment could not be read, so that none of its records is delivered from where it was read to. Sent once, until it
+    /// can be read again.
+    SegmentUnreadable {
+        /// The segment.
+        segment: SegmentName,
+        /// What went wrong.
+        reason: String,
+        /// Whether it is tried again while reading goes on.
+        tried_again: bool,
+    },
     /// A file that is no segment was passed over. Sent once per file.
     ForeignFile {
         /// Its name, as it is: it may hold line breaks and sequences that a terminal obeys.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 
-use tailweir_core::{Block, Event, Identity, Mark, Printable, SegmentName};
+use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 
 use super::entries::{Entry, Follow, Held, Late, Seen, State};
 use super::{Begun, Mode, Reader, Start, Step};
@@ -124,7 +124,7 @@ impl Reader {
         Step::Finished { segment: name.clone(), identity, end }
     }
 
-    /// A segment cannot be read now. It is tried again at later scans.
+    /// A segment cannot be read now. It is tried again at later scans, if there are any.
     fn failed(&mut self, name: &SegmentName, error: &io::Error) {
         self.ready.remove(name);
         let Some(entry) = self.entries.get_mut(name) else {
@@ -134,11 +134,9 @@ impl Reader {
         entry.state = State::Failed;
         self.pending(name);
         if !said {
-            let path = self.directory.path().join(name.as_str());
-            let path = path.to_string_lossy();
-            let message =
-                format!("cannot read segment {} ({error}); it is tried again later", Printable(&path));
-            self.emit(Event::Warning { message });
+            let tried_again = matches!(self.options.mode, Mode::Follow);
+            let (segment, reason) = (name.clone(), error.to_string());
+            self.emit(Event::SegmentUnreadable { segment, reason, tried_again });
         }
     }
 

@@ -33,6 +33,10 @@ impl Log {
             Event::SegmentOpened { .. } | Event::SegmentFinished { .. } => None,
             Event::SegmentDamaged { segment, line, .. } => Some(format!("damaged {segment}:{line}")),
             Event::ForeignFile { name, .. } => Some(format!("foreign {name}")),
+            Event::SegmentUnreadable { segment, tried_again: true, .. } => {
+                Some(format!("unreadable now {segment}"))
+            }
+            Event::SegmentUnreadable { segment, .. } => Some(format!("unreadable {segment}")),
             Event::SegmentGap { segment, .. } => Some(format!("gap {segment}")),
             Event::SegmentLate { segment } => Some(format!("late {segment}")),
             Event::SkippedByRequest { first, segments } => Some(format!("skipped {segments} before {first}")),
