@@ -203,7 +203,7 @@ fn a_panic() {
         ),
         (
             "hostile-processor",
-            ["the processor failed on the batch of 100 records from records.jsonl:1", "record 62 is poison"],
+            ["the processor failed on records.jsonl:63 (a file with that line alone", "record 62 is poison"],
         ),
     ] {
         let program = tailweir().args("plugin test").arg(guest(plugin)).arg("--segment").arg(&records);

@@ -434,6 +434,25 @@ fn f12_a_directory_that_is_renamed_is_read_on() {
 }
 
 #[test]
+fn f12_another_directory_in_the_place_of_one_that_was_renamed_is_named() {
+    let world = World::new();
+    world.sealed("1", record(1));
+    let mut running = follow(&world);
+    assert_eq!(next(&mut running), [1, 1]);
+    let moved = world.0.path().join("moved");
+    fs::rename(world.logs(), &moved).unwrap();
+    fs::create_dir(world.logs()).unwrap();
+    let made = world.sealed("2", record(2));
+    fs::rename(made, moved.join("2")).unwrap();
+    assert_eq!(next(&mut running), [2, 2]);
+    for running in running {
+        running.signal(Signal::TERM);
+        let said = running.end().with_code(0);
+        assert_eq!(said.matches("is another directory now").count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn f13_a_commit_that_can_not_be_written_raises_and_works_later() {
     let world = World::new();
     world.sealed("1", record(1));
@@ -449,6 +468,30 @@ fn f13_a_commit_that_can_not_be_written_raises_and_works_later() {
     assert!(ended.stdout.starts_with("false\t") && ended.stdout.contains(".l.tmp"), "{ended:?}");
     assert!(ended.stdout.ends_with("true\n"), "{ended:?}");
     assert_eq!(world.checkpoint("l")["line"], 1);
+}
+
+/// `tail` with its stdout appended to a file, which can be this long, in blocks of the shell's.
+fn append_to(world: &World, out: &Path, limit: &str) -> Ended {
+    let script = format!("ulimit -f {limit}; exec \"$@\" >> '{}'", out.display());
+    let tail = Program::new("sh").arg("-c").arg(script).arg("sh").arg(env!("CARGO_BIN_EXE_tailweir"));
+    tail.arg("tail").arg(world.logs()).args("--once --checkpoint c --max-batch-size 7").run()
+}
+
+#[test]
+fn f13_no_record_is_behind_a_torn_one_in_what_stdout_is_appended_to() {
+    let world = World::new();
+    world.sealed("1", records(1..=2000));
+    let out = world.0.path().join("out");
+    // As a process that was killed leaves it.
+    fs::write(&out, "{\"torn\":").unwrap();
+    let said = append_to(&world, &out, "16").with_code(1);
+    assert!(said.contains("cannot write to stdout: File too large"), "{said}");
+    assert!(said.contains("the last line of what stdout is appended to was not finished"), "{said}");
+    append_to(&world, &out, "unlimited").quietly();
+    let text = fs::read_to_string(&out).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("{\"torn\":"));
+    assert_eq!(lines.map(number).collect::<Vec<_>>(), Vec::from_iter(1..=2000));
 }
 
 #[test]

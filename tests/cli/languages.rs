@@ -228,6 +228,17 @@ fn new_plugins_in_c_build_and_pass_their_own_tests() {
 }
 
 #[test]
+fn a_plugin_in_c_is_built_in_a_folder_of_another_name() {
+    let Some((_, _guard)) = component("c-summary") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let begun = tailweir().folder(folder.path()).args("plugin new my-plugin --lang c --kind filter");
+    begun.run().quietly();
+    fs::rename(folder.path().join("my-plugin"), folder.path().join("src")).unwrap();
+    shell_quietly(&folder.path().join("src"), &(with_tools("c") + "tailweir plugin build"));
+    assert!(folder.path().join("src/my-plugin.wasm").exists());
+}
+
+#[test]
 fn new_plugins_in_javascript_build_and_pass_their_own_tests() {
     check_new("js", "filter", "js-pool-filter");
     check_new("js", "processor", "js-summary");

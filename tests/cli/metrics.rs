@@ -127,6 +127,23 @@ fn labels_without_end_are_not_recorded_but_counted_and_said_once() {
 }
 
 #[test]
+fn a_filter_in_lua_is_counted_for_the_records_that_it_was_asked_about() {
+    let segments = segments((0..1000).map(|n| json!({ "n": n })));
+    let filter = segments.beside(
+        "f.lua",
+        "return { filter = function(r) if r.n % 10 == 9 then error 'nine' end return r.n % 2 == 0 end }",
+    );
+    segments.beside("p.lua", "return function() end");
+    let consumer = format!("filter = {{ lua = '{}' }}\nprocessor = {{ lua = 'p.lua' }}", filter.display());
+    let ended = run(&segments, &consumer, "");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let filter = told(&ended, "f.lua");
+    let numbers = ["calls", "records", "kept", "failed"].map(|name| filter[name].as_u64().unwrap());
+    // A call ends with the record that it fails on. Behind the last one nothing is left.
+    assert_eq!(numbers, [100, 1000, 500, 100], "{filter}");
+}
+
+#[test]
 fn what_is_no_metric_is_named_and_hinders_nothing() {
     let segments = segments((0..20).map(|n| json!({ "n": n })));
     let consumer = format!(

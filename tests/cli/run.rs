@@ -45,6 +45,12 @@ fn a_check_names_each_kind_of_mistake() {
         &with("processor = { file = { path = 'no/such/folder/x' } }"),
         &["cannot append to", "no/such/folder/x"],
     );
+    for file in ["logs/out.jsonl", "./logs/../logs/out.jsonl"] {
+        refuses(
+            &with(&format!("processor = {{ file = {{ path = '{file}' }} }}")),
+            &["consumer `a`", "processor", "out.jsonl would be read as a segment"],
+        );
+    }
     let sink = "sink = { file = { path = 'no/such/x' } }";
     refuses(&with(&format!("processor = {{ lua = 'any.lua' }}\n{sink}")), &["sink", "no/such/x"]);
     refuses(
@@ -70,6 +76,32 @@ fn a_check_names_each_kind_of_mistake() {
         &filter(&format!("{{ wasm = '{component}', limits = {{ memroy_bytes = 1 }} }}")),
         &["memory_bytes"],
     );
+}
+
+#[test]
+fn what_is_written_is_not_read_again() {
+    let segments = Segments::generate(5, 1, 1);
+    let file = |pattern: &str, path: &str| {
+        let consumer =
+            format!("{pattern}\n[[consumer]]\nname = 'a'\nprocessor = {{ file = {{ path = '{path}' }} }}");
+        pipeline(&segments, &consumer).arg("--once").run()
+    };
+    let said = file("", "logs/out").with_code(1);
+    assert!(said.contains("come again without end: choose another folder, or a `pattern`"), "{said}");
+    file("pattern = '2*'", "logs/out").with_code(0);
+    file("", "logs/.out").with_code(0);
+    // The same through stdout.
+    std::fs::remove_file(segments.directory().join("out")).unwrap();
+    let run = |out: &str| {
+        let script = format!("exec \"$@\" >> '{}'", segments.directory().join(out).display());
+        let program = Program::new("sh").arg("-c").arg(script).arg("sh").arg(env!("CARGO_BIN_EXE_tailweir"));
+        program.arg("tail").arg(segments.directory()).arg("--once").run()
+    };
+    let said = run("out").with_code(1);
+    assert!(said.contains("stdout goes to a segment in"), "{said}");
+    std::fs::remove_file(segments.directory().join("out")).unwrap();
+    run(".hidden").quietly();
+    assert_eq!(lines(&segments.directory().join(".hidden")).len(), 5);
 }
 
 #[test]

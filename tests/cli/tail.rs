@@ -127,16 +127,46 @@ fn f23_signals_end_it_in_good_order() {
 }
 
 /// Says to a program that is about to begin what it is to do with SIGHUP: what the tests run in may say otherwise.
-fn with_hangup(what: &str, segments: &Segments) -> Program {
-    let program = Program::new("env").arg(format!("--{what}-signal=HUP")).arg(env!("CARGO_BIN_EXE_tailweir"));
-    program.arg("tail").arg(segments.directory()).args("--checkpoint h --max-batch-latency 10ms")
+fn with_hangup(what: &str) -> Program {
+    Program::new("env").arg(format!("--{what}-signal=HUP")).arg(env!("CARGO_BIN_EXE_tailweir"))
+}
+
+/// Prints what comes, and commits.
+fn hung_up(what: &str, segments: &Segments) -> Program {
+    let program = with_hangup(what).arg("tail").arg(segments.directory());
+    program.args("--checkpoint h --max-batch-latency 10ms")
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_a_script_in_good_order() {
+    let segments = Segments::generate(500, 1, 7);
+    let script = format!(
+        "local kumo = require 'kumo'
+         local tailer <close> = kumo.jsonl.new_tailer {{ directory = '{}', checkpoint_name = 'h', max_batch_latency = 0.01 }}
+         for batch in tailer:batches() do
+           for _ in batch:iter_records() do print 'one' end
+           batch:commit()
+         end
+         print 'the end'",
+        segments.directory().display()
+    );
+    let program = with_hangup("default").args("script --summary=json").arg(segments.beside("s.lua", &script));
+    let mut running = program.start();
+    for _ in 0..500 {
+        running.line().unwrap();
+    }
+    wait_for("the commit", || segments.directory().join(".h").exists());
+    running.signal(Signal::HUP);
+    assert_eq!(running.line().as_deref(), Some("the end"));
+    let said = running.end().with_code(0);
+    assert!(said.contains("\"acknowledged\":500"), "{said}");
 }
 
 #[test]
 fn a_terminal_that_goes_away_ends_it_in_good_order_unless_there_is_something_to_read_again() {
     for filter in ["", "return function() return true end"] {
         let segments = Segments::generate(500, 1, 7);
-        let mut program = with_hangup("default", &segments);
+        let mut program = hung_up("default", &segments);
         if !filter.is_empty() {
             program = program.arg("--filter").arg(segments.beside("f.lua", filter));
         }
@@ -156,7 +186,7 @@ fn a_terminal_that_goes_away_ends_it_in_good_order_unless_there_is_something_to_
 #[test]
 fn whoever_is_told_to_ignore_that_its_terminal_goes_away_goes_on() {
     let segments = Segments::generate(10, 1, 7);
-    let mut running = with_hangup("ignore", &segments).start();
+    let mut running = hung_up("ignore", &segments).start();
     for _ in 0..10 {
         running.line().unwrap();
     }

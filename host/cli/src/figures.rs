@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tailweir_core::metrics::{HistogramSnapshot, MetricSnapshot, MetricValue, SeriesSnapshot};
 use tailweir_core::{
-    Batch, CallCost, CallFault, Failure, Figures, Filter, FilterError, MetricLimits, Outcome, PluginFigures,
-    PluginKind, PluginSnapshot, ProcessFuture, Processor, StateKeeper, Verdict, processor,
+    Batch, CallCost, CallFault, Failure, Figures, Filter, FilterError, Located, MetricLimits, Outcome,
+    PluginFigures, PluginKind, PluginSnapshot, ProcessFuture, Processor, StateKeeper, Verdict, processor,
 };
 use tracing::debug;
 
@@ -179,16 +179,21 @@ impl<P> Counted<P> {
     }
 }
 
-fn count(figures: &PluginFigures, batch: &Batch, began: Instant) {
+fn count(figures: &PluginFigures, records: usize, began: Instant) {
     let took = began.elapsed();
-    figures.called(CallCost { records: batch.len(), took, computed: took, ..CallCost::default() });
+    figures.called(CallCost { records, took, computed: took, ..CallCost::default() });
 }
 
 impl<F: Filter> Filter for Counted<F> {
     fn evaluate(&mut self, candidates: &Arc<Batch>) -> Result<Verdict, FilterError> {
         let (figures, began) = (self.figures(candidates, PluginKind::Filter), Instant::now());
         let answer = self.inner.evaluate(candidates);
-        count(&figures, candidates, began);
+        let asked = match &answer {
+            // Those behind the record that it failed on come in another call.
+            Err(FilterError { located: Located::Record, decided, .. }) => decided.len() + 1,
+            _ => candidates.len(),
+        };
+        count(&figures, asked, began);
         match &answer {
             Ok(verdict) => figures.decided(verdict, candidates.len()),
             Err(error) => {
@@ -209,7 +214,7 @@ impl<P: Processor> Counted<P> {
     ) -> Result<Outcome, Failure> {
         let (figures, began) = (self.figures(batch, PluginKind::Processor), Instant::now());
         let answer = processor::process(&mut self.inner, batch, state).await;
-        count(&figures, batch, began);
+        count(&figures, batch.len(), began);
         figures.answered(&answer);
         if matches!(answer, Err(Failure::Crash { .. })) {
             figures.failed(CallFault::Trap);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::args::RunArgs;
-use crate::config::{self, ConsumerTable, Pipeline, Plugin, SinkTable, Tailer};
+use crate::config::{self, ConsumerTable, Pipeline, Plugin, ProcessorTable, SinkTable, Tailer};
 use crate::engine::WasmEngine;
 use crate::exit::one_line;
 use crate::logging::LogEvents;
@@ -27,6 +27,7 @@ use crate::quarantine;
 use crate::reload::{self, Reloads};
 use crate::shadow::Shadows;
 use crate::signals::Shutdown;
+use crate::sinks::{check_is_no_segment, check_stdout_is_no_segment};
 
 /// Runs the consumers of a pipeline file until they end, or only checks them.
 pub(crate) fn run(args: &RunArgs, engine: &WasmEngine) -> Result<()> {
@@ -118,6 +119,10 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         let (consumer, checkpoint) = (table.name.get_ref(), Some(table.checkpoint_name().get_ref().as_str()));
         let owner = Owner { consumer, checkpoint };
         check_sink(&sink).context("sink")?;
+        check_feeds_nothing(tailer, &sink).context("sink")?;
+        if let ProcessorTable::BuiltIn(sink) = &table.processor {
+            check_feeds_nothing(tailer, sink).context("processor")?;
+        }
         Ok(Plan {
             name: table.name.get_ref().clone(),
             filters: Engines::filters(&table.filter, Plugin::path, |nth, plugin| {
@@ -130,9 +135,19 @@ fn prepare(pipeline: &Pipeline, engine: &WasmEngine) -> Result<(Vec<Plan>, Reloa
         })
     };
     let named = |table| plan(table).with_context(|| format!("consumer `{}`", table.name.get_ref()));
-    let plans = pipeline.consumers.iter().map(named).collect::<Result<_>>()?;
+    let plans = pipeline.consumers.iter().map(named).collect::<Result<Vec<_>>>()?;
     let (reloads, shadows) = engines.into_parts();
     Ok((plans, reloads, shadows))
+}
+
+/// Refuses a sink that would write what is then read.
+fn check_feeds_nothing(tailer: &Tailer, sink: &SinkTable) -> Result<()> {
+    let pattern = tailer.pattern.clone().unwrap_or_default();
+    match sink {
+        SinkTable::File(options) => check_is_no_segment(&options.path, &tailer.directory, &pattern),
+        SinkTable::Stdout {} => check_stdout_is_no_segment(&tailer.directory, &pattern),
+        SinkTable::Http(_) => Ok(()),
+    }
 }
 
 fn source(tailer: &Tailer, once: bool) -> SourceOptions {

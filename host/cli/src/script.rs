@@ -41,7 +41,7 @@ pub(crate) fn run(
             "running as root, which kumod would refuse; --user NAME runs the script with that user's rights"
         );
     }
-    let shutdown = Shutdown::on_signal(|| {})?;
+    let shutdown = Shutdown::or_hangup(|| {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -118,7 +118,7 @@ impl fmt::Display for ShadowLine {
             write!(f, ", {failed} failed")?;
         }
         if *skipped > 0 {
-            write!(f, ", {skipped} left out as it was behind")?;
+            write!(f, ", {skipped} left out")?;
         }
         if let (Some(live), Some(shadow)) = (self.live_ns_per_record, self.shadow_ns_per_record) {
             write!(f, "; {shadow} ns per record, the one in use {live}")?;

@@ -19,7 +19,7 @@ use crate::plugins::{Engines, NamedFilter, Owner};
 use crate::progress;
 use crate::reload::{self, When};
 use crate::signals::Shutdown;
-use crate::sinks::StdoutSink;
+use crate::sinks::{StdoutSink, check_stdout_is_no_segment};
 
 /// Prints the records that are kept; commits each batch once it is written.
 pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
@@ -48,6 +48,7 @@ pub(crate) fn run(args: &TailArgs, engine: &WasmEngine) -> Result<()> {
     }
     let mut consumer =
         open(source(args, pattern.clone()), vec![options])?.pop().context("no consumer was opened")?;
+    check_stdout_is_no_segment(&args.directory, &pattern)?;
     let stdout = StdoutSink::new().context("cannot write to stdout")?;
     let broken = stdout.broken_pipe();
     let closer = consumer.closer();

@@ -243,7 +243,7 @@ pub enum Event {
         differing: u64,
         /// Records that the second version has failed on.
         failed: u64,
-        /// Records that it was not given, as it was behind.
+        /// Records that it was not given, as it, or its copy of the state, was behind.
         skipped: u64,
         /// How long the plug-in in use took for the records that were compared, waiting included.
         live: Duration,

@@ -185,7 +185,9 @@ impl LuaProcessor {
     }
 
     fn emitted(&self, emitted: &Table) -> mlua::Result<Vec<String>> {
-        let len = emitted.len()?;
+        let hint =
+            "the processor returned a table that is not an array; to report a failure, return nil first";
+        let len = self.array_len(emitted, hint)?;
         let mut texts = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
         for n in 1..=len {
             let bad = |e: String| {
@@ -196,6 +198,11 @@ impl LuaProcessor {
                     let text = text.to_str().map_err(|e| bad(e.to_string()))?;
                     serde_json::from_str::<&serde_json::value::RawValue>(&text)
                         .map_err(|e| bad(format!("the string is not JSON: {e}")))?;
+                    if text.contains('\n') {
+                        return Err(
+                            bad("the string has a line break, which would end the record".to_owned()),
+                        );
+                    }
                     text.to_owned()
                 }
                 value @ (Value::Table(_) | Value::Integer(_) | Value::Number(_) | Value::Boolean(_)) => {
@@ -206,21 +213,27 @@ impl LuaProcessor {
                 other => return Err(bad(format!("expected a table or a string, got {}", other.type_name()))),
             });
         }
-        if texts.is_empty() && !self.is_empty(emitted)? {
-            let hint =
-                "the processor returned a table that is not an array; to report a failure, return nil first";
-            return Err(mlua::Error::runtime(hint));
-        }
         Ok(texts)
     }
 
-    fn is_empty(&self, table: &Table) -> mlua::Result<bool> {
-        let mut empty = true;
+    /// How many entries an array has. `no_array` says what is wrong with a table that is none.
+    ///
+    /// An array with gaps has any length that comes before one, so that the entries behind it would be lost.
+    fn array_len(&self, table: &Table, no_array: &str) -> mlua::Result<i64> {
+        let len = table.len()?;
+        let mut entries = 0;
         self.records.for_each_pair(&self.lua, table, |_, _| {
-            empty = false;
+            entries += 1;
             Ok(())
         })?;
-        Ok(empty)
+        match len {
+            _ if len == entries => Ok(len),
+            0 => Err(mlua::Error::runtime(no_array)),
+            _ => Err(mlua::Error::runtime(format!(
+                "the processor returned an array with gaps, or with other keys: it has {entries} entries, and {len} by \
+                 Lua's `#`; add entries with `t[#t + 1] = entry`"
+            ))),
+        }
     }
 
     fn failure(&self, len: usize, why: &Table) -> mlua::Result<Failure> {
@@ -245,7 +258,7 @@ impl LuaProcessor {
                 })
             }
             "reject" => {
-                let indices = rejected(len, &value)?;
+                let indices = self.rejected(len, &value)?;
                 Ok(Failure::Reject {
                     indices,
                     reason: reason.unwrap_or_else(|| "rejected by the processor".to_owned()),
@@ -258,6 +271,34 @@ impl LuaProcessor {
                 Ok(Failure::Stop { reason: reason.unwrap_or_else(|| "the processor asks for it".to_owned()) })
             }
         }
+    }
+
+    /// Indices counted from 1 in Lua, from 0 here.
+    fn rejected(&self, len: usize, value: &Value) -> mlua::Result<Vec<u32>> {
+        let Value::Table(table) = value else {
+            let got = value.type_name();
+            return Err(mlua::Error::runtime(format!(
+                "`reject` is an array of record numbers such as {{1, 3}}; got {got}"
+            )));
+        };
+        let mut indices = Vec::new();
+        let no_array = "`reject` is an array of record numbers such as {1, 3}; it has other keys";
+        for n in 1..=self.array_len(table, no_array)? {
+            let number: i64 = table.get(n)?;
+            if number < 1 || number as u64 > len as u64 {
+                let text = format!("`reject` names record {number}, but the batch has records 1 to {len}");
+                return Err(mlua::Error::runtime(text));
+            }
+            indices.push(number as u32 - 1);
+        }
+        if indices.is_empty() {
+            return Err(mlua::Error::runtime(
+                "`reject` is an array of record numbers such as {1, 3}; it is empty",
+            ));
+        }
+        indices.sort_unstable();
+        indices.dedup();
+        Ok(indices)
     }
 }
 
@@ -290,33 +331,6 @@ fn retry_after(value: &Value) -> mlua::Result<Option<Duration>> {
     };
     let bad = |_| mlua::Error::runtime(format!("`retry = {seconds}` is no number of seconds"));
     Duration::try_from_secs_f64(seconds).map(Some).map_err(bad)
-}
-
-/// Indices counted from 1 in Lua, from 0 here.
-fn rejected(len: usize, value: &Value) -> mlua::Result<Vec<u32>> {
-    let Value::Table(table) = value else {
-        let got = value.type_name();
-        return Err(mlua::Error::runtime(format!(
-            "`reject` is an array of record numbers such as {{1, 3}}; got {got}"
-        )));
-    };
-    let mut indices = Vec::new();
-    for n in 1..=table.len()? {
-        let number: i64 = table.get(n)?;
-        if number < 1 || number as u64 > len as u64 {
-            let text = format!("`reject` names record {number}, but the batch has records 1 to {len}");
-            return Err(mlua::Error::runtime(text));
-        }
-        indices.push(number as u32 - 1);
-    }
-    if indices.is_empty() {
-        return Err(mlua::Error::runtime(
-            "`reject` is an array of record numbers such as {1, 3}; it is empty",
-        ));
-    }
-    indices.sort_unstable();
-    indices.dedup();
-    Ok(indices)
 }
 
 fn unknown(key: &str, known: &[&str]) -> mlua::Error {

@@ -140,6 +140,17 @@ fn a_processor_that_breaks_says_how() {
     check("return {retry = '2s'}", "to report a failure, return nil first");
     check("return {'{'}", "record 1 of 1 that the processor returned: the string is not JSON");
     check("return {{0/0}}", "JSON has no number NaN at [1]");
+    let with_gaps = "returned an array with gaps, or with other keys: it has 2 entries, and";
+    check("return {[1] = '{}', [3] = '{}'}", with_gaps);
+    check("local out = {} for i = 1, 3, 2 do out[i] = batch:records()[i] end return out", with_gaps);
+    check("return {'{}', type = 'Bounce'}", "with gaps, or with other keys");
+    check("return {'{}', nil, '{}'}", with_gaps);
+    check("return nil, {reject = {[1] = 1, [3] = 2}}", with_gaps);
+    check("return nil, {reject = {n = 1}}", "`reject` is an array of record numbers such as {1, 3}");
+    check(
+        "return {'{\"a\":\\n1}'}",
+        "record 1 of 1 that the processor returned: the string has a line break",
+    );
     check("batch:commit()", "this batch is committed by the host");
 }
 

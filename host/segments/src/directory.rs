@@ -119,6 +119,8 @@ impl Found<'_> {
 pub struct Directory {
     path: PathBuf,
     fd: Arc<OwnedFd>,
+    /// Whether another one is known to be at `path`.
+    replaced: bool,
 }
 
 /// What a name turned out to be.
@@ -139,7 +141,7 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { path: path.to_owned(), fd: Arc::new(fd) }),
+            Ok(fd) => Ok(Self { path: path.to_owned(), fd: Arc::new(fd), replaced: false }),
             Err(rustix::io::Errno::NOENT) => Err(ReadError::Missing { directory: path.to_owned() }),
             Err(rustix::io::Errno::NOTDIR) => Err(ReadError::NotADirectory { directory: path.to_owned() }),
             Err(e) => Err(ReadError::Directory { directory: path.to_owned(), source: e.into() }),
@@ -166,6 +168,14 @@ impl Directory {
             return true;
         }
         false
+    }
+
+    /// Whether another directory is at this one's path, since it was moved away. Says so once.
+    pub(crate) fn is_replaced(&mut self) -> bool {
+        let Ok(there) = rustix::fs::stat(&self.path) else { return false };
+        let Ok(ours) = rustix::fs::fstat(&*self.fd) else { return false };
+        let replaced = (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) && ours.st_nlink > 0;
+        replaced && !std::mem::replace(&mut self.replaced, true)
     }
 
     /// Calls `each` for each name but `.` and `..`, in no order.

@@ -189,11 +189,20 @@ fn python(directory: &Path) -> Result<Built> {
     })
 }
 
-/// `make`, which leaves `NAME.wasm`; the name is that of the folder.
+/// `make`, which leaves `NAME.wasm`; the name is the `NAME` of the Makefile, or that of the folder.
 fn c(directory: &Path) -> Result<Built> {
+    let makefile = fs::read_to_string(directory.join("Makefile")).unwrap_or_default();
     let folder = directory.canonicalize().with_context(|| format!("cannot find {}", directory.display()))?;
-    let name = plain_name(&folder.file_name().unwrap_or_default().to_string_lossy())?;
+    let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name = plain_name(makefile.lines().find_map(name_of_make).unwrap_or(&folder))?;
     made(directory, &name, || execute(directory, "make", &[], "install your system's package `make`"))
+}
+
+/// The name that a line of a Makefile gives, as in `NAME = pool-filter` or `NAME := pool-filter`.
+fn name_of_make(line: &str) -> Option<&str> {
+    let (variable, value) = line.split_once('=')?;
+    let name = value.split('#').next().unwrap_or_default().trim();
+    (variable.trim_end_matches([':', '?', ' ', '\t']) == "NAME" && !name.is_empty()).then_some(name)
 }
 
 /// What a command has put in `NAME.wasm`, in the folder or in its `build` or `dist`: the newest of what it has written. A tool

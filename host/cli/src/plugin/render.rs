@@ -120,23 +120,27 @@ pub(super) fn evaluate(filter: &mut dyn Filter, batch: &Arc<Batch>) -> Result<Ve
     };
     let index = match error.located {
         Located::Record => Some(error.decided.len()),
-        Located::Batch => blame(filter, batch),
+        Located::Batch => blame(batch, |part| filter.evaluate(part).is_err()),
     };
-    let place = match index.and_then(|index| batch.get(index)) {
+    Err(anyhow!("{error}").context(place("filter", batch, index)))
+}
+
+/// Where a plug-in failed: on the record with this index, or on the batch.
+fn place(kind: &str, batch: &Batch, index: Option<usize>) -> String {
+    match index.and_then(|index| batch.get(index)) {
         Some(record) => format!(
-            "the filter failed on {} (a file with that line alone, as `--segment`, brings it back): {}",
+            "the {kind} failed on {} (a file with that line alone, as `--segment`, brings it back): {}",
             record.position(),
             excerpt(record.text(), 1000)
         ),
-        None => format!("the filter failed on the batch of {}", extent(batch)),
-    };
-    Err(anyhow!("{error}").context(place))
+        None => format!("the {kind} failed on the batch of {}", extent(batch)),
+    }
 }
 
-/// The index of a record that a filter fails on by itself. Parts are tried that fail, each half as long as the one before.
-fn blame(filter: &mut dyn Filter, batch: &Arc<Batch>) -> Option<usize> {
+/// The index of a record that a plug-in fails on by itself. Parts are tried that fail, each half as long as the one before.
+fn blame(batch: &Arc<Batch>, mut fails_on: impl FnMut(&Arc<Batch>) -> bool) -> Option<usize> {
     let (mut from, mut to) = (0, batch.len());
-    let mut fails = |from: usize, to: usize| filter.evaluate(&Arc::new(batch.slice(from..to))).is_err();
+    let mut fails = |from: usize, to: usize| fails_on(&Arc::new(batch.slice(from..to)));
     while to - from > 1 {
         let middle = from.midpoint(to);
         if fails(from, middle) {
@@ -180,7 +184,8 @@ impl ProcessorRun {
         answer
     }
 
-    /// As [`answer`](Self::answer), but that it crashes is an error.
+    /// As [`answer`](Self::answer), but that it crashes is an error, which names the record that it crashes on by itself, if
+    /// there is one.
     pub(super) fn process(
         &self,
         processor: &mut dyn Processor,
@@ -188,10 +193,10 @@ impl ProcessorRun {
     ) -> Result<Result<Outcome, Failure>> {
         match self.answer(processor, batch) {
             Err(Failure::Crash { reason }) => {
-                bail!(
-                    anyhow!(reason)
-                        .context(format!("the processor failed on the batch of {}", extent(batch)))
-                )
+                let crashes =
+                    |part: &Arc<Batch>| matches!(self.answer(processor, part), Err(Failure::Crash { .. }));
+                let index = blame(batch, crashes);
+                bail!(anyhow!(reason).context(place("processor", batch, index)))
             }
             answer => Ok(answer),
         }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -126,17 +126,9 @@ fn own(place: &Place) -> OpenOptions {
 fn open(path: &Path) -> io::Result<File> {
     let place = place(path)?;
     let mut file = own(&place).read(true).create(true).open(&place.path)?;
-    if file.metadata()?.is_file() && file.metadata()?.len() > 0 {
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            warn!(
-                "the last line of {} was not finished; records go on in a line of their own",
-                path.display()
-            );
-            file.write_all(b"\n")?;
-        }
+    if file.metadata()?.is_file() && super::lacks_end(&mut file)? {
+        warn!("the last line of {} was not finished; records go on in a line of their own", path.display());
+        file.write_all(b"\n")?;
     }
     Ok(file)
 }

@@ -1,18 +1,21 @@
 //! Records as lines on stdout.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tailweir_core::Failure;
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
+use tracing::warn;
 
 /// Writes each batch with as few system calls as the system takes it in, past the line buffer of `std::io::Stdout`: a batch
-/// whose `send` succeeded has been handed to the system as a whole.
+/// whose `send` succeeded has been handed to the system as a whole. In a regular file, no other one leaves a part of it behind.
 pub(crate) struct StdoutSink {
     file: File,
+    /// Whether it was looked at what there is before the first record.
+    begun: bool,
     broken: BrokenPipe,
 }
 
@@ -53,7 +56,7 @@ impl BrokenPipe {
 impl StdoutSink {
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, broken: BrokenPipe::default() })
+        Ok(Self { file, begun: false, broken: BrokenPipe::default() })
     }
 
     pub(crate) fn broken_pipe(&self) -> BrokenPipe {
@@ -61,13 +64,44 @@ impl StdoutSink {
     }
 
     fn write(&mut self, lines: Vec<&[u8]>) -> Result<(), Failure> {
-        match super::write_all(&mut self.file, lines) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                self.broken.0.store(e.kind() == ErrorKind::BrokenPipe, Ordering::SeqCst);
-                Err(Failure::Stop { reason: format!("cannot write to stdout: {e}") })
-            }
+        self.try_write(lines).map_err(|e| {
+            self.broken.0.store(e.kind() == ErrorKind::BrokenPipe, Ordering::SeqCst);
+            Failure::Stop { reason: format!("cannot write to stdout: {e}") }
+        })
+    }
+
+    fn try_write(&mut self, lines: Vec<&[u8]>) -> io::Result<()> {
+        let before = self.file.metadata()?;
+        if !before.is_file() {
+            return super::write_all(&mut self.file, lines);
         }
+        if !std::mem::replace(&mut self.begun, true) {
+            self.end_last_line()?;
+        }
+        let (len, position) = (self.file.metadata()?.len(), self.file.stream_position()?);
+        super::write_all(&mut self.file, lines).inspect_err(|_| {
+            // What is there of the batch would come again, at the next start, behind a torn line.
+            let undone = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(position)));
+            if let Err(e) = undone {
+                warn!("cannot remove part of a batch from stdout: {e}");
+            }
+        })
+    }
+
+    /// If stdout is appended to, a last line that lacks its end, left by a crash, gets it.
+    fn end_last_line(&mut self) -> io::Result<()> {
+        let appends = rustix::fs::fcntl_getfl(&self.file)?.contains(rustix::fs::OFlags::APPEND);
+        // Stdout itself need not be open for reading.
+        let Some(mut file) = appends.then(|| File::open("/proc/self/fd/1")).and_then(Result::ok) else {
+            return Ok(());
+        };
+        if super::lacks_end(&mut file)? {
+            warn!(
+                "the last line of what stdout is appended to was not finished; records go on in a line of their own"
+            );
+            self.file.write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 

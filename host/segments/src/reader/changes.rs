@@ -42,6 +42,12 @@ impl Reader {
         if scan {
             if self.directory.reopen_if_deleted() {
                 self.watch();
+            } else if self.directory.is_replaced() {
+                let path = self.directory.path().display();
+                let message = format!(
+                    "{path} is another directory now; the one that was moved away is read on, and the new one after a restart"
+                );
+                self.emit(Event::Warning { message });
             }
             match self.scan() {
                 Ok(()) => self.schedule.failing = false,
