@@ -309,6 +309,9 @@ fn verdicts_are_shown_and_held_against_a_golden_file() {
     expect(POOL).arg("--update").run().quietly();
     assert_eq!(fs::read_to_string(&golden).unwrap(), shown);
     assert!(expect(POOL).run().quietly().contains("golden.txt says"));
+    fs::write(&golden, shown.replace('\n', "\r\n")).unwrap();
+    assert!(expect(POOL).run().quietly().contains("golden.txt says"));
+    fs::write(&golden, &shown).unwrap();
     // How the records are cut into batches makes no difference.
     expect(POOL).args("--max-batch-size 7").run().quietly();
     let ended = expect(r#"{"pool":"customer-b"}"#).run();
