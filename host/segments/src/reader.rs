@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 
 use self::entries::Entries;
+pub use self::entries::Unread;
 pub use self::options::{Begun, Cursor, Mode, Ordering, ReadError, ReaderOptions, Start, Watch};
 use crate::Waker;
 use crate::directory::Directory;
@@ -153,9 +154,7 @@ impl Reader {
         reason = "an iterator ends; a reader may go on after `Idle` and `End`"
     )]
     pub fn next(&mut self) -> Result<Step, ReadError> {
-        if matches!(self.options.mode, Mode::Follow) {
-            self.keep_up();
-        }
+        self.keep_up();
         loop {
             if let Some(step) = self.steps.pop_front() {
                 return Ok(step);
@@ -185,6 +184,21 @@ impl Reader {
         self.entries.get_mut(segment)?.reached()
     }
 
+    /// Takes in segments that somebody else has seen in the directory. If one is gone, that is told as if this reader had found
+    /// it.
+    pub fn expect(&mut self, segments: impl IntoIterator<Item = SegmentName>) {
+        for name in segments {
+            if self.entries.expect(&name) {
+                self.ready.insert(name);
+            }
+        }
+    }
+
+    /// The segments that it has met and not read to their end, for other threads to see.
+    pub fn unread(&self) -> Unread {
+        self.entries.unread()
+    }
+
     fn nothing(&self) -> Step {
         if matches!(self.options.mode, Mode::Follow) { Step::Idle } else { Step::End }
     }
@@ -198,7 +212,10 @@ impl Reader {
     pub fn wait(&self, at_most: Duration) {
         let deadline = self.signal.now() + at_most.min(Duration::from_secs(3600));
         let Schedule { look, scan, postponed, .. } = self.schedule;
-        self.signal.wait_until(deadline.min(look).min(scan).min(postponed.unwrap_or(scan)));
+        let due = look.min(scan).min(postponed.unwrap_or(scan));
+        // Only a reader that follows keeps up with the directory.
+        let until = if matches!(self.options.mode, Mode::Follow) { deadline.min(due) } else { deadline };
+        self.signal.wait_until(until);
     }
 
     /// With strict order, whether a segment before `name` is not read to its end yet.

@@ -514,6 +514,50 @@ fn f10_a_segment_deleted_before_its_turn_is_a_gap() {
 }
 
 #[test]
+fn f10_a_segment_that_somebody_else_has_seen_is_a_gap_if_it_is_gone() {
+    for mode in [Mode::Once, Mode::Follow] {
+        let mut rig = Rig::new();
+        rig.options.mode = mode;
+        rig.put_sealed("a", &lines(1, 1));
+        rig.put_sealed("c", &lines(1, 1));
+        rig.open();
+        assert_eq!(rig.all(), "a:1 a$ c:1 c$");
+        let unread = rig.reader.as_ref().unwrap().unread();
+        assert_eq!(unread.names(), names(&[]));
+        rig.put_sealed("d", &lines(1, 1));
+        rig.reader.as_mut().unwrap().expect(["a", "b", "d"].map(name));
+        assert_eq!(unread.names(), names(&["b", "d"]));
+        rig.expect("b? d:1 d$");
+        assert_eq!(unread.names(), names(&[]));
+        assert_eq!(rig.log.take(), ["gap b"]);
+        rig.expect("");
+    }
+}
+
+#[test]
+fn f10_a_reader_that_only_keeps_up_names_what_comes_and_goes() {
+    let mut rig = Rig::new();
+    rig.put_sealed("a", &lines(1, 1));
+    rig.open();
+    let deadline = Instant::now() + DEADLINE;
+    let until = |rig: &mut Rig, done: &dyn Fn(&Rig) -> bool| {
+        while !done(rig) {
+            assert!(Instant::now() < deadline);
+            let reader = rig.reader.as_mut().unwrap();
+            reader.wait(Duration::from_millis(50));
+            reader.keep_up();
+        }
+    };
+    rig.put_sealed("b", &lines(1, 1));
+    let unread = rig.reader.as_ref().unwrap().unread();
+    until(&mut rig, &|_| unread.names() == names(&["a", "b"]));
+    rig.remove("b");
+    until(&mut rig, &|_| unread.names() == names(&["a"]));
+    assert_eq!(rig.log.take(), ["gap b"]);
+    rig.expect("b? a:1 a$");
+}
+
+#[test]
 fn f11_a_file_replaced_under_its_reader_is_read_from_its_start() {
     // Overwritten in place.
     let mut rig = Rig::new();

@@ -3,7 +3,7 @@
 use tailweir_core::{Event, SegmentName};
 
 use super::entries::{State, Stored};
-use super::{ReadError, Reader, Step, Watch};
+use super::{Mode, ReadError, Reader, Step, Watch};
 use crate::directory::{self, Opened};
 use crate::signal::{Changes, NativeWatcher, RESCAN, RESCAN_MAX};
 
@@ -29,8 +29,13 @@ impl Reader {
         }
     }
 
-    /// Scans the directory or looks at the open files, if it is time to.
-    pub(super) fn keep_up(&mut self) {
+    /// Scans the directory or looks at the open files, if it is time to, and reads nothing: for whoever can't take anything at
+    /// present. Segments that are gone before they were read are named at once; the steps that come of it are kept for
+    /// [`next`](Self::next), which does this too. Does nothing unless the directory is followed.
+    pub fn keep_up(&mut self) {
+        if !matches!(self.options.mode, Mode::Follow) {
+            return;
+        }
         let now = self.signal.now();
         let Changes { names, files } = self.signal.take_changes();
         let mut scan = now >= self.schedule.scan;

@@ -1,11 +1,11 @@
 //! The names in a directory, and how far each of them was read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Stat;
 use tailweir_core::{Identity, Mark, SegmentName};
@@ -203,10 +203,45 @@ pub(super) enum Late {
     Yes,
 }
 
+/// The names of the segments that a reader has met and not read to their end.
+#[derive(Debug, Clone, Default)]
+pub struct Unread(Arc<Mutex<HashSet<SegmentName>>>);
+
+impl Unread {
+    /// Those that are unread at present.
+    pub fn names(&self) -> HashSet<SegmentName> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<SegmentName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Segments that are not read to their end. That they are is visible from outside.
+#[derive(Default)]
+struct Unfinished {
+    entries: BTreeMap<SegmentName, Entry>,
+    /// The same names.
+    names: Unread,
+}
+
+impl Unfinished {
+    fn insert(&mut self, name: SegmentName, entry: Entry) {
+        self.names.lock().insert(name.clone());
+        self.entries.insert(name, entry);
+    }
+
+    fn remove(&mut self, name: &SegmentName) -> Option<Entry> {
+        self.names.lock().remove(name);
+        self.entries.remove(name)
+    }
+}
+
 /// All names.
 #[derive(Default)]
 pub(super) struct Entries {
-    unfinished: BTreeMap<SegmentName, Entry>,
+    unfinished: Unfinished,
     finished: HashMap<SegmentName, Finished>,
     foreign: HashMap<String, Foreign>,
     /// The last name of which anything was read.
@@ -219,8 +254,12 @@ impl Entries {
     pub(super) fn new(cursor: Cursor) -> Self {
         let Cursor { begun, finished } = cursor;
         let highest = begun.keys().chain(&finished).max().cloned();
+        let mut unfinished = Unfinished::default();
+        for (name, begun) in begun {
+            unfinished.insert(name, Entry::new(Some(begun)));
+        }
         Self {
-            unfinished: begun.into_iter().map(|(name, begun)| (name, Entry::new(Some(begun)))).collect(),
+            unfinished,
             finished: finished.into_iter().map(|name| (name, Finished::default())).collect(),
             highest,
             ..Self::default()
@@ -252,7 +291,7 @@ impl Entries {
             return;
         }
         let Ok(name) = SegmentName::new(text) else { return };
-        if let Some(entry) = self.unfinished.get_mut(&name) {
+        if let Some(entry) = self.unfinished.entries.get_mut(&name) {
             let first = entry.scan == 0;
             let other = entry.inode != found.inode;
             (entry.inode, entry.scan) = (found.inode, scan);
@@ -291,20 +330,40 @@ impl Entries {
     pub(super) fn missing(&mut self) -> Vec<SegmentName> {
         let scan = self.scan;
         self.foreign.retain(|_, foreign| foreign.scan == scan);
-        self.unfinished.iter().filter(|(_, entry)| entry.scan != scan).map(|(name, _)| name.clone()).collect()
+        self.unfinished
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.scan != scan)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Takes in a segment that was seen by somebody else. Whether it is not known yet.
+    pub(super) fn expect(&mut self, name: &SegmentName) -> bool {
+        let known = self.unfinished.entries.contains_key(name)
+            || self.finished.contains_key(name)
+            || self.foreign.contains_key(name.as_str());
+        if !known {
+            self.unfinished.insert(name.clone(), Entry::new(None));
+        }
+        !known
+    }
+
+    pub(super) fn unread(&self) -> Unread {
+        self.unfinished.names.clone()
     }
 
     pub(super) fn get_mut(&mut self, name: &SegmentName) -> Option<&mut Entry> {
-        self.unfinished.get_mut(name)
+        self.unfinished.entries.get_mut(name)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&SegmentName, &Entry)> {
-        self.unfinished.iter()
+        self.unfinished.entries.iter()
     }
 
     /// Whether a segment before `name` may still grow.
     pub(super) fn open_before(&self, name: &SegmentName) -> bool {
-        self.unfinished.range(..name.clone()).any(|(_, entry)| {
+        self.unfinished.entries.range(..name.clone()).any(|(_, entry)| {
             matches!(entry.state, State::Following(_) | State::Parked { .. } | State::Unknown { .. })
         })
     }
