@@ -2,8 +2,9 @@
 
 use tailweir_core::{Event, SegmentName};
 
-use super::entries::{State, Stored};
+use super::entries::{Rest, State, Stored};
 use super::{Mode, ReadError, Reader, Step, Watch};
+use crate::Seal;
 use crate::directory::{self, Opened};
 use crate::signal::{Changes, NativeWatcher, RESCAN, RESCAN_MAX};
 
@@ -114,8 +115,11 @@ impl Reader {
                 follow.detached = true;
                 self.ready.insert(name.clone());
             }
-            State::Parked { end, identity, .. } => {
-                let (end, identity) = (*end, *identity);
+            State::Parked { end, identity, seen } => {
+                let (end, identity, torn) = (*end, *identity, seen.seal == Seal::Sealed);
+                if torn {
+                    self.lost_sight_of(name);
+                }
                 let step = self.finished(name, identity, end);
                 self.steps.push_back(step);
             }
@@ -193,6 +197,7 @@ impl Reader {
             entry.identity = None;
             entry.replaced = false;
             entry.pending_said = false;
+            entry.rest = Rest::default();
             entry.state = State::Waiting;
             self.ready.insert(name.clone());
         }
@@ -200,13 +205,15 @@ impl Reader {
 
     /// Takes note of which segments may have more to read.
     fn look_at_all(&mut self) {
-        let Self { entries, ready, directory, .. } = self;
+        let Self { entries, ready, directory, signal, .. } = self;
+        let now = signal.now();
         for (name, entry) in entries.iter() {
             let look = match &entry.state {
                 State::Following(_) | State::Failed => true,
                 State::Waiting | State::Decoding => false,
                 State::Unknown { seen } | State::Parked { seen, .. } => {
-                    directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat))
+                    let changed = directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat));
+                    changed || (seen.seal == Seal::Sealed && entry.rest.is_over(now))
                 }
             };
             if look {

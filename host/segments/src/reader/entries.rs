@@ -6,12 +6,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Stat;
 use tailweir_core::{Identity, Mark, SegmentName};
 
 use super::{Begun, Cursor, Start};
-use crate::carve::Segment;
+use crate::carve::{Ending, Segment};
 use crate::decode::Format;
 use crate::directory::{self, Found};
 use crate::{Pattern, Seal};
@@ -32,6 +33,7 @@ pub(super) struct Entry {
     pub pending_said: bool,
     /// Segments behind it were read before it was found.
     pub late: Late,
+    pub rest: Rest,
     pub state: State,
 }
 
@@ -107,11 +109,58 @@ impl Seen {
         (self.len, self.modified) != (before.len, before.modified)
     }
 
+    /// Whether it was changed so long ago, as its own time says.
+    fn is_older_than(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let old = now.saturating_sub(age).as_secs();
+        i64::try_from(old).is_ok_and(|old| self.modified.0 < old)
+    }
+
     pub(super) fn differs(&self, stat: &Stat) -> bool {
         self.len != stat.st_size as u64
             || self.seal != Seal::of_mode(stat.st_mode)
             || self.inode != stat.st_ino
             || self.modified != (stat.st_mtime, stat.st_mtime_nsec as i64)
+    }
+}
+
+/// For how long a sealed file may be changed no more before what it ends with is taken for its end: somebody may be copying it
+/// into the directory, and be slow.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What was seen of a file, to tell whether it may be on its way into the directory.
+#[derive(Default)]
+pub(super) enum Rest {
+    #[default]
+    Nothing,
+    /// It was open. If it is sealed later, its writer has done that, when it was through.
+    Open { inode: u64 },
+    /// It was sealed and changed a moment ago, and has been the same since, by our clock: the one that its times are of may be
+    /// ahead.
+    Since(Box<(Seen, Instant)>),
+}
+
+impl Rest {
+    /// What the end of a file is that is seen so now.
+    pub(super) fn ending(&mut self, seen: &Seen, now: Instant) -> Ending {
+        match self {
+            _ if seen.seal == Seal::Open => {
+                *self = Self::Open { inode: seen.inode };
+                return Ending::Open;
+            }
+            _ if seen.is_older_than(GRACE) => return Ending::Final,
+            Self::Open { inode } if *inode == seen.inode => return Ending::Final,
+            Self::Since(since) if !seen.changed_since(&since.0) => {}
+            _ => *self = Self::Since(Box::new((*seen, now))),
+        }
+        if self.is_over(now) { Ending::Final } else { Ending::Fresh }
+    }
+
+    /// Whether a sealed file that has not changed since has been the same for so long that nobody is at it any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let Self::Since(since) = self else { return false };
+        let (seen, since) = &**since;
+        seen.is_older_than(GRACE) || now.saturating_duration_since(*since) >= GRACE
     }
 }
 
@@ -135,6 +184,7 @@ impl Entry {
             error_said: false,
             pending_said: false,
             late: Late::No,
+            rest: Rest::default(),
             state: State::Waiting,
         }
     }
