@@ -279,6 +279,7 @@ fn f08_a_rename_into_the_directory_and_a_chmod_are_noticed() {
     assert_eq!(next(&mut running), [2, 2]);
     // A last line without line break is whole once the segment is sealed, which only the mode says.
     let path = world.open("3", record(3).trim_end());
+    age(&path);
     fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
     assert_eq!(next(&mut running), [3, 3]);
     end(running);

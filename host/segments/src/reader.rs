@@ -53,6 +53,8 @@ struct Schedule {
     /// Names have changed, but the last scan took so long that the next one has to wait until then.
     postponed: Option<Instant>,
     not_before: Instant,
+    /// Files have changed, and the open ones were not looked at since.
+    files: bool,
     /// The last scan failed, which was said.
     failing: bool,
 }
@@ -124,7 +126,8 @@ impl Reader {
         };
         let now = signal.now();
         let (look, scan, not_before) = (now, now, now);
-        let schedule = Schedule { interval, look, scan, postponed: None, not_before, failing: false };
+        let schedule =
+            Schedule { interval, look, scan, postponed: None, not_before, files: false, failing: false };
         let mut reader = Self {
             entries: Entries::new(cursor),
             directory,
@@ -155,6 +158,9 @@ impl Reader {
     )]
     pub fn next(&mut self) -> Result<Step, ReadError> {
         self.keep_up();
+        if std::mem::take(&mut self.schedule.files) {
+            self.look_at_open_ones();
+        }
         loop {
             if let Some(step) = self.steps.pop_front() {
                 return Ok(step);

@@ -197,7 +197,7 @@ impl Reader {
     }
 
     fn begin_file(&mut self, name: &SegmentName, file: File) -> io::Result<bool> {
-        // The mode before the head: a file that is sealed and empty stays so.
+        // The mode before the head: what is written before it is sealed is not missed.
         let seen = Seen::of(&file)?;
         let mut head = [0; SNIFF];
         let len = directory::read_head(&file, &mut head)?;

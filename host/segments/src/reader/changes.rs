@@ -54,11 +54,12 @@ impl Reader {
                 Err(e) => self.scan_failed(&e),
             }
         }
+        // Not looked at here: whoever takes nothing is not to go through all entries whenever a line is written somewhere.
+        self.schedule.files |= files;
         if scan || look {
             self.schedule.look = now + self.schedule.interval;
+            self.schedule.files = false;
             self.look_at_all();
-        } else if files {
-            self.look_at_open_ones();
         }
     }
 
@@ -223,7 +224,7 @@ impl Reader {
     }
 
     /// The same without those that take a look at the disk each and may be many: they wait for the next scan.
-    fn look_at_open_ones(&mut self) {
+    pub(super) fn look_at_open_ones(&mut self) {
         let look = |state: &State| matches!(state, State::Following(_) | State::Unknown { .. });
         let open = self.entries.iter().filter(|(_, entry)| look(&entry.state));
         self.ready.extend(open.map(|(name, _)| name.clone()));
