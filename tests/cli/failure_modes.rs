@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use tailweir_tests::{Ended, Program, Running, repository, wait_for};
@@ -278,6 +279,7 @@ fn f08_a_rename_into_the_directory_and_a_chmod_are_noticed() {
     assert_eq!(next(&mut running), [2, 2]);
     // A last line without line break is whole once the segment is sealed, which only the mode says.
     let path = world.open("3", record(3).trim_end());
+    age(&path);
     fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
     assert_eq!(next(&mut running), [3, 3]);
     end(running);
@@ -305,9 +307,31 @@ fn f09_a_sealed_segment_that_was_never_finished_gives_what_is_whole_and_names_th
     encoder.write_all(b"{\"n\":4,\"egr").unwrap();
     encoder.flush().unwrap();
     let path = world.open("1", encoder.get_ref());
-    fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    age(&path);
     for said in world.expect(&[1, 2, 3]) {
         assert!(said.contains("the segment ends in the middle of this line"), "{said}");
+    }
+}
+
+/// Has a file look as if it was not changed for an hour.
+fn age(path: &Path) {
+    File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
+#[test]
+fn f09_a_sealed_segment_that_is_still_copied_is_left_until_it_is_whole() {
+    let world = World::new();
+    let whole = zstd::encode_all(records(1..=3).as_bytes(), 1).unwrap();
+    let (first, second) = whole.split_at(whole.len() / 2);
+    let mut file = File::create(world.logs().join("1")).unwrap();
+    file.set_permissions(Permissions::from_mode(0o444)).unwrap();
+    for (present, expected) in [(&b""[..], &[][..]), (first, &[]), (second, &[1, 2, 3])] {
+        file.write_all(present).unwrap();
+        for said in world.expect(expected) {
+            assert_eq!(said.contains("segment 1 is read-only and ends torn"), expected.is_empty(), "{said}");
+            assert!(!said.contains("damage"), "{said}");
+        }
     }
 }
 

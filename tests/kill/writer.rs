@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 
@@ -252,6 +252,8 @@ impl Log {
         let segment = &mut self.segments[output.segment];
         segment.sealed = true;
         output.file.set_permissions(Permissions::from_mode(0o444)).unwrap();
+        // Nobody waits for more, however little was left of it.
+        output.file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
     }
 
     /// A segment that is sealed (or not, but has lines), was not disturbed yet, and preferably is new.

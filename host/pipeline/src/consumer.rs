@@ -224,7 +224,7 @@ impl Consumer {
     }
 
     pub(crate) fn subscribe(&mut self) -> Result<(), ReadError> {
-        self.subscription = Some(self.pool.join(&self.place, &self.notify)?);
+        self.subscription = Some(self.pool.join(&self.place, &self.notify, Vec::new())?);
         Ok(())
     }
 
@@ -338,12 +338,15 @@ impl Consumer {
     fn take(&mut self) -> Result<Turn, NextError> {
         let subscription = match &self.subscription {
             Some(subscription) => subscription,
-            None => self.subscription.insert(self.join()?),
+            None => self.subscription.insert(self.join(Vec::new())?),
         };
         match subscription.take() {
             Taken::Item(item) => self.accept(item),
             Taken::Detached => {
+                let met = subscription.met(&self.place);
+                // Before the next one: a pass that nobody needs any more takes nothing from it.
                 self.subscription = None;
+                self.subscription = Some(self.join(met)?);
                 Ok(Turn::Again)
             }
             Taken::Nothing => {
@@ -361,8 +364,8 @@ impl Consumer {
         }
     }
 
-    fn join(&self) -> Result<Subscription, NextError> {
-        self.pool.join(&self.place, &self.notify).map_err(|e| NextError::Read(Arc::new(e)))
+    fn join(&self, met: Vec<SegmentName>) -> Result<Subscription, NextError> {
+        self.pool.join(&self.place, &self.notify, met).map_err(|e| NextError::Read(Arc::new(e)))
     }
 
     /// Moves to another pass, if one can be shared.
@@ -381,8 +384,9 @@ impl Consumer {
     fn accept(&mut self, item: Arc<Item>) -> Result<Turn, NextError> {
         if self.is_contradicted_by(&item) {
             // A reader that goes on from this place sees what has become of it.
-            self.subscription =
-                Some(self.pool.alone(&self.place, &self.notify).map_err(|e| NextError::Read(Arc::new(e)))?);
+            let met = self.subscription.as_ref().map(|left| left.met(&self.place)).unwrap_or_default();
+            let alone = self.pool.alone(&self.place, &self.notify, met);
+            self.subscription = Some(alone.map_err(|e| NextError::Read(Arc::new(e)))?);
             return Ok(Turn::Again);
         }
         match &*item {
@@ -411,6 +415,7 @@ impl Consumer {
                     self.settlement.begin_segment(segment);
                 }
             }
+            Item::Vanished { segment } if self.place.finished.contains(segment) => {}
             // What is pending of the file that was there must go out before the new one is counted.
             Item::Replaced { .. } | Item::Vanished { .. } if !self.pending.is_empty() => {
                 self.held = Some(item);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tailweir_core::{Block, Identity, Mark, SegmentName};
 use tailweir_segments::{
-    Begun, Cursor, Directory, Hand, ReadError, Reader, ReaderOptions, Start, Step, Waker,
+    Begun, Cursor, Directory, Hand, ReadError, Reader, ReaderOptions, Start, Step, Unread, Waker,
 };
 use tokio::sync::Notify;
 
@@ -60,6 +60,18 @@ impl Item {
         }
     }
 
+    /// The segment that was met, unless what it says is that it is gone.
+    fn met(&self) -> Option<&SegmentName> {
+        match self {
+            Self::Block(block) => Some(block.segment()),
+            Self::Finished { segment, .. }
+            | Self::Replaced { segment }
+            | Self::Pending { segment }
+            | Self::Short { segment, .. } => Some(segment),
+            Self::Vanished { .. } => None,
+        }
+    }
+
     fn footprint(&self) -> usize {
         match self {
             Self::Block(block) => block.footprint(),
@@ -96,6 +108,11 @@ impl Place {
         };
         other.begun.iter().all(|(name, begun)| done(name) || behind((name, begun)))
             && other.finished.iter().all(done)
+    }
+
+    /// Whether any of this segment was dealt with.
+    fn knows(&self, segment: &SegmentName) -> bool {
+        self.finished.contains(segment) || self.begun.contains_key(segment)
     }
 
     /// Moves over an item.
@@ -164,21 +181,34 @@ impl Pool {
         Ok(Arc::new(Self { directory, options, window, passes, next }))
     }
 
-    /// Subscribes to a pass that can be gone on with from `place`, or to a new one.
-    pub(crate) fn join(&self, place: &Place, notify: &Arc<Notify>) -> Result<Subscription, ReadError> {
+    /// Subscribes to a pass that can be gone on with from `place`, or to a new one. It names those of the segments that were
+    /// `met` that are gone.
+    pub(crate) fn join(
+        &self,
+        place: &Place,
+        notify: &Arc<Notify>,
+        met: Vec<SegmentName>,
+    ) -> Result<Subscription, ReadError> {
         let mut passes = lock(&self.passes);
         passes.retain(|pass| pass.strong_count() > 0);
         for pass in passes.iter().filter_map(Weak::upgrade) {
-            if let Some(subscription) = pass.subscribe(place, notify) {
+            if let Some(subscription) = pass.subscribe(place, notify)
+                && pass.expect(&met)
+            {
                 return Ok(subscription);
             }
         }
-        self.start(&mut passes, place, notify)
+        self.start(&mut passes, place, notify, met)
     }
 
-    /// Subscribes to a new pass that goes on from `place`.
-    pub(crate) fn alone(&self, place: &Place, notify: &Arc<Notify>) -> Result<Subscription, ReadError> {
-        self.start(&mut lock(&self.passes), place, notify)
+    /// As [`join`](Self::join), but always to a new pass.
+    pub(crate) fn alone(
+        &self,
+        place: &Place,
+        notify: &Arc<Notify>,
+        met: Vec<SegmentName>,
+    ) -> Result<Subscription, ReadError> {
+        self.start(&mut lock(&self.passes), place, notify, met)
     }
 
     fn start(
@@ -186,6 +216,7 @@ impl Pool {
         passes: &mut Vec<Weak<Pass>>,
         place: &Place,
         notify: &Arc<Notify>,
+        met: Vec<SegmentName>,
     ) -> Result<Subscription, ReadError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (mut options, mut window) = (self.options.clone(), self.window);
@@ -194,7 +225,8 @@ impl Pool {
             window /= FURTHER_PASS;
         }
         // Held open: by its path it might not be found after a rename.
-        let reader = Reader::open_in(self.directory.clone(), options, place.cursor())?;
+        let mut reader = Reader::open_in(self.directory.clone(), options, place.cursor())?;
+        reader.expect(met);
         let (pass, first) = Pass::start(id, reader, window, place, notify)?;
         passes.push(Arc::downgrade(&pass));
         Ok(first)
@@ -214,7 +246,10 @@ impl Pool {
         }
         let alone = current.pass.state().subscribers.len() == 1;
         let better = |pass: &Arc<Pass>| pass.id != current.pass.id && (alone || pass.id < current.pass.id);
-        passes.iter().filter_map(Weak::upgrade).filter(better).find_map(|pass| pass.subscribe(place, notify))
+        passes.iter().filter_map(Weak::upgrade).filter(better).find_map(|pass| {
+            let subscription = pass.subscribe(place, notify)?;
+            pass.expect(&current.met(place)).then_some(subscription)
+        })
     }
 }
 
@@ -223,6 +258,7 @@ pub(crate) struct Pass {
     state: Mutex<State>,
     demand: Condvar,
     waker: Waker,
+    unread: Unread,
     budget: usize,
 }
 
@@ -239,6 +275,10 @@ struct State {
     /// Lines that somebody has dealt with who came when the reader was not that far. A reader that goes on from a place sees
     /// whether it is there; this is for the places that it did not go on from.
     claims: BTreeMap<SegmentName, u64>,
+    /// Segments that somebody's last pass had met, for the reader to look whether they are there.
+    expected: Vec<SegmentName>,
+    /// The reader waits for somebody to take something.
+    stuck: bool,
 }
 
 struct Subscriber {
@@ -295,12 +335,15 @@ impl Pass {
             next_subscriber: 0,
             end: None,
             claims: BTreeMap::new(),
+            expected: Vec::new(),
+            stuck: false,
         };
         let pass = Arc::new(Self {
             id,
             state: Mutex::new(state),
             demand: Condvar::new(),
             waker: reader.waker(),
+            unread: reader.unread(),
             budget,
         });
         let subscription = pass.add(notify);
@@ -342,8 +385,29 @@ impl Pass {
         }
         let subscription = self.add(notify);
         let still = place.covers(&self.state().base) && self.claim(place);
-        self.demand.notify_all();
+        self.call_reader(self.state());
         still.then_some(subscription)
+    }
+
+    /// Has the reader look whether these segments are there. `false` if it has ended and won't.
+    fn expect(&self, met: &[SegmentName]) -> bool {
+        let mut state = self.state();
+        if met.is_empty() || state.end.is_some() {
+            return met.is_empty();
+        }
+        state.expected.extend_from_slice(met);
+        self.waker.wake();
+        true
+    }
+
+    /// Has the reader look whether it should read on.
+    fn call_reader(&self, state: MutexGuard<'_, State>) {
+        let stuck = state.stuck;
+        drop(state);
+        self.demand.notify_all();
+        if stuck {
+            self.waker.wake();
+        }
     }
 
     /// Notes how far `place` is ahead of what was read when the window began, so that the reader looks whether there is so
@@ -366,10 +430,12 @@ impl Pass {
         true
     }
 
-    /// Waits until the reader should read on. `false` ends the pass.
-    fn wait_for_demand(&self) -> bool {
+    /// Waits until the reader should read on. `false` ends the pass. Meanwhile the reader keeps up with the directory, so that
+    /// segments that come and go are named.
+    fn wait_for_demand(&self, reader: &mut Reader) -> bool {
         let mut state = self.state();
         loop {
+            reader.expect(state.expected.drain(..));
             if state.subscribers.is_empty() {
                 return false;
             }
@@ -378,7 +444,12 @@ impl Pass {
             }
             let head = state.first + state.window.len() as u64;
             if !state.subscribers.values().any(|s| !s.detached && s.next == head) {
-                state = self.demand.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.stuck = true;
+                drop(state);
+                reader.wait(RESCAN);
+                reader.keep_up();
+                state = self.state();
+                state.stuck = false;
                 continue;
             }
             let (slowest, begun) = (state.first, Instant::now());
@@ -396,12 +467,17 @@ impl Pass {
         self.state().push(item);
     }
 
-    fn finish(&self, end: End, reader: &mut Reader) {
+    /// Ends the pass, unless there is something to look for yet; whether it has.
+    fn finish(&self, end: End, reader: &mut Reader) -> bool {
         let mut state = self.state();
-        // In one go with the end: nobody can claim anything afterwards.
+        // In one go with the end: nobody can claim or expect anything afterwards.
+        if matches!(end, End::Complete) && !state.expected.is_empty() {
+            return false;
+        }
         state.settle_claims(reader);
         state.end = Some(end);
         state.subscribers.values().for_each(|s| s.notify.notify_one());
+        true
     }
 }
 
@@ -473,7 +549,7 @@ impl State {
 fn read(pass: &Weak<Pass>, mut reader: Reader) {
     loop {
         let Some(pass) = pass.upgrade() else { return };
-        if !pass.wait_for_demand() {
+        if !pass.wait_for_demand(&mut reader) {
             return;
         }
         match reader.next() {
@@ -490,9 +566,14 @@ fn read(pass: &Weak<Pass>, mut reader: Reader) {
                 reader.wait(RESCAN);
             }
             Ok(Step::End) => {
-                return pass.finish(End::Complete, &mut reader);
+                if pass.finish(End::Complete, &mut reader) {
+                    return;
+                }
             }
-            Err(e) => return pass.finish(End::Failed(Arc::new(e)), &mut reader),
+            Err(e) => {
+                pass.finish(End::Failed(Arc::new(e)), &mut reader);
+                return;
+            }
         }
     }
 }
@@ -518,13 +599,24 @@ impl Subscription {
         };
         subscriber.next += 1;
         state.trim();
-        drop(guard);
-        self.pass.demand.notify_all();
+        self.pass.call_reader(guard);
         Taken::Item(item)
     }
 }
 
 impl Subscription {
+    /// The segments that the pass has met, read or not, and of which nothing lies before `place`. Whoever goes on elsewhere may
+    /// not find them any more.
+    pub(crate) fn met(&self, place: &Place) -> Vec<SegmentName> {
+        // These first: what is read in between is in the window then.
+        let mut names = self.pass.unread.names();
+        let state = self.pass.state();
+        names.extend(state.base.begun.keys().chain(&state.base.finished).cloned());
+        names.extend(state.window.iter().filter_map(|item| item.met()).cloned());
+        names.retain(|name| !place.knows(name));
+        names.into_iter().collect()
+    }
+
     /// At most so many of the blocks that come next.
     pub(crate) fn coming(&self, blocks: usize) -> Vec<Arc<Block>> {
         let state = self.pass.state();

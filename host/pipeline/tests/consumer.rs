@@ -13,7 +13,7 @@ use tailweir_pipeline::{
     CheckpointStatus, CheckpointSync, CommitError, FilterOptions, Listed, NextError, OnFilterError,
     OnMalformed, OpenError, Source, StartFrom, open, status,
 };
-use tailweir_segments::Watch;
+use tailweir_segments::{Hand, Mode, Watch};
 use tempfile::tempdir;
 
 fn checkpoint(directory: &std::path::Path, name: &str) -> serde_json::Value {
@@ -171,6 +171,84 @@ async fn f24_a_consumer_that_does_not_take_its_batches_stops_no_other() {
     next(&mut slow[0]).await.commit().unwrap();
     assert_eq!(ends(drain(&mut fast[0])).await, (0..4000).collect::<Vec<_>>());
     assert_eq!(ends(drain(&mut slow[0])).await, (10..4000).collect::<Vec<_>>());
+}
+
+/// The segments that somebody was told may be lost, once for each time.
+fn gaps(events: &Events) -> Vec<String> {
+    let gap = |event: &Event| match event {
+        Event::SegmentGap { segment, .. } => Some(segment.to_string()),
+        _ => None,
+    };
+    events.0.lock().unwrap().iter().filter_map(gap).collect()
+}
+
+/// The thread that reads used to look at nothing while nobody took what it had read.
+#[tokio::test]
+async fn f10_segments_that_come_and_go_while_a_consumer_is_stuck_are_named() {
+    let dir = tempdir().unwrap();
+    sealed(dir.path(), "a", 0..1000);
+    let (events, hand) = (Arc::new(Events::default()), Hand::default());
+    let mut source = heard(dir.path(), events.clone());
+    source.reader.mode = Mode::Follow;
+    source.reader.hand = Some(hand.clone());
+    source.reader.read_ahead_bytes = 1;
+    source.reader.block_size = 1000;
+    let mut options = consumer("c");
+    options.max_batch_latency = Duration::ZERO;
+    let mut c = open(source, vec![options]).unwrap().pop().unwrap();
+    let come_and_go = async |names: &[&str]| {
+        hand.settle();
+        names.iter().for_each(|name| sealed(dir.path(), name, 0..1));
+        for change in ["they are found", "they are missed"] {
+            hand.advance(Duration::from_secs(1));
+            hand.settle();
+            if change == "they are found" {
+                names.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+            }
+        }
+    };
+    ends(come_and_go(&["b", "c"])).await;
+    assert_eq!(gaps(&events), ["b", "c"]);
+    next(&mut c).await.commit().unwrap();
+    ends(come_and_go(&["d"])).await;
+    assert_eq!(gaps(&events), ["b", "c", "d"]);
+    let mut rest = Vec::new();
+    while rest.last() != Some(&999) {
+        let mut delivery = ends(next(&mut c)).await;
+        rest.extend(numbers(delivery.batch()));
+        delivery.commit().unwrap();
+    }
+    assert_eq!(rest, (10..1000).collect::<Vec<_>>());
+}
+
+/// What one pass had read was unknown to the next one, if it was deleted in between.
+#[tokio::test]
+async fn f10_segments_that_are_gone_before_a_consumer_that_fell_behind_reads_on_are_named() {
+    let dir = tempdir().unwrap();
+    for segment in 0..8u64 {
+        sealed(dir.path(), &format!("s{segment}"), segment * 500..(segment + 1) * 500);
+    }
+    let events = Arc::new(Events::default());
+    let mut source = heard(dir.path(), events.clone());
+    source.reader.read_ahead_bytes = 20_000;
+    source.reader.block_size = 4_000;
+    let consumers = vec![consumer("fast"), consumer("slow"), consumer("also slow")];
+    let mut all = open(source, consumers).unwrap();
+    let (fast, slow) = all.split_at_mut(1);
+    for slow in &mut *slow {
+        next(slow).await.commit().unwrap();
+    }
+    assert_eq!(ends(drain(&mut fast[0])).await, (0..4000).collect::<Vec<_>>());
+    for segment in 1..7 {
+        std::fs::remove_file(dir.path().join(format!("s{segment}"))).unwrap();
+    }
+    for (slow, told) in slow.iter_mut().zip(["by its own pass", "by that, or by one more"]) {
+        assert_eq!(ends(drain(slow)).await, (10..500).chain(3500..4000).collect::<Vec<_>>(), "{told}");
+        let mut gone = gaps(&events);
+        gone.sort();
+        gone.dedup();
+        assert_eq!(gone, ["s1", "s2", "s3", "s4", "s5", "s6"], "{told}");
+    }
 }
 
 #[tokio::test]
@@ -522,7 +600,7 @@ async fn a_partial_batch_goes_out_after_its_latency_and_growth_is_followed() {
     let mut options = consumer("c");
     options.max_batch_latency = Duration::from_millis(20);
     let mut source = once(dir.path());
-    source.reader.mode = tailweir_segments::Mode::Follow;
+    source.reader.mode = Mode::Follow;
     let mut c = open(source, vec![options]).unwrap().pop().unwrap();
     let mut delivery = next(&mut c).await;
     assert_eq!(numbers(delivery.batch()), vec![0, 1, 2]);

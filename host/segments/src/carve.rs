@@ -25,6 +25,19 @@ pub(crate) struct Limits {
     pub max_line_size: usize,
 }
 
+/// What the present end of a segment's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Ending {
+    /// The file is written to.
+    Open,
+    /// The file is sealed, but was changed a moment ago. Programs that copy make a file read-only and then fill it: it is all
+    /// there unless it ends torn.
+    Fresh,
+    /// It is all there will be.
+    #[default]
+    Final,
+}
+
 /// An open segment.
 pub(crate) struct Segment {
     name: SegmentName,
@@ -194,6 +207,11 @@ impl Segment {
         self.point.line += block.lines();
     }
 
+    /// Counts lines of blocks that were given by somebody else.
+    pub(crate) fn count_lines(&mut self, lines: u64) {
+        self.point.line += lines;
+    }
+
     /// Bytes of a line that has not ended yet.
     pub(crate) fn unfinished(&self) -> u64 {
         self.arena.len() as u64 + self.oversized.as_ref().map_or(0, |oversized| oversized.len)
@@ -207,9 +225,9 @@ impl Segment {
         Ok(())
     }
 
-    /// Does a bounded amount of work. `seal` must have been looked up before the call: if the segment was sealed then,
-    /// what is read now is all there will be.
-    pub(crate) fn step(&mut self, seal: Seal) -> io::Result<Carved> {
+    /// Does a bounded amount of work. `ending` must have been looked up before the call: if it was final then, what is read now
+    /// is all there will be.
+    pub(crate) fn step(&mut self, ending: Ending) -> io::Result<Carved> {
         if !self.queue.is_empty() {
             return Ok(self.next_queued(Carved::Working));
         }
@@ -222,8 +240,13 @@ impl Segment {
             self.arena.reserve_exact(self.arena.len().max(block_size).min(room));
         }
         let mut filled = self.decoder.fill(&self.file, &mut self.arena)?;
+        let seal = match ending {
+            Ending::Final => Seal::Sealed,
+            Ending::Fresh if filled == Filled::Starved && !self.is_torn() => Seal::Sealed,
+            Ending::Fresh | Ending::Open => Seal::Open,
+        };
         if filled == Filled::Starved
-            && seal == Seal::Sealed
+            && ending == Ending::Final
             && let Some(damage) = self.decoder.salvage(&self.file)?
         {
             filled = Filled::Damaged(damage);
@@ -232,6 +255,17 @@ impl Segment {
             Skip::Nothing => Ok(self.carve(filled, seal)),
             Skip::To(point) => Ok(self.skip_to(point, filled, seal)),
             Skip::Lines { wanted, partial } => Ok(self.skip_lines(wanted, partial, filled, seal)),
+        }
+    }
+
+    /// Whether something has begun where the file ends that may be meant to go on: a frame, or else a line.
+    fn is_torn(&self) -> bool {
+        if let Some(between_frames) = self.decoder.is_between_frames() {
+            return !between_frames;
+        }
+        match self.arena.last() {
+            Some(last) => *last != b'\n',
+            None => self.oversized.is_some() || matches!(self.skip, Skip::Lines { partial: true, .. }),
         }
     }
 

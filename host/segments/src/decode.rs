@@ -152,6 +152,15 @@ impl Decoder {
         }
     }
 
+    /// Whether the file was read to the end of a frame. `None` if it has no frames.
+    pub(crate) fn is_between_frames(&self) -> Option<bool> {
+        match &self.codec {
+            Codec::Zstd(zstd) => Some(zstd.is_between_frames()),
+            Codec::Gzip(gzip) => Some(!gzip.is_cut(&self.input)),
+            Codec::Plain => None,
+        }
+    }
+
     /// Bytes decompressed so far, counted from the start of the segment.
     pub(crate) fn produced(&self) -> u64 {
         self.track.produced

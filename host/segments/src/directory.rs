@@ -29,7 +29,7 @@ const LISTING: usize = 32 << 10;
 pub enum Seal {
     /// Its mode has a write bit: it is being written.
     Open,
-    /// Its mode has none: it is complete.
+    /// Its mode has none: it is complete, unless somebody is still copying it into the directory.
     Sealed,
 }
 

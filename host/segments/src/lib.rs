@@ -50,6 +50,8 @@ pub use directory::{Directory, Entry, Seal, list};
 pub use hand::Hand;
 pub use measure::{Remaining, measure};
 pub use pattern::{Pattern, PatternError};
-pub use reader::{Begun, Cursor, Mode, Ordering, ReadError, Reader, ReaderOptions, Start, Step, Watch};
+pub use reader::{
+    Begun, Cursor, Mode, Ordering, ReadError, Reader, ReaderOptions, Start, Step, Unread, Watch,
+};
 pub use signal::Waker;
 pub use writer::{WriteError, Writer, WriterOptions};

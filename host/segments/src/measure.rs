@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tailweir_core::{Mark, SegmentName, Shelf};
 
-use crate::carve::{Carved, Limits, Segment};
+use crate::carve::{Carved, Ending, Limits, Segment};
 use crate::decode::{SNIFF, Sniffed, sniff};
 use crate::directory::{self, Directory, Opened};
 use crate::{Cursor, Pattern, ReadError, Seal, Start, list};
@@ -76,9 +76,13 @@ fn measure_one(
     let again = file.try_clone()?;
     let mut segment =
         Segment::new(name.clone(), file, format, start, limits, Shelf::new(0, limits.block_size))?;
+    let ending = match seal {
+        Seal::Open => Ending::Open,
+        Seal::Sealed => Ending::Final,
+    };
     let (mut bytes, mut lines) = (0, 0);
     loop {
-        match segment.step(seal)? {
+        match segment.step(ending)? {
             Carved::Piece(piece) => {
                 bytes += piece.len();
                 lines += piece.count_lines();

@@ -13,16 +13,20 @@ use std::thread::JoinHandle;
 
 use tailweir_core::{Block, Mark, SegmentName, Shelf};
 
-use crate::Seal;
-use crate::carve::{Carved, Piece, Segment};
+use crate::carve::{Carved, Ending, Piece, Segment};
 
 /// What a job gives, in order.
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are blocks")]
 pub(crate) enum Output {
     Block(Block),
-    Damaged { line: u64, reason: String },
+    Damaged {
+        line: u64,
+        reason: String,
+    },
     Short,
     Failed(io::Error),
+    /// It ends torn, and may go on: the reader is to look after it.
+    Torn(Box<Segment>),
     End(Mark),
 }
 
@@ -36,12 +40,13 @@ impl Output {
             }
             Self::Damaged { line, .. } => *line += *lines,
             Self::End(mark) => mark.point.line += *lines,
+            Self::Torn(segment) => segment.count_lines(*lines),
             Self::Short | Self::Failed(_) => {}
         }
     }
 
     fn is_last(&self) -> bool {
-        matches!(self, Self::Short | Self::Failed(_) | Self::End(_))
+        matches!(self, Self::Short | Self::Failed(_) | Self::Torn(_) | Self::End(_))
     }
 }
 
@@ -62,6 +67,7 @@ struct Parsed {
 struct Job {
     /// Absent while a worker is at it, and once it has ended.
     segment: Option<Box<Segment>>,
+    ending: Ending,
     /// The worker that carved from it last.
     keeper: Option<usize>,
     ended: bool,
@@ -80,7 +86,7 @@ struct Slot {
 
 /// What a worker may do next.
 enum Task {
-    Carve(SegmentName, Box<Segment>),
+    Carve(SegmentName, Box<Segment>, Ending),
     Parse(Ticket, Piece),
 }
 
@@ -171,9 +177,9 @@ impl Pool {
     }
 
     /// Begins to decode a sealed segment.
-    pub(crate) fn submit(&self, name: SegmentName, segment: Box<Segment>) {
+    pub(crate) fn submit(&self, name: SegmentName, segment: Box<Segment>, ending: Ending) {
         let mut state = self.shared.lock();
-        state.jobs.insert(name, Job { segment: Some(segment), ..Job::default() });
+        state.jobs.insert(name, Job { segment: Some(segment), ending, ..Job::default() });
         let wake = state.idle > 0;
         drop(state);
         if wake {
@@ -249,8 +255,8 @@ impl Shared {
         while let Some(task) = self.next_task(me, parsed.take()) {
             let piece = match task {
                 Task::Parse(ticket, piece) => Some((ticket, piece)),
-                Task::Carve(name, mut segment) => {
-                    let result = segment.step(Seal::Sealed);
+                Task::Carve(name, mut segment, ending) => {
+                    let result = segment.step(ending);
                     self.carved(name, segment, result)
                 }
             };
@@ -294,7 +300,7 @@ impl Shared {
         let carve = self.admissible(state, me).cloned().and_then(|name| {
             let job = state.jobs.get_mut(&name)?;
             job.keeper = Some(me);
-            Some(Task::Carve(name, job.segment.take()?))
+            Some(Task::Carve(name, job.segment.take()?, job.ending))
         });
         if carve.is_some() {
             state.held += self.reserve;
@@ -334,10 +340,10 @@ impl Shared {
         // The reader removes a job only after its last output, so it is still there.
         let is_first = state.jobs.keys().next() == Some(&name);
         let job = state.jobs.get_mut(&name)?;
-        let mut piece = None;
+        let (mut segment, mut piece) = (Some(segment), None);
         let (output, held) = match result {
             Ok(Carved::Working) => {
-                job.segment = Some(segment);
+                job.segment = segment;
                 return None;
             }
             Ok(Carved::Piece(carved)) => {
@@ -353,14 +359,14 @@ impl Shared {
             Ok(Carved::Damaged { line, reason }) => (Some(Output::Damaged { line, reason }), 0),
             Ok(Carved::Short) => (Some(Output::Short), 0),
             Ok(Carved::End(mark)) => (Some(Output::End(mark)), 0),
-            Ok(Carved::Starved) => (Some(Output::Failed(io::ErrorKind::UnexpectedEof.into())), 0),
+            Ok(Carved::Starved) => (segment.take().map(Output::Torn), 0),
             Err(e) => (Some(Output::Failed(e)), 0),
         };
         state.held += held;
         if output.as_ref().is_some_and(Output::is_last) {
             job.ended = true;
         } else {
-            job.segment = Some(segment);
+            job.segment = segment;
         }
         wakes.reader = output.is_some() && state.reader_waits;
         job.outputs.push_back(Slot { output, held });

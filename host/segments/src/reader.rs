@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 
 use self::entries::Entries;
+pub use self::entries::Unread;
 pub use self::options::{Begun, Cursor, Mode, Ordering, ReadError, ReaderOptions, Start, Watch};
 use crate::Waker;
 use crate::directory::Directory;
@@ -52,6 +53,8 @@ struct Schedule {
     /// Names have changed, but the last scan took so long that the next one has to wait until then.
     postponed: Option<Instant>,
     not_before: Instant,
+    /// Files have changed, and the open ones were not looked at since.
+    files: bool,
     /// The last scan failed, which was said.
     failing: bool,
 }
@@ -123,7 +126,8 @@ impl Reader {
         };
         let now = signal.now();
         let (look, scan, not_before) = (now, now, now);
-        let schedule = Schedule { interval, look, scan, postponed: None, not_before, failing: false };
+        let schedule =
+            Schedule { interval, look, scan, postponed: None, not_before, files: false, failing: false };
         let mut reader = Self {
             entries: Entries::new(cursor),
             directory,
@@ -153,8 +157,9 @@ impl Reader {
         reason = "an iterator ends; a reader may go on after `Idle` and `End`"
     )]
     pub fn next(&mut self) -> Result<Step, ReadError> {
-        if matches!(self.options.mode, Mode::Follow) {
-            self.keep_up();
+        self.keep_up();
+        if std::mem::take(&mut self.schedule.files) {
+            self.look_at_open_ones();
         }
         loop {
             if let Some(step) = self.steps.pop_front() {
@@ -185,6 +190,21 @@ impl Reader {
         self.entries.get_mut(segment)?.reached()
     }
 
+    /// Takes in segments that somebody else has seen in the directory. If one is gone, that is told as if this reader had found
+    /// it.
+    pub fn expect(&mut self, segments: impl IntoIterator<Item = SegmentName>) {
+        for name in segments {
+            if self.entries.expect(&name) {
+                self.ready.insert(name);
+            }
+        }
+    }
+
+    /// The segments that it has met and not read to their end, for other threads to see.
+    pub fn unread(&self) -> Unread {
+        self.entries.unread()
+    }
+
     fn nothing(&self) -> Step {
         if matches!(self.options.mode, Mode::Follow) { Step::Idle } else { Step::End }
     }
@@ -198,7 +218,10 @@ impl Reader {
     pub fn wait(&self, at_most: Duration) {
         let deadline = self.signal.now() + at_most.min(Duration::from_secs(3600));
         let Schedule { look, scan, postponed, .. } = self.schedule;
-        self.signal.wait_until(deadline.min(look).min(scan).min(postponed.unwrap_or(scan)));
+        let due = look.min(scan).min(postponed.unwrap_or(scan));
+        // Only a reader that follows keeps up with the directory.
+        let until = if matches!(self.options.mode, Mode::Follow) { deadline.min(due) } else { deadline };
+        self.signal.wait_until(until);
     }
 
     /// With strict order, whether a segment before `name` is not read to its end yet.

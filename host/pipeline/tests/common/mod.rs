@@ -2,13 +2,13 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tailweir_core::{Batch, Event, EventSink, Filter, FilterError, Located, Verdict};
 use tailweir_pipeline::{
@@ -27,8 +27,11 @@ pub fn append_text(directory: &Path, segment: &str, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
+/// Seals a segment as one that was written long ago.
 pub fn seal(directory: &Path, segment: &str) {
-    fs::set_permissions(directory.join(segment), Permissions::from_mode(0o444)).unwrap();
+    let file = File::open(directory.join(segment)).unwrap();
+    file.set_permissions(Permissions::from_mode(0o444)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
 }
 
 /// A sealed segment.

@@ -55,6 +55,11 @@ impl Zstd {
         self.hint != 0
     }
 
+    /// Whether what comes next, if anything does, begins a frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.hint == 0 && !matches!(self.state, State::Searching)
+    }
+
     pub(super) fn fill(
         &mut self,
         file: &File,

@@ -9,7 +9,7 @@ use tailweir_core::{Block, Event, Identity, Mark, SegmentName};
 use super::entries::{Entry, Follow, Held, Late, Seen, State};
 use super::{Begun, Mode, Reader, Start, Step};
 use crate::Seal;
-use crate::carve::{Carved, Limits, Segment};
+use crate::carve::{Carved, Ending, Limits, Segment};
 use crate::decode::{SNIFF, Sniffed, sniff};
 use crate::directory::{self, Opened};
 use crate::pool::Output;
@@ -94,11 +94,27 @@ impl Reader {
                 self.failed(name, &error);
                 None
             }
+            Some(Output::Torn(segment)) => {
+                if let Err(e) = self.go_on_with_torn(name, segment) {
+                    self.failed(name, &e);
+                }
+                None
+            }
             None => {
                 self.entries.get_mut(name)?.state = State::Waiting;
                 None
             }
         }
+    }
+
+    /// Follows a sealed segment that may be on its way into the directory as one that is open.
+    fn go_on_with_torn(&mut self, name: &SegmentName, segment: Box<Segment>) -> io::Result<()> {
+        let (held, checked) = (Held::new(&self.following), Seen::of(segment.file())?);
+        if let Some(entry) = self.entries.get_mut(name) {
+            let detached = entry.replaced;
+            entry.state = State::Following(Follow { segment, held, detached, checked });
+        }
+        Ok(())
     }
 
     fn block(&mut self, block: Block) -> Step {
@@ -181,11 +197,8 @@ impl Reader {
     }
 
     fn begin_file(&mut self, name: &SegmentName, file: File) -> io::Result<bool> {
-        // The mode before the head: a file that is sealed and empty stays so.
-        let mut seen = Seen::of(&file)?;
-        if matches!(self.options.mode, Mode::Complete) {
-            seen.seal = Seal::Sealed;
-        }
+        // The mode before the head: what is written before it is sealed is not missed.
+        let seen = Seen::of(&file)?;
         let mut head = [0; SNIFF];
         let len = directory::read_head(&file, &mut head)?;
         let format = match sniff(&head[..len]) {
@@ -196,6 +209,7 @@ impl Reader {
             }
             Sniffed::Unknown => return self.begin_unknown(name, &file, seen, len),
         };
+        let ending = self.ending(name, &seen);
         let Some(entry) = self.entries.get_mut(name) else {
             return Ok(false);
         };
@@ -212,16 +226,16 @@ impl Reader {
         let segment = Box::new(Segment::new(name.clone(), file, format, start, limits, shelf)?);
         entry.identity = Some(segment.identity());
         entry.error_said = false;
-        if seen.seal == Seal::Sealed {
-            entry.state = State::Decoding;
-            self.pool.submit(name.clone(), segment);
-        } else {
+        if ending == Ending::Open {
             entry.state = State::Following(Follow {
                 segment,
                 held: Held::new(&self.following),
                 detached: false,
                 checked: seen,
             });
+        } else {
+            entry.state = State::Decoding;
+            self.pool.submit(name.clone(), segment, ending);
         }
         if late {
             self.emit(Event::SegmentLate { segment: name.clone() });
@@ -232,8 +246,17 @@ impl Reader {
         Ok(true)
     }
 
+    fn ending(&mut self, name: &SegmentName, seen: &Seen) -> Ending {
+        let now = self.signal.now();
+        match (self.options.mode, self.entries.get_mut(name)) {
+            (Mode::Follow | Mode::Once, Some(entry)) => entry.rest.ending(seen, now),
+            _ => Ending::Final,
+        }
+    }
+
     /// A file with too few bytes to tell what it is.
     fn begin_unknown(&mut self, name: &SegmentName, file: &File, seen: Seen, len: usize) -> io::Result<bool> {
+        let ending = self.ending(name, &seen);
         let Some(entry) = self.entries.get_mut(name) else {
             return Ok(false);
         };
@@ -241,10 +264,11 @@ impl Reader {
             self.replaced(name, "it has shrunk; it is read from its start");
             return Ok(false);
         }
-        if seen.seal == Seal::Open {
+        if ending != Ending::Final {
             entry.state = State::Unknown { seen };
             self.ready.remove(name);
             self.pending(name);
+            self.say_what_is_left(name, &seen);
             return Ok(false);
         }
         if len > 0 {
@@ -269,7 +293,9 @@ impl Reader {
     }
 
     fn try_follow(&mut self, name: &SegmentName) -> io::Result<Followed> {
-        let Some(Entry { state: State::Following(follow), identity, .. }) = self.entries.get_mut(name) else {
+        let now = self.signal.now();
+        let Some(entry) = self.entries.get_mut(name) else { return Ok(Followed::Quiet) };
+        let Entry { state: State::Following(follow), identity, rest, .. } = entry else {
             return Ok(Followed::Quiet);
         };
         // The mode before the data: what is written before it is sealed is not missed.
@@ -285,9 +311,9 @@ impl Reader {
             *identity = Some(follow.segment.identity());
             follow.checked = seen;
         }
-        let seal = if follow.detached || seen.unlinked { Seal::Sealed } else { seen.seal };
+        let ending = if follow.detached || seen.unlinked { Ending::Final } else { rest.ending(&seen, now) };
         let identity = follow.segment.identity();
-        Ok(match follow.segment.step(seal)? {
+        Ok(match follow.segment.step(ending)? {
             Carved::Piece(piece) => {
                 let block = piece.parse();
                 follow.segment.count(&block);
@@ -304,6 +330,7 @@ impl Reader {
             Carved::Working => Followed::Again,
             Carved::Starved => {
                 self.pending(name);
+                self.say_what_is_left(name, &seen);
                 self.park(name, seen);
                 Followed::Quiet
             }
@@ -323,10 +350,21 @@ impl Reader {
         })
     }
 
-    /// Says that a segment went away before it was sealed. If another file has its name, that is said anyway.
-    fn lost_sight_of(&mut self, name: &SegmentName) {
+    /// Says that of a sealed segment more may come and is left for the next run. That it is so with open ones goes without saying.
+    fn say_what_is_left(&self, name: &SegmentName, seen: &Seen) {
+        if matches!(self.options.mode, Mode::Once) && seen.seal == Seal::Sealed {
+            let message = format!(
+                "segment {name} is read-only and ends torn, but was changed a moment ago: it may not be all there yet, so \
+                 what it ends with is left for the next run"
+            );
+            self.emit(Event::Warning { message });
+        }
+    }
+
+    /// Says that a segment went away before it was complete. If another file has its name, that is said anyway.
+    pub(super) fn lost_sight_of(&mut self, name: &SegmentName) {
         if self.entries.get_mut(name).is_some_and(|entry| !entry.replaced) {
-            let reason = "it was deleted or moved away before it was sealed; it was read as far as it went, and what \
+            let reason = "it was deleted or moved away before it was complete; it was read as far as it went, and what \
                           is written to it from now on is not read";
             self.emit(Event::SegmentGap { segment: name.clone(), reason: reason.to_owned() });
         }

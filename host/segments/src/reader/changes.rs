@@ -2,8 +2,9 @@
 
 use tailweir_core::{Event, SegmentName};
 
-use super::entries::{State, Stored};
-use super::{ReadError, Reader, Step, Watch};
+use super::entries::{Rest, State, Stored};
+use super::{Mode, ReadError, Reader, Step, Watch};
+use crate::Seal;
 use crate::directory::{self, Opened};
 use crate::signal::{Changes, NativeWatcher, RESCAN, RESCAN_MAX};
 
@@ -29,8 +30,13 @@ impl Reader {
         }
     }
 
-    /// Scans the directory or looks at the open files, if it is time to.
-    pub(super) fn keep_up(&mut self) {
+    /// Scans the directory or looks at the open files, if it is time to, and reads nothing: for whoever can't take anything at
+    /// present. Segments that are gone before they were read are named at once; the steps that come of it are kept for
+    /// [`next`](Self::next), which does this too. Does nothing unless the directory is followed.
+    pub fn keep_up(&mut self) {
+        if !matches!(self.options.mode, Mode::Follow) {
+            return;
+        }
         let now = self.signal.now();
         let Changes { names, files } = self.signal.take_changes();
         let mut scan = now >= self.schedule.scan;
@@ -54,11 +60,12 @@ impl Reader {
                 Err(e) => self.scan_failed(&e),
             }
         }
+        // Not looked at here: whoever takes nothing is not to go through all entries whenever a line is written somewhere.
+        self.schedule.files |= files;
         if scan || look {
             self.schedule.look = now + self.schedule.interval;
+            self.schedule.files = false;
             self.look_at_all();
-        } else if files {
-            self.look_at_open_ones();
         }
     }
 
@@ -115,8 +122,11 @@ impl Reader {
                 follow.detached = true;
                 self.ready.insert(name.clone());
             }
-            State::Parked { end, identity, .. } => {
-                let (end, identity) = (*end, *identity);
+            State::Parked { end, identity, seen } => {
+                let (end, identity, torn) = (*end, *identity, seen.seal == Seal::Sealed);
+                if torn {
+                    self.lost_sight_of(name);
+                }
                 let step = self.finished(name, identity, end);
                 self.steps.push_back(step);
             }
@@ -194,6 +204,7 @@ impl Reader {
             entry.identity = None;
             entry.replaced = false;
             entry.pending_said = false;
+            entry.rest = Rest::default();
             entry.state = State::Waiting;
             self.ready.insert(name.clone());
         }
@@ -201,13 +212,15 @@ impl Reader {
 
     /// Takes note of which segments may have more to read.
     fn look_at_all(&mut self) {
-        let Self { entries, ready, directory, .. } = self;
+        let Self { entries, ready, directory, signal, .. } = self;
+        let now = signal.now();
         for (name, entry) in entries.iter() {
             let look = match &entry.state {
                 State::Following(_) | State::Failed => true,
                 State::Waiting | State::Decoding => false,
                 State::Unknown { seen } | State::Parked { seen, .. } => {
-                    directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat))
+                    let changed = directory.stat(name.as_str()).is_ok_and(|stat| seen.differs(&stat));
+                    changed || (seen.seal == Seal::Sealed && entry.rest.is_over(now))
                 }
             };
             if look {
@@ -217,7 +230,7 @@ impl Reader {
     }
 
     /// The same without those that take a look at the disk each and may be many: they wait for the next scan.
-    fn look_at_open_ones(&mut self) {
+    pub(super) fn look_at_open_ones(&mut self) {
         let look = |state: &State| matches!(state, State::Following(_) | State::Unknown { .. });
         let open = self.entries.iter().filter(|(_, entry)| look(&entry.state));
         self.ready.extend(open.map(|(name, _)| name.clone()));

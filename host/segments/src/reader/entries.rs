@@ -1,17 +1,18 @@
 //! The names in a directory, and how far each of them was read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Stat;
 use tailweir_core::{Identity, Mark, SegmentName};
 
 use super::{Begun, Cursor, Start};
-use crate::carve::Segment;
+use crate::carve::{Ending, Segment};
 use crate::decode::Format;
 use crate::directory::{self, Found};
 use crate::{Pattern, Seal};
@@ -32,6 +33,7 @@ pub(super) struct Entry {
     pub pending_said: bool,
     /// Segments behind it were read before it was found.
     pub late: Late,
+    pub rest: Rest,
     pub state: State,
 }
 
@@ -107,11 +109,58 @@ impl Seen {
         (self.len, self.modified) != (before.len, before.modified)
     }
 
+    /// Whether it was changed so long ago, as its own time says.
+    fn is_older_than(&self, age: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let old = now.saturating_sub(age).as_secs();
+        i64::try_from(old).is_ok_and(|old| self.modified.0 < old)
+    }
+
     pub(super) fn differs(&self, stat: &Stat) -> bool {
         self.len != stat.st_size as u64
             || self.seal != Seal::of_mode(stat.st_mode)
             || self.inode != stat.st_ino
             || self.modified != (stat.st_mtime, stat.st_mtime_nsec as i64)
+    }
+}
+
+/// For how long a sealed file may be changed no more before what it ends with is taken for its end: somebody may be copying it
+/// into the directory, and be slow.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What was seen of a file, to tell whether it may be on its way into the directory.
+#[derive(Default)]
+pub(super) enum Rest {
+    #[default]
+    Nothing,
+    /// It was open. If it is sealed later, its writer has done that, when it was through.
+    Open { inode: u64 },
+    /// It was sealed and changed a moment ago, and has been the same since, by our clock: the one that its times are of may be
+    /// ahead.
+    Since(Box<(Seen, Instant)>),
+}
+
+impl Rest {
+    /// What the end of a file is that is seen so now.
+    pub(super) fn ending(&mut self, seen: &Seen, now: Instant) -> Ending {
+        match self {
+            _ if seen.seal == Seal::Open => {
+                *self = Self::Open { inode: seen.inode };
+                return Ending::Open;
+            }
+            _ if seen.is_older_than(GRACE) => return Ending::Final,
+            Self::Open { inode } if *inode == seen.inode => return Ending::Final,
+            Self::Since(since) if !seen.changed_since(&since.0) => {}
+            _ => *self = Self::Since(Box::new((*seen, now))),
+        }
+        if self.is_over(now) { Ending::Final } else { Ending::Fresh }
+    }
+
+    /// Whether a sealed file that has not changed since has been the same for so long that nobody is at it any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let Self::Since(since) = self else { return false };
+        let (seen, since) = &**since;
+        seen.is_older_than(GRACE) || now.saturating_duration_since(*since) >= GRACE
     }
 }
 
@@ -135,6 +184,7 @@ impl Entry {
             error_said: false,
             pending_said: false,
             late: Late::No,
+            rest: Rest::default(),
             state: State::Waiting,
         }
     }
@@ -203,10 +253,45 @@ pub(super) enum Late {
     Yes,
 }
 
+/// The names of the segments that a reader has met and not read to their end.
+#[derive(Debug, Clone, Default)]
+pub struct Unread(Arc<Mutex<HashSet<SegmentName>>>);
+
+impl Unread {
+    /// Those that are unread at present.
+    pub fn names(&self) -> HashSet<SegmentName> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<SegmentName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Segments that are not read to their end. That they are is visible from outside.
+#[derive(Default)]
+struct Unfinished {
+    entries: BTreeMap<SegmentName, Entry>,
+    /// The same names.
+    names: Unread,
+}
+
+impl Unfinished {
+    fn insert(&mut self, name: SegmentName, entry: Entry) {
+        self.names.lock().insert(name.clone());
+        self.entries.insert(name, entry);
+    }
+
+    fn remove(&mut self, name: &SegmentName) -> Option<Entry> {
+        self.names.lock().remove(name);
+        self.entries.remove(name)
+    }
+}
+
 /// All names.
 #[derive(Default)]
 pub(super) struct Entries {
-    unfinished: BTreeMap<SegmentName, Entry>,
+    unfinished: Unfinished,
     finished: HashMap<SegmentName, Finished>,
     foreign: HashMap<String, Foreign>,
     /// The last name of which anything was read.
@@ -219,8 +304,12 @@ impl Entries {
     pub(super) fn new(cursor: Cursor) -> Self {
         let Cursor { begun, finished } = cursor;
         let highest = begun.keys().chain(&finished).max().cloned();
+        let mut unfinished = Unfinished::default();
+        for (name, begun) in begun {
+            unfinished.insert(name, Entry::new(Some(begun)));
+        }
         Self {
-            unfinished: begun.into_iter().map(|(name, begun)| (name, Entry::new(Some(begun)))).collect(),
+            unfinished,
             finished: finished.into_iter().map(|name| (name, Finished::default())).collect(),
             highest,
             ..Self::default()
@@ -252,7 +341,7 @@ impl Entries {
             return;
         }
         let Ok(name) = SegmentName::new(text) else { return };
-        if let Some(entry) = self.unfinished.get_mut(&name) {
+        if let Some(entry) = self.unfinished.entries.get_mut(&name) {
             let first = entry.scan == 0;
             let other = entry.inode != found.inode;
             (entry.inode, entry.scan) = (found.inode, scan);
@@ -291,20 +380,40 @@ impl Entries {
     pub(super) fn missing(&mut self) -> Vec<SegmentName> {
         let scan = self.scan;
         self.foreign.retain(|_, foreign| foreign.scan == scan);
-        self.unfinished.iter().filter(|(_, entry)| entry.scan != scan).map(|(name, _)| name.clone()).collect()
+        self.unfinished
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.scan != scan)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Takes in a segment that was seen by somebody else. Whether it is not known yet.
+    pub(super) fn expect(&mut self, name: &SegmentName) -> bool {
+        let known = self.unfinished.entries.contains_key(name)
+            || self.finished.contains_key(name)
+            || self.foreign.contains_key(name.as_str());
+        if !known {
+            self.unfinished.insert(name.clone(), Entry::new(None));
+        }
+        !known
+    }
+
+    pub(super) fn unread(&self) -> Unread {
+        self.unfinished.names.clone()
     }
 
     pub(super) fn get_mut(&mut self, name: &SegmentName) -> Option<&mut Entry> {
-        self.unfinished.get_mut(name)
+        self.unfinished.entries.get_mut(name)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&SegmentName, &Entry)> {
-        self.unfinished.iter()
+        self.unfinished.entries.iter()
     }
 
     /// Whether a segment before `name` may still grow.
     pub(super) fn open_before(&self, name: &SegmentName) -> bool {
-        self.unfinished.range(..name.clone()).any(|(_, entry)| {
+        self.unfinished.entries.range(..name.clone()).any(|(_, entry)| {
             matches!(entry.state, State::Following(_) | State::Parked { .. } | State::Unknown { .. })
         })
     }

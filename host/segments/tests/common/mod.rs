@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tailweir_core::{DefectKind, Event, EventSink, Mark, SegmentName};
 use tailweir_segments::{Begun, Cursor, Mode, Reader, ReaderOptions, Start, Step, Watch};
@@ -95,8 +95,10 @@ impl Rig {
         file.write_all(bytes).unwrap();
     }
 
+    /// Seals it as one that was written long ago.
     pub fn seal(&self, name: &str) {
         seal(&self.path(name));
+        age(&self.path(name));
     }
 
     pub fn put_sealed(&self, name: &str, bytes: &[u8]) {
@@ -213,6 +215,11 @@ pub fn seal(path: &Path) {
     std::fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap();
 }
 
+/// Has a file look as if it was not changed for an hour.
+pub fn age(path: &Path) {
+    File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
 pub fn name(name: &str) -> SegmentName {
     SegmentName::new(name).unwrap()
 }
@@ -274,10 +281,11 @@ impl Kumo {
         seal(&self.path);
     }
 
-    /// kumod is killed, and seals what is there when it starts again.
+    /// kumod is killed, and seals what is there when it starts again, much later.
     pub fn kill(mut self) {
         std::mem::forget(self.encoder.take());
         seal(&self.path);
+        age(&self.path);
     }
 }
 
