@@ -469,3 +469,58 @@ fn what_was_dropped_is_told_when_a_hanging_consumer_is_given_up() {
     assert!(last > 20, "{last}");
     assert!(said.contains(&format!("are dropped; {last} since the start")), "{said}");
 }
+
+/// A pipeline that passes records on, and what it says in the end with `--summary=json`.
+fn with_summary(segments: &Segments, options: &str) -> (Ended, Value) {
+    segments.beside("processor.lua", "return function(batch) return {} end");
+    let file = pipeline(segments, options);
+    let ended = tailweir().arg("run").arg(file).args("--once --summary=json").run();
+    let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
+    let summary: Value = serde_json::from_str(line).unwrap();
+    let consumer = summary["summary"][0].clone();
+    (ended, consumer)
+}
+
+/// 2,000 lines, of which each second one is no record.
+fn half_bad() -> Segments {
+    let segments = Segments::generate(1, 1, 1);
+    let text: String = (0..1000).map(|n| format!("{{\"n\":{n}}}\n{{\"n\":\n")).collect();
+    let path = segments.directory().join("99999999-000000.0");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+    segments
+}
+
+/// Each run used to begin with the same lines, and to deliver nothing.
+#[test]
+fn who_empties_a_full_quarantine_gets_on() {
+    let segments = half_bad();
+    let (mut runs, mut acknowledged, mut dropped) = (0, 0, 0);
+    loop {
+        runs += 1;
+        let (ended, summed) = with_summary(&segments, "quarantine_max_bytes = 60000");
+        let here = places(&segments).len() as u64;
+        assert_eq!(summed["quarantined"], here, "run {runs}");
+        acknowledged += summed["acknowledged"].as_u64().unwrap();
+        dropped += here;
+        let said = quarantine(&segments, "drop").arg("--all").run().quietly();
+        assert_eq!(said, format!("{here} dropped, 0 left\n"));
+        if ended.code == Some(0) {
+            break;
+        }
+        assert!(ended.with_code(1).contains(".q.quarantine is full"));
+        assert!(runs < 20, "it ends");
+    }
+    assert!(runs > 2, "it was full");
+    assert_eq!((acknowledged, dropped), (1001, 1000));
+}
+
+#[test]
+fn what_a_full_quarantine_drops_is_counted() {
+    let segments = half_bad();
+    let options = "quarantine_max_bytes = 60000\nquarantine_when_full = 'drop_oldest'";
+    let (ended, summed) = with_summary(&segments, options);
+    ended.with_code(0);
+    assert_eq!(summed["quarantined"], 1000);
+    assert_eq!(summed["dropped"], 1000 - places(&segments).len());
+}

@@ -233,8 +233,8 @@ impl EventSink for LogEvents {
             Event::Accounted { consumer, segment, sums, .. } => {
                 debug!(target: TARGET, consumer, %segment, "what became of its lines: {sums}");
             }
-            Event::Ended { consumer, sums, repaired, unbalanced, .. } => {
-                debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
+            Event::Ended { consumer, sums, repaired, dropped, unbalanced, .. } => {
+                debug!(target: TARGET, consumer, repaired, dropped, unbalanced, "ended: {sums}");
             }
             // The reason names the plug-in.
             Event::PluginFailed { consumer, reason, calls: 1, .. } => {

@@ -388,6 +388,11 @@ impl Quarantine {
         Ok(())
     }
 
+    /// Records dropped to make room, since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// Says which records were dropped to make room, if some were that were not told of yet.
     pub(crate) fn tell_dropped(&mut self) {
         let Some(Dropped { records, first, last }) = self.untold.take() else { return };
