@@ -524,3 +524,15 @@ fn what_a_full_quarantine_drops_is_counted() {
     assert_eq!(summed["quarantined"], 1000);
     assert_eq!(summed["dropped"], 1000 - places(&segments).len());
 }
+
+/// 35 MB of it were once kept for each record.
+#[test]
+fn of_a_long_reason_the_beginning_is_kept() {
+    let (segments, _) = segments();
+    let text = "return function(batch) return nil, { reject = { 1 }, reason = ('ä'):rep(1000000) } end";
+    segments.beside("processor.lua", text);
+    let said = tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    assert!(said.len() < 100_000, "{}", said.len());
+    let entries = lines(&segments.directory().join(".q.quarantine"));
+    assert_eq!(entries[0]["reason"], "ä".repeat(2048) + "… (1995904 more bytes)");
+}

@@ -238,9 +238,10 @@ impl EventSink for LogEvents {
             }
             // The reason names the plug-in.
             Event::PluginFailed { consumer, reason, calls: 1, .. } => {
-                warn!(target: TARGET, consumer, "{reason}")
+                warn!(target: TARGET, consumer, "{}", shortened(&reason));
             }
             Event::PluginFailed { consumer, reason, calls, .. } => {
+                let reason = shortened(&reason);
                 warn!(target: TARGET, consumer, calls, "{reason}; that many calls have failed since the last such line");
             }
             Event::PluginRequestDenied { plugin, consumer, origin, requests } => {

@@ -190,6 +190,21 @@ fn entries_go_stay_or_get_another_reason() {
     assert_eq!(world.files(), [".c.lock"]);
 }
 
+/// A reason may be as long as a plug-in likes.
+#[test]
+fn of_a_long_reason_the_beginning_is_kept() {
+    let world = World::new();
+    let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+    for (line, reason) in [(1, "x".repeat(4096)), (2, "ü".repeat(100_000)), (3, "y".repeat(4097))] {
+        quarantine.put(&at(line), &reason, Blame::Processor, b"{}").unwrap();
+    }
+    let mut reasons = Vec::new();
+    read(world.dir.path(), &world.name, |entry| reasons.push(entry.reason)).unwrap();
+    assert_eq!(reasons[0], "x".repeat(4096));
+    assert_eq!(reasons[1], "ü".repeat(2048) + "… (195904 more bytes)");
+    assert_eq!(reasons[2], "y".repeat(4096) + "… (1 more bytes)");
+}
+
 #[test]
 fn a_replay_gives_each_record_its_own_place() {
     let world = World::new();
