@@ -525,6 +525,99 @@ fn what_a_full_quarantine_drops_is_counted() {
     assert_eq!(summed["dropped"], 1000 - places(&segments).len());
 }
 
+#[test]
+fn reasons_that_differ_in_a_place_only_are_one() {
+    let segments = Segments::generate(1, 1, 1);
+    let text: String = (1..=50).map(|n| format!("{{\"n\":\"{}\n", "x".repeat(n))).collect();
+    fs::write(segments.directory().join("99999999-000000.0"), text).unwrap();
+    tailweir().arg("tail").arg(segments.directory()).args("--checkpoint q --once").run().with_code(0);
+    let listed = quarantine(&segments, "list").arg("--json").run().quietly();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["records"]), (1, &Value::from(50)), "{listed}");
+    // It may be given as it is listed.
+    let drop = quarantine(&segments, "drop").arg("--reason").arg(listed[0]["reason"].as_str().unwrap());
+    assert_eq!(drop.run().quietly(), "50 dropped, 0 left\n");
+}
+
+/// It used to end the program with a panic.
+#[test]
+fn a_time_beyond_all_calendars_is_shown_as_a_number() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let entry = lines(&file).remove(0);
+    for time in [253_402_300_799, 253_402_300_800, u64::MAX] {
+        let mut entry = entry.clone();
+        entry["time"] = time.into();
+        fs::write(&file, format!("{entry}\n")).unwrap();
+        let shown =
+            if time == 253_402_300_799 { "9999-12-31T23:59:59Z".to_owned() } else { time.to_string() };
+        for what in ["list", "show"] {
+            let said = quarantine(&segments, what).run().quietly();
+            assert!(said.contains(&shown), "{said}");
+        }
+    }
+}
+
+/// All but `list` used to pass over them without a word.
+#[test]
+fn entries_that_can_not_be_read_are_named_by_every_command() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let mended = fs::read_to_string(&file).unwrap().replacen("\"line\":47", "line\":47", 1);
+    fs::write(&file, mended).unwrap();
+    let told = |line: u64, program: Program| {
+        let ended = program.run();
+        let expected =
+            format!("a line of the quarantine can't be read: .q.quarantine:{line}. It was either torn");
+        assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+        ended.with_code(0);
+    };
+    told(2, quarantine(&segments, "list"));
+    told(2, quarantine(&segments, "list").arg("--json"));
+    told(2, quarantine(&segments, "show"));
+    told(2, tailweir().arg("status").arg(segments.directory()));
+    // The first entry goes.
+    told(1, quarantine(&segments, "replay").arg("--stdout").arg("--reason").arg("refused a"));
+    told(1, quarantine(&segments, "drop").arg("--all"));
+    let status = tailweir().arg("status").arg(segments.directory()).arg("--json").run();
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(
+        (&status[0]["quarantined"], &status[0]["quarantine_unreadable"]),
+        (&Value::from(0), &Value::from(1))
+    );
+}
+
+/// They used to find nothing in it, and `drop` left a lock behind.
+#[test]
+fn a_mistyped_name_is_an_error_that_names_what_there_is() {
+    let (segments, _) = segments();
+    tailweir().arg("tail").arg(segments.directory()).args("--checkpoint fine --once").run();
+    let command = |what: &str, name: &str, rest: &str| {
+        tailweir().arg("quarantine").arg(what).arg(segments.directory()).arg(name).args(rest).run()
+    };
+    let commands = [("list", ""), ("show", ""), ("drop", "--all"), ("replay", "--stdout")];
+    for (what, rest) in commands {
+        let said = command(what, "nosuch", rest).with_code(1);
+        assert!(said.contains("is called `nosuch`, and no quarantine; there is no quarantine"), "{said}");
+        command(what, "fine", rest).with_code(0);
+    }
+    fs::write(segments.directory().join(".bounces.quarantine"), "").unwrap();
+    fs::write(segments.directory().join(".q.quarantine.1"), "").unwrap();
+    for (what, rest) in commands {
+        let said = command(what, "bonuces", rest).with_code(1);
+        assert!(said.contains("did you mean `bounces`? There are `bounces`, `q`"), "{said}");
+        let said = command(what, "zzz", rest).with_code(1);
+        assert!(said.contains("there are `bounces`, `q`"), "{said}");
+    }
+    for file in [".nosuch.lock", ".bonuces.lock", ".zzz.lock"] {
+        assert!(!segments.directory().join(file).exists(), "{file}");
+    }
+}
+
 /// 35 MB of it were once kept for each record.
 #[test]
 fn of_a_long_reason_the_beginning_is_kept() {

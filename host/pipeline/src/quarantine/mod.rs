@@ -25,7 +25,7 @@ use entry::{Key, now};
 pub(crate) use kept::count;
 #[cfg(test)]
 pub(crate) use kept::read_from;
-pub use kept::{Fate, KeptQuarantine, Updated, read};
+pub use kept::{Fate, KeptQuarantine, Unreadable, Updated, quarantines, read};
 use parts::{Part, Read, parts};
 pub use replay::{Refusal, Replay, Replayed};
 
