@@ -618,6 +618,28 @@ fn a_mistyped_name_is_an_error_that_names_what_there_is() {
     }
 }
 
+/// It used to be readable by others if the umask let them, and to stay when the program was killed.
+#[test]
+fn the_folder_of_a_replay_is_private_and_goes_with_the_next_one() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    let file = pipeline(&segments, "");
+    tailweir().arg("run").arg(&file).arg("--once").run().with_code(0);
+    segments
+        .beside("processor.lua", "return function() print 'hangs' io.stdout:flush() while true do end end");
+    let (folder, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--pipeline").arg(&file));
+    let mut running = replay.start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    let room = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::metadata(&room).unwrap().permissions().mode() & 0o777, 0o700);
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(room.exists());
+    let (_, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--stdout"));
+    replay.run().with_code(0);
+    assert!(is_empty(&folder));
+}
+
 /// 35 MB of it were once kept for each record.
 #[test]
 fn of_a_long_reason_the_beginning_is_kept() {

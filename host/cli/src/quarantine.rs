@@ -1,5 +1,6 @@
 //! `tailweir quarantine`.
 
+mod folder;
 mod groups;
 
 use std::fmt;
@@ -7,8 +8,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
+use std::{env, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use tailweir_core::{Position, Printable, PrintableWords, SegmentName};
@@ -17,8 +18,8 @@ use tailweir_pipeline::{
     CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, Unreadable, quarantines,
     read_quarantine,
 };
-use tempfile::TempDir;
 
+use self::folder::Folder;
 use self::groups::{Group, Groups, without_places};
 use crate::args::{
     ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantinePlace,
@@ -285,7 +286,7 @@ struct Room {
 }
 
 struct Content {
-    folder: TempDir,
+    folder: Folder,
     name: CheckpointName,
     /// Once everything is laid out.
     replay: Option<Replay>,
@@ -293,8 +294,7 @@ struct Content {
 
 impl Room {
     fn new(name: CheckpointName) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
+        let folder = Folder::new(&env::temp_dir()).context("no place for a replay")?;
         let path = folder.path().to_owned();
         let content = Arc::new(Mutex::new(Some(Content { folder, name, replay: None })));
         let in_haste = content.clone();
