@@ -50,7 +50,7 @@ pub fn check(folder: &Path, input: &[u8]) {
 fn read(folder: &Path, name: &CheckpointName) -> (Vec<QuarantineEntry>, u64) {
     let mut entries = Vec::new();
     let unreadable = read_quarantine(folder, name, |entry| entries.push(entry)).expect("it can be read");
-    (entries, unreadable)
+    (entries, unreadable.lines)
 }
 
 /// What is laid out for a replay is nothing but segments, and a replay in which nothing was read leaves all as it was.

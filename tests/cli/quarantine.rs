@@ -469,3 +469,185 @@ fn what_was_dropped_is_told_when_a_hanging_consumer_is_given_up() {
     assert!(last > 20, "{last}");
     assert!(said.contains(&format!("are dropped; {last} since the start")), "{said}");
 }
+
+/// A pipeline that passes records on, and what it says in the end with `--summary=json`.
+fn with_summary(segments: &Segments, options: &str) -> (Ended, Value) {
+    segments.beside("processor.lua", "return function(batch) return {} end");
+    let file = pipeline(segments, options);
+    let ended = tailweir().arg("run").arg(file).args("--once --summary=json").run();
+    let line = ended.stderr.lines().find(|line| line.starts_with("{\"summary\"")).expect("a summary");
+    let summary: Value = serde_json::from_str(line).unwrap();
+    let consumer = summary["summary"][0].clone();
+    (ended, consumer)
+}
+
+/// 2,000 lines, of which each second one is no record.
+fn half_bad() -> Segments {
+    let segments = Segments::generate(1, 1, 1);
+    let text: String = (0..1000).map(|n| format!("{{\"n\":{n}}}\n{{\"n\":\n")).collect();
+    let path = segments.directory().join("99999999-000000.0");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+    segments
+}
+
+/// Each run used to begin with the same lines, and to deliver nothing.
+#[test]
+fn who_empties_a_full_quarantine_gets_on() {
+    let segments = half_bad();
+    let (mut runs, mut acknowledged, mut dropped) = (0, 0, 0);
+    loop {
+        runs += 1;
+        let (ended, summed) = with_summary(&segments, "quarantine_max_bytes = 60000");
+        let here = places(&segments).len() as u64;
+        assert_eq!(summed["quarantined"], here, "run {runs}");
+        acknowledged += summed["acknowledged"].as_u64().unwrap();
+        dropped += here;
+        let said = quarantine(&segments, "drop").arg("--all").run().quietly();
+        assert_eq!(said, format!("{here} dropped, 0 left\n"));
+        if ended.code == Some(0) {
+            break;
+        }
+        assert!(ended.with_code(1).contains(".q.quarantine is full"));
+        assert!(runs < 20, "it ends");
+    }
+    assert!(runs > 2, "it was full");
+    assert_eq!((acknowledged, dropped), (1001, 1000));
+}
+
+#[test]
+fn what_a_full_quarantine_drops_is_counted() {
+    let segments = half_bad();
+    let options = "quarantine_max_bytes = 60000\nquarantine_when_full = 'drop_oldest'";
+    let (ended, summed) = with_summary(&segments, options);
+    ended.with_code(0);
+    assert_eq!(summed["quarantined"], 1000);
+    assert_eq!(summed["dropped"], 1000 - places(&segments).len());
+}
+
+#[test]
+fn reasons_that_differ_in_a_place_only_are_one() {
+    let segments = Segments::generate(1, 1, 1);
+    let text: String = (1..=50).map(|n| format!("{{\"n\":\"{}\n", "x".repeat(n))).collect();
+    fs::write(segments.directory().join("99999999-000000.0"), text).unwrap();
+    tailweir().arg("tail").arg(segments.directory()).args("--checkpoint q --once").run().with_code(0);
+    let listed = quarantine(&segments, "list").arg("--json").run().quietly();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["records"]), (1, &Value::from(50)), "{listed}");
+    // It may be given as it is listed.
+    let drop = quarantine(&segments, "drop").arg("--reason").arg(listed[0]["reason"].as_str().unwrap());
+    assert_eq!(drop.run().quietly(), "50 dropped, 0 left\n");
+}
+
+/// It used to end the program with a panic.
+#[test]
+fn a_time_beyond_all_calendars_is_shown_as_a_number() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let entry = lines(&file).remove(0);
+    for time in [253_402_300_799, 253_402_300_800, u64::MAX] {
+        let mut entry = entry.clone();
+        entry["time"] = time.into();
+        fs::write(&file, format!("{entry}\n")).unwrap();
+        let shown =
+            if time == 253_402_300_799 { "9999-12-31T23:59:59Z".to_owned() } else { time.to_string() };
+        for what in ["list", "show"] {
+            let said = quarantine(&segments, what).run().quietly();
+            assert!(said.contains(&shown), "{said}");
+        }
+    }
+}
+
+/// All but `list` used to pass over them without a word.
+#[test]
+fn entries_that_can_not_be_read_are_named_by_every_command() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a', [47] = 'b', [48] = 'b'");
+    tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    let file = segments.directory().join(".q.quarantine");
+    let mended = fs::read_to_string(&file).unwrap().replacen("\"line\":47", "line\":47", 1);
+    fs::write(&file, mended).unwrap();
+    let told = |line: u64, program: Program| {
+        let ended = program.run();
+        let expected =
+            format!("a line of the quarantine can't be read: .q.quarantine:{line}. It was either torn");
+        assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+        ended.with_code(0);
+    };
+    told(2, quarantine(&segments, "list"));
+    told(2, quarantine(&segments, "list").arg("--json"));
+    told(2, quarantine(&segments, "show"));
+    told(2, tailweir().arg("status").arg(segments.directory()));
+    // The first entry goes.
+    told(1, quarantine(&segments, "replay").arg("--stdout").arg("--reason").arg("refused a"));
+    told(1, quarantine(&segments, "drop").arg("--all"));
+    let status = tailweir().arg("status").arg(segments.directory()).arg("--json").run();
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(
+        (&status[0]["quarantined"], &status[0]["quarantine_unreadable"]),
+        (&Value::from(0), &Value::from(1))
+    );
+}
+
+/// They used to find nothing in it, and `drop` left a lock behind.
+#[test]
+fn a_mistyped_name_is_an_error_that_names_what_there_is() {
+    let (segments, _) = segments();
+    tailweir().arg("tail").arg(segments.directory()).args("--checkpoint fine --once").run();
+    let command = |what: &str, name: &str, rest: &str| {
+        tailweir().arg("quarantine").arg(what).arg(segments.directory()).arg(name).args(rest).run()
+    };
+    let commands = [("list", ""), ("show", ""), ("drop", "--all"), ("replay", "--stdout")];
+    for (what, rest) in commands {
+        let said = command(what, "nosuch", rest).with_code(1);
+        assert!(said.contains("is called `nosuch`, and no quarantine; there is no quarantine"), "{said}");
+        command(what, "fine", rest).with_code(0);
+    }
+    fs::write(segments.directory().join(".bounces.quarantine"), "").unwrap();
+    fs::write(segments.directory().join(".q.quarantine.1"), "").unwrap();
+    for (what, rest) in commands {
+        let said = command(what, "bonuces", rest).with_code(1);
+        assert!(said.contains("did you mean `bounces`? There are `bounces`, `q`"), "{said}");
+        let said = command(what, "zzz", rest).with_code(1);
+        assert!(said.contains("there are `bounces`, `q`"), "{said}");
+    }
+    for file in [".nosuch.lock", ".bonuces.lock", ".zzz.lock"] {
+        assert!(!segments.directory().join(file).exists(), "{file}");
+    }
+}
+
+/// It used to be readable by others if the umask let them, and to stay when the program was killed.
+#[test]
+fn the_folder_of_a_replay_is_private_and_goes_with_the_next_one() {
+    let (segments, _) = segments();
+    processor(&segments, "[3] = 'a'");
+    let file = pipeline(&segments, "");
+    tailweir().arg("run").arg(&file).arg("--once").run().with_code(0);
+    segments
+        .beside("processor.lua", "return function() print 'hangs' io.stdout:flush() while true do end end");
+    let (folder, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--pipeline").arg(&file));
+    let mut running = replay.start();
+    assert_eq!(running.line().as_deref(), Some("hangs"));
+    let room = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::metadata(&room).unwrap().permissions().mode() & 0o777, 0o700);
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(room.exists());
+    let (_, replay) = temporary(&segments, quarantine(&segments, "replay").arg("--stdout"));
+    replay.run().with_code(0);
+    assert!(is_empty(&folder));
+}
+
+/// 35 MB of it were once kept for each record.
+#[test]
+fn of_a_long_reason_the_beginning_is_kept() {
+    let (segments, _) = segments();
+    let text = "return function(batch) return nil, { reject = { 1 }, reason = ('ä'):rep(1000000) } end";
+    segments.beside("processor.lua", text);
+    let said = tailweir().arg("run").arg(pipeline(&segments, "")).arg("--once").run().with_code(0);
+    assert!(said.len() < 100_000, "{}", said.len());
+    let entries = lines(&segments.directory().join(".q.quarantine"));
+    assert_eq!(entries[0]["reason"], "ä".repeat(2048) + "… (1995904 more bytes)");
+}

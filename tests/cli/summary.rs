@@ -31,7 +31,7 @@ fn consumers(ended: &Ended) -> Vec<Value> {
 fn row(consumer: &str, checkpoint: Option<&str>, quarantined: u64, rejected: u64) -> Value {
     json!({
         "consumer": consumer, "checkpoint": checkpoint, "lines": 304, "acknowledged": 300, "in_flight": 0, "filtered": 2,
-        "quarantined": quarantined, "rejected": rejected, "blank": 1, "repaired": 0, "unbalanced": 0
+        "quarantined": quarantined, "rejected": rejected, "blank": 1, "repaired": 0, "dropped": 0, "unbalanced": 0
     })
 }
 

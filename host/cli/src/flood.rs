@@ -170,7 +170,7 @@ impl Floods {
 /// How many bytes of a reason are written.
 const REASON: usize = 1000;
 
-/// A reason as a log line has it, which nobody reads to the end if it is very long. Quarantine has all of it.
+/// A reason as a log line has it, which nobody reads to the end if it is very long. A quarantine has more of it.
 pub(crate) fn shortened(reason: &str) -> Cow<'_, str> {
     // Before it is cut: half a secret would not be recognised.
     let mut reason = cross_out(reason);

@@ -233,14 +233,15 @@ impl EventSink for LogEvents {
             Event::Accounted { consumer, segment, sums, .. } => {
                 debug!(target: TARGET, consumer, %segment, "what became of its lines: {sums}");
             }
-            Event::Ended { consumer, sums, repaired, unbalanced, .. } => {
-                debug!(target: TARGET, consumer, repaired, unbalanced, "ended: {sums}");
+            Event::Ended { consumer, sums, repaired, dropped, unbalanced, .. } => {
+                debug!(target: TARGET, consumer, repaired, dropped, unbalanced, "ended: {sums}");
             }
             // The reason names the plug-in.
             Event::PluginFailed { consumer, reason, calls: 1, .. } => {
-                warn!(target: TARGET, consumer, "{reason}")
+                warn!(target: TARGET, consumer, "{}", shortened(&reason));
             }
             Event::PluginFailed { consumer, reason, calls, .. } => {
+                let reason = shortened(&reason);
                 warn!(target: TARGET, consumer, calls, "{reason}; that many calls have failed since the last such line");
             }
             Event::PluginRequestDenied { plugin, consumer, origin, requests } => {

@@ -1,25 +1,29 @@
 //! `tailweir quarantine`.
 
-use std::collections::BTreeMap;
+mod folder;
+mod groups;
+
+use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
+use std::{env, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Serialize, Serializer};
 use tailweir_core::{Position, Printable, PrintableWords, SegmentName};
 use tailweir_lua::Redirect;
 use tailweir_pipeline::{
-    CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, read_quarantine,
+    CheckpointName, Fate, KeptQuarantine, QuarantineEntry, Replay, Replayed, Unreadable, quarantines,
+    read_quarantine,
 };
-use tempfile::TempDir;
 
+use self::folder::Folder;
+use self::groups::{Group, Groups, without_places};
 use crate::args::{
-    ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantineReplay,
-    QuarantineShow, ScriptOptions, SummaryArgs, TailArgs,
+    ChooseArgs, LogArgs, QuarantineArgs, QuarantineCommand, QuarantineDrop, QuarantineList, QuarantinePlace,
+    QuarantineReplay, QuarantineShow, ScriptOptions, SummaryArgs, TailArgs,
 };
 use crate::config;
 use crate::end::{self, Done};
@@ -39,8 +43,25 @@ pub(crate) fn run(args: &QuarantineArgs, log: &LogArgs, engine: &WasmEngine) -> 
     }
 }
 
-fn checkpoint(name: &str) -> Result<CheckpointName> {
-    CheckpointName::new(name).map_err(|e| UsageError(e.to_string()).into())
+/// The checkpoint whose quarantine is meant. It must have one, or have been in use at least.
+fn known(place: &QuarantinePlace) -> Result<CheckpointName> {
+    let QuarantinePlace { directory, name: given } = place;
+    let name = CheckpointName::new(given).map_err(|e| UsageError(e.to_string()))?;
+    let found = quarantines(directory)?;
+    let is_there = |suffix: &str| directory.join(format!(".{given}{suffix}")).symlink_metadata().is_ok();
+    if found.contains(&name) || ["", ".prev", ".lock"].into_iter().any(is_there) {
+        return Ok(name);
+    }
+    let names: Vec<_> = found.iter().map(CheckpointName::as_str).collect();
+    let others = match (config::nearest(given, &names), names.is_empty()) {
+        (Some(near), _) if names.len() > 1 => {
+            format!("did you mean `{near}`? There are `{}`", names.join("`, `"))
+        }
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, true) => "there is no quarantine".to_owned(),
+        (None, false) => format!("there are `{}`", names.join("`, `")),
+    };
+    bail!("no checkpoint in {} is called `{given}`, and no quarantine; {others}", directory.display())
 }
 
 /// Which entries are meant.
@@ -70,39 +91,31 @@ impl Choice {
                 || segment.as_str().contains(Printable::escapes) && name.as_str() == segment.to_string()
         };
         let here = self.places.is_empty() || self.places.iter().any(|(s, l)| l == line && is(s));
-        here && self.reason.as_ref().is_none_or(|reason| entry.reason.contains(reason.as_str()))
+        // A reason may be given as it is, or as it is listed.
+        let says =
+            |reason: &String| entry.reason.contains(reason) || without_places(&entry.reason).contains(reason);
+        here && self.reason.as_ref().is_none_or(says)
     }
 }
 
 fn list(args: &QuarantineList) -> Result<()> {
-    /// One line of the list: a reason.
-    #[derive(Serialize)]
-    struct Group {
-        reason: String,
-        plugin: Option<String>,
-        records: u64,
-        #[serde(serialize_with = "as_it_is")]
-        first: Position,
-        #[serde(serialize_with = "as_it_is")]
-        last: Position,
-        /// Seconds since 1970.
-        newest: u64,
-    }
-    let name = checkpoint(&args.place.name)?;
-    let mut groups: BTreeMap<(String, Option<String>), Group> = BTreeMap::new();
-    let unreadable = read_quarantine(&args.place.directory, &name, |entry| {
-        let (reason, plugin, at) = (entry.reason, entry.plugin, entry.position);
-        let group = groups.entry((reason.clone(), plugin.clone())).or_insert_with(|| {
-            let (first, last) = (at.clone(), at.clone());
-            Group { reason, plugin, records: 0, first, last, newest: 0 }
-        });
-        group.records += 1;
-        (group.last, group.newest) = (at, group.newest.max(entry.time));
-    })?;
-    let mut groups: Vec<_> = groups.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.records));
-    if args.json {
-        return print(serde_json::to_string_pretty(&groups)? + "\n");
+    let name = known(&args.place)?;
+    let mut groups = Groups::default();
+    let unreadable = read_quarantine(&args.place.directory, &name, |entry| groups.add(entry))?;
+    let groups = groups.sorted();
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&groups)? + "\n",
+        false => table(&groups, &name, &args.place.directory),
+    };
+    print(text)?;
+    tell(&unreadable);
+    Ok(())
+}
+
+/// A line for each group.
+fn table(groups: &[Group], name: &CheckpointName, directory: &Path) -> String {
+    if groups.is_empty() {
+        return format!("nothing in the quarantine of {} in {}\n", name.as_str(), directory.display());
     }
     let head = ["records", "first", "last", "newest", "plug-in", "reason"].map(str::to_owned);
     let row = |group: &Group| {
@@ -111,41 +124,31 @@ fn list(args: &QuarantineList) -> Result<()> {
         [group.records.to_string(), first, last, time(group.newest), plugin, one_line(&group.reason)]
     };
     let rows: Vec<_> = std::iter::once(head).chain(groups.iter().map(row)).collect();
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
     let mut text = String::new();
-    match groups.is_empty() {
-        true => {
-            text += &format!(
-                "nothing in the quarantine of {} in {}\n",
-                name.as_str(),
-                args.place.directory.display()
-            )
-        }
-        false => {
-            let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-            let widths: Vec<usize> = (0..6).map(width).collect();
-            for row in rows {
-                let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}")).collect();
-                text += cells.join("  ").trim_end();
-                text.push('\n');
-            }
-        }
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
     }
-    if unreadable > 0 {
-        text += &format!(
-            "{unreadable} lines can't be read: a crash may have torn them, and what they began came again\n"
-        );
-    }
-    print(text)
+    text
 }
 
-/// A place with the segment's name as it is.
-fn as_it_is<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{}:{}", position.segment.as_str(), position.line))
+/// Says which lines of a quarantine can't be read.
+fn tell(unreadable: &Unreadable) {
+    if unreadable.lines > 0 {
+        say(&unreadable.to_string());
+    }
 }
 
+/// A time that no calendar has, as somebody may have written it, stays a number.
 fn time(seconds: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    time.map_or_else(|| seconds.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
+    let (time, mut text) = (SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)), String::new());
+    let shown = time.map(|time| {
+        fmt::Write::write_fmt(&mut text, format_args!("{}", humantime::format_rfc3339_seconds(time)))
+    });
+    if shown == Some(Ok(())) { text } else { seconds.to_string() }
 }
 
 /// The first line of a reason; some are tracebacks.
@@ -156,11 +159,11 @@ fn one_line(reason: &str) -> String {
 }
 
 fn show(args: &QuarantineShow) -> Result<()> {
-    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let (choice, name) = (Choice::new(&args.choose)?, known(&args.place)?);
     let reader = if io::stdout().is_terminal() { Reader::Terminal } else { Reader::Program };
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let (mut shown, mut written) = (0, Ok(()));
-    read_quarantine(&args.place.directory, &name, |entry| {
+    let unreadable = read_quarantine(&args.place.directory, &name, |entry| {
         if choice.takes(&entry) && written.is_ok() {
             written = if args.json {
                 writeln!(stdout, "{}", json(&entry, reader))
@@ -174,6 +177,7 @@ fn show(args: &QuarantineShow) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
         written => written.context("cannot write to stdout")?,
     }
+    tell(&unreadable);
     let asked = !args.choose.places.is_empty() || args.choose.reason.is_some();
     ensure!(shown > 0 || !asked, "no such record in the quarantine of {}", name.as_str());
     Ok(())
@@ -226,9 +230,10 @@ fn describe(out: &mut impl Write, entry: &QuarantineEntry, reader: Reader) -> io
 }
 
 fn remove(args: &QuarantineDrop) -> Result<()> {
-    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let (choice, name) = (Choice::new(&args.choose)?, known(&args.place)?);
     let kept = lock(&args.place.directory, &name)?;
     let updated = kept.update(|entry| if choice.takes(entry) { Fate::Go } else { Fate::Stay })?;
+    tell(&updated.unreadable);
     ensure!(updated.gone > 0 || args.all, "no such record in the quarantine of {}", name.as_str());
     print(format!("{} dropped, {} left\n", updated.gone, updated.left))
 }
@@ -239,7 +244,7 @@ fn lock(directory: &Path, name: &CheckpointName) -> Result<KeptQuarantine> {
 }
 
 fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result<()> {
-    let (name, choice) = (checkpoint(&args.place.name)?, Choice::new(&args.choose)?);
+    let choice = Choice::new(&args.choose)?;
     if !args.stdout && !args.filters.0.is_empty() {
         let why = "--filter is for --stdout; a pipeline and a script have filters of their own";
         return Err(UsageError(why.to_owned()).into());
@@ -247,6 +252,7 @@ fn replay(args: &QuarantineReplay, log: &LogArgs, engine: &WasmEngine) -> Result
     if args.filters.0.iter().any(|filter| filter.shadow.is_some()) {
         return Err(UsageError("--shadow is for `tailweir tail`; a replay has no shadows".to_owned()).into());
     }
+    let name = known(&args.place)?;
     let kept = lock(&args.place.directory, &name)?;
     let asked = !args.choose.places.is_empty() || args.choose.reason.is_some();
     // Before anything is laid out, which takes a while if there is much.
@@ -280,7 +286,7 @@ struct Room {
 }
 
 struct Content {
-    folder: TempDir,
+    folder: Folder,
     name: CheckpointName,
     /// Once everything is laid out.
     replay: Option<Replay>,
@@ -288,8 +294,7 @@ struct Content {
 
 impl Room {
     fn new(name: CheckpointName) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("tailweir-replay-").tempdir().context("no place for a replay")?;
+        let folder = Folder::new(&env::temp_dir()).context("no place for a replay")?;
         let path = folder.path().to_owned();
         let content = Arc::new(Mutex::new(Some(Content { folder, name, replay: None })));
         let in_haste = content.clone();
@@ -387,6 +392,7 @@ fn report(replayed: &Replayed) {
         all => text += &format!("; {all} were not sent, of which the first {NAMED} are named above"),
     }
     say(&text);
+    tell(&updated.unreadable);
 }
 
 /// Sends what is laid out in `room` through the consumer.

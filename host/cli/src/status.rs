@@ -11,6 +11,7 @@ use tailweir_core::Printable;
 use tailweir_pipeline::{CheckpointStatus, Listed, StateSize, WrittenBy, status};
 
 use crate::args::StatusArgs;
+use crate::exit::say;
 
 /// A checkpoint as `--json` prints it. The names are kept.
 #[derive(Serialize)]
@@ -21,6 +22,9 @@ struct Line<'a> {
     behind_bytes: u64,
     behind_segments: u64,
     quarantined: u64,
+    /// Lines of the quarantine that are no entries.
+    #[serde(skip_serializing_if = "is_zero")]
+    quarantine_unreadable: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<StateSize>,
     /// Seconds since it was written.
@@ -60,6 +64,13 @@ pub(crate) fn run(args: &StatusArgs) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
         written => written.context("cannot write to stdout")?,
     }
+    for listed in &found {
+        if let Listed::Checkpoint(CheckpointStatus { name, unreadable, .. }) = listed
+            && unreadable.lines > 0
+        {
+            say(&format!("checkpoint `{name}`: {unreadable}"));
+        }
+    }
     // Each names its file.
     let mut problems: Vec<_> = problems.into_iter().map(|p| p.problem).collect();
     let unbalanced = |line: &Line<'_>| Some(unbalanced(&args.directory, line.checkpoint, line.unbalanced?));
@@ -74,6 +85,10 @@ fn unbalanced(directory: &Path, checkpoint: &str, noted: &str) -> String {
          {noted}\nplease report it; `rm '{}'` once you have looked into it",
         file.display()
     )
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn json(lines: &[Line<'_>], problems: &[Problem<'_>]) -> serde_json::Result<String> {
@@ -91,6 +106,7 @@ fn line(status: &CheckpointStatus) -> Line<'_> {
         behind_bytes: status.behind_bytes,
         behind_segments: status.behind_segments,
         quarantined: status.quarantined,
+        quarantine_unreadable: status.unreadable.lines,
         state: status.state,
         age_seconds: age.as_secs(),
         held_by: status.held_by,

@@ -51,6 +51,7 @@ struct Line {
     rejected: u64,
     blank: u64,
     repaired: u64,
+    dropped: u64,
     unbalanced: u64,
 }
 
@@ -168,7 +169,7 @@ const HEAD: [&str; 11] = [
 ];
 
 impl Line {
-    fn new(consumer: &str, checkpoint: Option<&str>, sums: Sums, repaired: u64, unbalanced: u64) -> Self {
+    fn new(consumer: &str, checkpoint: Option<&str>, sums: Sums) -> Self {
         let Sums { lines, acknowledged, in_flight, filtered, quarantined, rejected, blank } = sums;
         Self {
             consumer: consumer.to_owned(),
@@ -180,8 +181,9 @@ impl Line {
             quarantined,
             rejected,
             blank,
-            repaired,
-            unbalanced,
+            repaired: 0,
+            dropped: 0,
+            unbalanced: 0,
         }
     }
 
@@ -195,6 +197,7 @@ impl Line {
         self.rejected += other.rejected;
         self.blank += other.blank;
         self.repaired += other.repaired;
+        self.dropped += other.dropped;
         self.unbalanced += other.unbalanced;
     }
 
@@ -236,8 +239,10 @@ pub(crate) fn observe(event: &Event) {
     }
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
-        Event::Ended { consumer, checkpoint, sums, repaired, unbalanced } => {
-            let line = Line::new(consumer, checkpoint.as_deref(), *sums, *repaired, *unbalanced);
+        Event::Ended { consumer, checkpoint, sums, repaired, dropped, unbalanced } => {
+            let (repaired, dropped, unbalanced) = (*repaired, *dropped, *unbalanced);
+            let line = Line::new(consumer, checkpoint.as_deref(), *sums);
+            let line = Line { repaired, dropped, unbalanced, ..line };
             match seen.consumers.iter_mut().find(|other| other.is_of(&line)) {
                 Some(other) => other.add(&line),
                 None => seen.consumers.push(line),
@@ -321,6 +326,11 @@ fn table(consumers: &[Line], damages: usize, gaps: usize, unread: usize) -> Stri
         names.into_iter().chain(numbers).collect::<Vec<_>>()
     };
     let mut text = aligned(&HEAD, 2, consumers.iter().map(row));
+    for Line { consumer, dropped, .. } in consumers.iter().filter(|line| line.dropped > 0) {
+        text += &format!(
+            "records and lines that consumer `{consumer}` dropped from its full quarantine: {dropped}\n"
+        );
+    }
     if damages > 0 {
         text += &format!("places where a segment was damaged, and records of it may be lost: {damages}\n");
     }
@@ -417,13 +427,15 @@ mod tests {
     #[test]
     fn the_table_is_aligned() {
         let sums = Sums { lines: 12_345, acknowledged: 12_000, filtered: 345, ..Sums::default() };
-        let mut line = Line::new("one", Some("c"), sums, 1, 0);
-        line.add(&Line::new("one", Some("c"), Sums { lines: 1, blank: 1, ..Sums::default() }, 0, 0));
+        let mut line = Line { repaired: 1, dropped: 2, ..Line::new("one", Some("c"), sums) };
+        let other = Line::new("one", Some("c"), Sums { lines: 1, blank: 1, ..Sums::default() });
+        line.add(&Line { dropped: 5, ..other });
         let text = table(&[line], 2, 0, 3);
         assert_eq!(
             text,
             "consumer  checkpoint  lines  acknowledged  in flight  filtered  quarantined  rejected  blank  repaired  unbalanced\n\
              one       c           12346         12000          0       345            0         0      1         1           0\n\
+             records and lines that consumer `one` dropped from its full quarantine: 7\n\
              places where a segment was damaged, and records of it may be lost: 2\n\
              segments that could not be read, of which no record is counted: 3\n"
         );

@@ -155,6 +155,8 @@ pub enum Event {
         sums: Sums,
         /// Records that held invalid UTF-8.
         repaired: u64,
+        /// Records and lines dropped from the quarantine to make room: it was full.
+        dropped: u64,
         /// How many times sums did not add up.
         unbalanced: u64,
     },

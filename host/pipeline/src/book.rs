@@ -36,6 +36,8 @@ struct Pages {
     closed: Sums,
     unbalanced: u64,
     repaired: u64,
+    /// Dropped from the quarantine to make room.
+    dropped: u64,
     /// The last word was said.
     told: bool,
 }
@@ -131,6 +133,11 @@ impl Book {
     /// Counts records that plug-ins see repaired.
     pub(crate) fn repaired(&self, records: u64) {
         self.pages().repaired += records;
+    }
+
+    /// So many were dropped from the quarantine so far, to make room.
+    pub(crate) fn dropped(&self, records: u64) {
+        self.pages().dropped = records;
     }
 
     /// Records of a batch are acknowledged.
@@ -258,6 +265,7 @@ impl Book {
             checkpoint: self.checkpoint(),
             sums: pages.closed,
             repaired: pages.repaired,
+            dropped: pages.dropped,
             unbalanced: pages.unbalanced,
         });
     }

@@ -112,8 +112,6 @@ pub struct Consumer {
     current: Option<Current>,
     /// The batch that is being filled.
     pending: Batch,
-    /// The last line that was dealt with as malformed, while its segment is being read.
-    set_aside_to: Option<(SegmentName, u64)>,
     /// Lines of the block that were set aside and are not scanned yet.
     aside: BTreeMap<u64, (Line, Kept)>,
     /// What the filter said of the records that are not scanned yet.
@@ -138,8 +136,29 @@ struct Current {
     first: usize,
     verdict: Verdict,
     next: usize,
+    stop: Option<Stop>,
+}
+
+/// How far a block can be gone through.
+struct Stop {
     /// Records from here on can't be taken.
-    barrier: Option<(usize, Barrier)>,
+    at: usize,
+    /// The start of the line that is in the way.
+    before: Point,
+    barrier: Barrier,
+}
+
+impl Stop {
+    fn new(block: &Block, position: &Position, barrier: Barrier) -> Self {
+        let before = Point { line: position.line - 1, offset: position.offset };
+        Self { at: block.first_after(before.line), before, barrier }
+    }
+}
+
+/// What is to be set aside, by its index in its block.
+enum Odd<'a> {
+    Defect(usize),
+    Record(usize, &'a Poison),
 }
 
 /// What a line is that was set aside.
@@ -154,10 +173,24 @@ enum Barrier {
     Filter(Fault),
     /// Index into the block's defects.
     Defect(usize),
+    /// It does not go into the quarantine.
+    Quarantine(QuarantineError),
 }
 
-/// What a filter says, and where it cannot go on.
-type Asked = (Verdict, Option<(usize, Barrier)>);
+/// What the filters say.
+struct Asked {
+    verdict: Verdict,
+    /// Where they cannot go on.
+    stop: Option<Stop>,
+    /// Records that they fail on, by their index in the block.
+    poison: Vec<(usize, Poison)>,
+}
+
+impl From<Verdict> for Asked {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, stop: None, poison: Vec::new() }
+    }
+}
 
 /// What became of beginning a block.
 enum Begin {
@@ -211,7 +244,6 @@ impl Consumer {
             closing: Arc::default(),
             place,
             current: None,
-            set_aside_to: None,
             aside: BTreeMap::new(),
             part: Part::default(),
             shares: Vec::new(),
@@ -425,9 +457,6 @@ impl Consumer {
             Item::Replaced { segment } => {
                 self.pass_over()?;
                 self.place.advance(&item);
-                self.set_aside_to = None;
-                // Of a block that was begun and never gone through.
-                self.aside.clear();
                 self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.restart_segment(segment);
@@ -436,8 +465,6 @@ impl Consumer {
             Item::Vanished { segment } => {
                 self.pass_over()?;
                 self.place.advance(&item);
-                // Of a block that was begun and never gone through.
-                self.aside.clear();
                 self.settlement.book().end(segment);
                 if self.settlement.is_kept() {
                     self.settlement.forget_segment(segment);
@@ -484,34 +511,53 @@ impl Consumer {
             self.blanks = Some((block.from(), 0));
         }
         let first = block.first_after(done);
-        let fresh = block.defects().iter().enumerate().filter(|(_, defect)| defect.line > done);
-        let mut barrier = None;
-        for (index, defect) in fresh {
-            if self.on_malformed == OnMalformed::Fail {
-                barrier = Some((block.first_after(defect.line), Barrier::Defect(index)));
-                break;
-            }
-            // A block is begun again after an error; its defects are dealt with once.
-            if !self
-                .set_aside_to
-                .as_ref()
-                .is_some_and(|(name, line)| name == block.segment() && defect.line <= *line)
-            {
-                self.set_aside(block, index)?;
-                self.set_aside_to = Some((block.segment().clone(), defect.line));
-            }
-        }
-        let end = barrier.as_ref().map_or(block.len(), |(index, _)| *index);
-        let Some((verdict, failed)) = self.ask(block, first, end)? else { return Ok(Begin::Later) };
-        let barrier = failed.or(barrier);
-        self.current = Some(Current { block: block.clone(), first, verdict, next: first, barrier });
+        let refused = match self.on_malformed {
+            OnMalformed::Fail => block.defects().iter().position(|defect| defect.line > done),
+            OnMalformed::Quarantine | OnMalformed::Skip => None,
+        };
+        let refused =
+            refused.map(|index| Stop::new(block, &place_of_defect(block, index), Barrier::Defect(index)));
+        let end = refused.as_ref().map_or(block.len(), |stop| stop.at);
+        let Some(asked) = self.ask(block, first, end)? else { return Ok(Begin::Later) };
+        let stop = asked.stop.or(refused);
+        let stop = self.clear_out(block, done, &asked.poison, stop.as_ref()).or(stop);
+        self.current =
+            Some(Current { block: block.clone(), first, verdict: asked.verdict, next: first, stop });
         Ok(Begin::Done)
     }
 
+    /// Sets aside what nothing can be done with, behind the line `done` and before `stop`. The line that does not go into the
+    /// quarantine, if there is one, is the new stop. They go in order, so that all that is there once it is full can be passed:
+    /// it must not come again when there is room for more.
+    fn clear_out(
+        &mut self,
+        block: &Block,
+        done: u64,
+        poison: &[(usize, Poison)],
+        stop: Option<&Stop>,
+    ) -> Option<Stop> {
+        let fresh = block.defects().iter().enumerate().filter(|(_, defect)| defect.line > done);
+        let defects = fresh.map(|(index, _)| (place_of_defect(block, index), Odd::Defect(index)));
+        let records =
+            poison.iter().map(|(index, poison)| (block.position(*index), Odd::Record(*index, poison)));
+        let mut odd: Vec<_> = defects.chain(records).collect();
+        odd.sort_by_key(|(position, _)| position.line);
+        let last = stop.map_or(u64::MAX, |stop| stop.before.line);
+        for (position, odd) in odd.into_iter().take_while(|(position, _)| position.line <= last) {
+            let set_aside = match odd {
+                Odd::Defect(index) => self.set_aside(block, &position, index),
+                Odd::Record(index, poison) => self.condemn(&position, block.bytes(index), poison),
+            };
+            if let Err(error) = set_aside {
+                return Some(Stop::new(block, &position, Barrier::Quarantine(error)));
+            }
+        }
+        None
+    }
+
     /// Deals with a line that is not a record, when the consumer goes on behind it.
-    fn set_aside(&mut self, block: &Block, index: usize) -> Result<(), NextError> {
+    fn set_aside(&mut self, block: &Block, position: &Position, index: usize) -> Result<(), QuarantineError> {
         let defect = &block.defects()[index];
-        let position = place_of_defect(block, index);
         let kept = match self.on_malformed {
             OnMalformed::Quarantine => {
                 let length = match defect.kind {
@@ -519,7 +565,7 @@ impl Consumer {
                     _ => None,
                 };
                 let (reason, blame) = (defect.kind.to_string(), Blame::Line { length });
-                let aside = Aside { position: &position, reason: &reason, blame, bytes: &defect.bytes };
+                let aside = Aside { position, reason: &reason, blame, bytes: &defect.bytes };
                 self.settlement.set_aside(&aside)?
             }
             OnMalformed::Skip | OnMalformed::Fail => {
@@ -529,7 +575,7 @@ impl Consumer {
         };
         self.aside.insert(defect.line, (Line::Malformed, kept));
         Counters::add(&self.settlement.counters().malformed, 1);
-        let (consumer, kind) = (self.name.to_string(), defect.kind.clone());
+        let (consumer, position, kind) = (self.name.to_string(), position.clone(), defect.kind.clone());
         let fate = match kept {
             Kept::Yes => Fate::Quarantined,
             Kept::No => Fate::PassedOver,
@@ -542,10 +588,10 @@ impl Consumer {
     /// later.
     fn ask(&mut self, block: &Arc<Block>, first: usize, end: usize) -> Result<Option<Asked>, NextError> {
         if self.chain.is_empty() {
-            return Ok(Some((Verdict::All, None)));
+            return Ok(Some(Verdict::All.into()));
         }
         if first == end {
-            return Ok(Some((Verdict::None, None)));
+            return Ok(Some(Verdict::None.into()));
         }
         let mut known = Known::Nothing;
         if let (Some(ahead), Some(subscription)) = (&mut self.ahead, &self.subscription) {
@@ -565,7 +611,7 @@ impl Consumer {
         let failed: Option<FilterError> = match known {
             Known::Answer(Ok(sifted)) => {
                 let Judged { verdict, .. } = self.chain.adopt(sifted);
-                return Ok(Some((verdict, None)));
+                return Ok(Some(verdict.into()));
             }
             Known::Answer(Err(failed)) => failed,
             Known::Soon => return Ok(None),
@@ -573,22 +619,20 @@ impl Consumer {
         };
         let candidates = Arc::new(Batch::of_block(self.name.clone(), block.clone(), first..end));
         let Judged { verdict, failed, poison } = self.chain.judge(&candidates, failed)?;
-        // Once all is decided: if a filter turns out to be broken, nothing is set aside.
-        for poison in &poison {
-            self.condemn(&candidates, poison)?;
-        }
-        Ok(Some((verdict, failed.map(|(at, fault)| (first + at, Barrier::Filter(fault))))))
+        let stop = failed.map(|(at, fault)| {
+            let place = block.position((first + at).min(block.len() - 1));
+            Stop::new(block, &place, Barrier::Filter(fault))
+        });
+        // Set aside once all is decided: if a filter turns out to be broken, nothing is.
+        let poison = poison.into_iter().map(|poison| (first + poison.index, poison)).collect();
+        Ok(Some(Asked { verdict, stop, poison }))
     }
 
-    /// Puts a record in quarantine that a filter fails on; once, however often the filter is asked.
-    fn condemn(&mut self, candidates: &Batch, poison: &Poison) -> Result<(), QuarantineError> {
-        let Some(record) = candidates.get(poison.index) else { return Ok(()) };
-        let (position, bytes) = (record.position(), record.bytes());
-        if !self.aside.contains_key(&position.line) {
-            let (reason, blame) = (&*poison.reason, Blame::Filter(&poison.filter));
-            let kept = self.settlement.set_aside(&Aside { position: &position, reason, blame, bytes })?;
-            self.aside.insert(position.line, (Line::Record, kept));
-        }
+    /// Puts a record in quarantine that a filter fails on.
+    fn condemn(&mut self, position: &Position, bytes: &[u8], poison: &Poison) -> Result<(), QuarantineError> {
+        let (reason, blame) = (&*poison.reason, Blame::Filter(&poison.filter));
+        let kept = self.settlement.set_aside(&Aside { position, reason, blame, bytes })?;
+        self.aside.insert(position.line, (Line::Record, kept));
         Ok(())
     }
 
@@ -598,17 +642,23 @@ impl Consumer {
             return Ok(Turn::Again);
         };
         let block = current.block.clone();
-        let end = current.barrier.as_ref().map_or(block.len(), |(index, _)| *index);
-        let full = self.fill(&mut current, end);
-        if full || (current.barrier.is_some() && current.next >= end) {
+        let end = current.stop.as_ref().map_or(block.len(), |stop| stop.at);
+        if self.fill(&mut current, end) {
             if current.next > current.first {
                 self.scan_to(&block, block.end_of(current.next - 1));
             }
-            if full || !self.pending.is_empty() {
+            self.current = Some(current);
+            return self.deliver();
+        }
+        if let Some(stop) = &current.stop {
+            self.scan_to(&block, Mark { point: stop.before, frame: block.to().frame });
+            if !self.pending.is_empty() {
                 self.current = Some(current);
                 return self.deliver();
             }
-            return Err(self.stopped(current));
+            let error = self.stopped(current);
+            self.pass_over()?;
+            return Err(error);
         }
         self.scan_to(&block, block.to());
         if let Some((from, left)) = self.blanks.take()
@@ -661,18 +711,19 @@ impl Consumer {
         full
     }
 
-    /// The error of a barrier. The block is taken up again at the same place by the next call.
+    /// The error of a stop. The block is taken up again at the same place by the next call.
     fn stopped(&mut self, current: Current) -> NextError {
-        let Current { block, barrier, .. } = current;
+        let Current { block, stop, .. } = current;
         self.held = Some(Arc::new(Item::Block(block.clone())));
-        match barrier {
+        match stop.map(|stop| (stop.at, stop.barrier)) {
             Some((at, Barrier::Filter(Fault { filter, source }))) => {
-                NextError::Filter { filter, position: block.position(at.min(block.len() - 1)), source }
+                NextError::Filter { filter, position: block.position(at), source }
             }
             Some((_, Barrier::Defect(index))) => {
                 let (position, kind) = (place_of_defect(&block, index), block.defects()[index].kind.clone());
                 NextError::Malformed { position, kind }
             }
+            Some((_, Barrier::Quarantine(error))) => NextError::Quarantine(error),
             None => NextError::Ledger(LedgerError::UnknownTicket),
         }
     }

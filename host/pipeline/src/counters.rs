@@ -38,6 +38,9 @@ counters! {
     filtered,
     /// Records and malformed lines put in quarantine.
     quarantined,
+    /// Records and malformed lines dropped from the quarantine to make room (`quarantine_when_full`), of this run or of earlier
+    /// ones.
+    dropped,
     /// Records and malformed lines that nothing could be done with and that are kept nowhere.
     rejected,
     /// Batches delivered, repetitions not counted.

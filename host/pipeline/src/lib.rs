@@ -47,7 +47,7 @@ pub use options::{
 pub use parallel::{Worker, drive_parallel};
 pub use quarantine::{
     Fate, FullError, KeptQuarantine, QuarantineEntry, QuarantineError, QuarantineOptions, Refusal, Replay,
-    Replayed, TooLargeError, Updated, WhenFull, read as read_quarantine,
+    Replayed, TooLargeError, Unreadable, Updated, WhenFull, quarantines, read as read_quarantine,
 };
 pub use settlement::{CommitError, MakeStore, OpenError};
 pub use source::{Source, open, open_with};

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -479,11 +480,15 @@ impl Settlement {
         if let Err(CommitError::LostLock(lost)) = inner.check_lock() {
             return Err(lost.into());
         }
-        let kept = match &mut inner.quarantine {
-            Some(quarantine) => quarantine.put(position, reason, blame, bytes).map(|()| Kept::Yes)?,
-            None => Kept::No,
+        let (put, kept, dropped) = match &mut inner.quarantine {
+            Some(quarantine) => {
+                (quarantine.put(position, reason, blame, bytes), Kept::Yes, quarantine.dropped())
+            }
+            None => (Ok(()), Kept::No, 0),
         };
+        self.count_dropped(dropped);
         drop(inner);
+        put?;
         let count = match kept {
             Kept::Yes => &self.counters.quarantined,
             Kept::No => &self.counters.rejected,
@@ -499,6 +504,13 @@ impl Settlement {
             });
         }
         Ok(kept)
+    }
+
+    /// Counts what was dropped from the quarantine, so much in all.
+    fn count_dropped(&self, dropped: u64) {
+        if self.counters.dropped.swap(dropped, Ordering::Relaxed) != dropped {
+            self.book.dropped(dropped);
+        }
     }
 
     /// Says that the consumer is closed: nothing more will be delivered.

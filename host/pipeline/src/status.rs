@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::checkpoint::{FileStore, Saved, StateSize, StoreError, holder, state_size};
 use crate::files::Directory;
 use crate::source::place_of;
-use crate::{CheckpointName, pass::Place};
+use crate::{CheckpointName, Unreadable, pass::Place};
 
 /// One checkpoint.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +35,8 @@ pub struct CheckpointStatus {
     pub behind_bytes: u64,
     /// Records and lines in its quarantine.
     pub quarantined: u64,
+    /// Lines of its quarantine that can't be read.
+    pub unreadable: Unreadable,
     /// The state of plug-ins, if there is any.
     pub state: Option<StateSize>,
     /// What was noted, in `.<name>.unbalanced`, of sums that did not add up: a fault of this program.
@@ -135,6 +137,7 @@ fn describe(
     let behind = remaining.iter().filter(|r| r.bytes > 0);
     let path = directory.join(name.file(""));
     let files = Directory::open(directory)?;
+    let (quarantined, unreadable) = crate::quarantine::count(directory, name);
     Ok(Some(CheckpointStatus {
         segment,
         line,
@@ -143,7 +146,8 @@ fn describe(
         written_by,
         behind_segments: behind.clone().count() as u64,
         behind_bytes: behind.map(|r| r.bytes).sum(),
-        quarantined: crate::quarantine::count(directory, name),
+        quarantined,
+        unreadable,
         state: state_size(&files, name),
         unbalanced: crate::book::noted(&files, name),
         name: name.as_str().to_owned(),

@@ -10,8 +10,9 @@ use std::time::Duration;
 use common::*;
 use tailweir_core::{Batch, Event, Filter, FilterError, Located, SegmentName, Verdict};
 use tailweir_pipeline::{
-    CheckpointStatus, CheckpointSync, CommitError, FilterOptions, Listed, NextError, OnFilterError,
-    OnMalformed, OpenError, Source, StartFrom, open, status,
+    CheckpointName, CheckpointStatus, CheckpointSync, CommitError, Fate, FilterOptions, KeptQuarantine,
+    Listed, NextError, OnFilterError, OnMalformed, OpenError, QuarantineEntry, QuarantineError, Source,
+    StartFrom, open, status,
 };
 use tailweir_segments::{Hand, Mode, Watch};
 use tempfile::tempdir;
@@ -523,6 +524,75 @@ async fn a_filter_that_fails_on_everything_is_stopped_and_costs_no_record() {
     without_limit.max_poison = None;
     assert!(drain(&mut open_one(dir.path(), without_limit)).await.is_empty());
     assert_eq!(quarantined(dir.path(), "c").len(), 30);
+}
+
+/// What is delivered, and put in quarantine, if whoever runs the consumer empties the quarantine whenever it is full.
+async fn with_a_quarantine_that_fills_up(text: &str, poison: Option<u64>) -> (Vec<u64>, Vec<u64>, u64) {
+    let dir = tempdir().unwrap();
+    append_text(dir.path(), "a", text);
+    seal(dir.path(), "a");
+    let (mut delivered, mut set_aside, mut runs, mut summed) = (Vec::new(), Vec::new(), 0, 0);
+    loop {
+        let mut options = consumer("c");
+        options.checkpoint.as_mut().unwrap().quarantine.max_bytes = 700;
+        options.on_filter_error = OnFilterError::Isolate;
+        options.filters.extend(poison.map(|n| FilterOptions::new(FailsOn(n, Located::Record))));
+        let mut c = open_one(dir.path(), options);
+        let mut full = false;
+        loop {
+            match c.next().await {
+                Ok(Some(mut delivery)) => {
+                    delivered.extend(numbers(delivery.batch()));
+                    delivery.commit().unwrap();
+                }
+                Ok(None) => break,
+                Err(NextError::Quarantine(QuarantineError::Full(_))) => {
+                    full = true;
+                    break;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        assert!(c.sums().is_balanced(), "{}", c.sums());
+        summed += c.sums().quarantined;
+        drop(c);
+        let name = CheckpointName::new("c").unwrap();
+        let entries = KeptQuarantine::lock(dir.path(), &name).unwrap();
+        let take = |entry: &QuarantineEntry| {
+            set_aside.push(entry.position.line);
+            Fate::Go
+        };
+        entries.update(take).unwrap();
+        runs += 1;
+        assert!(runs < 100, "no end: {delivered:?} {set_aside:?}");
+        if !full {
+            return (delivered, set_aside, summed);
+        }
+    }
+}
+
+/// All of a block's bad lines used to be set aside before any of its records was delivered. If the quarantine could not hold them,
+/// each run began with the same ones.
+#[tokio::test]
+async fn a_full_quarantine_that_is_emptied_goes_on_where_it_was_full() {
+    let good = |n: u64| format!("{{\"n\":{n}}}\n");
+    let each_second: String = (0..30).map(|n| good(n) + "broken\n").collect();
+    let (delivered, set_aside, summed) = with_a_quarantine_that_fills_up(&each_second, None).await;
+    assert_eq!(delivered, (0..30).collect::<Vec<_>>());
+    assert_eq!(set_aside, (1..=30).map(|n| 2 * n).collect::<Vec<_>>());
+    assert_eq!(summed, 30);
+
+    let in_a_row = good(0) + &"\n broken\n".repeat(15) + &good(1);
+    let (delivered, set_aside, summed) = with_a_quarantine_that_fills_up(&in_a_row, None).await;
+    assert_eq!((delivered, summed), (vec![0, 1], 15));
+    assert_eq!(set_aside, (1..=15).map(|n| 2 * n + 1).collect::<Vec<_>>());
+
+    // A record that a filter fails on, behind some lines and before others.
+    let (delivered, set_aside, summed) = with_a_quarantine_that_fills_up(&each_second, Some(5)).await;
+    assert_eq!(delivered, (0..30).filter(|n| *n != 5).collect::<Vec<_>>());
+    let mut all: Vec<_> = (1..=30).map(|n| 2 * n).chain([11]).collect();
+    all.sort_unstable();
+    assert_eq!((set_aside, summed), (all, 31));
 }
 
 #[tokio::test]

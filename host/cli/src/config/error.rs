@@ -67,7 +67,7 @@ pub(crate) fn in_our_words(message: &str) -> String {
 }
 
 /// The one of `valid` that `name` probably means.
-pub(super) fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     let alike = |valid: &str| strsim::jaro_winkler(name, valid);
     let best = valid.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
     (alike(best) >= 0.75).then_some(best)

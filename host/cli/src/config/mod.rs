@@ -22,7 +22,7 @@ use toml::Spanned;
 use crate::reload::When;
 use crate::sinks::{FileOptions, HttpOptions};
 pub use error::ConfigError;
-pub(crate) use error::in_our_words;
+pub(crate) use error::{in_our_words, nearest};
 pub(crate) use shadow::Shadow;
 use values::{Json, Secrets};
 pub(crate) use values::{Period, Text};

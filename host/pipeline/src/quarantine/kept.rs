@@ -1,8 +1,12 @@
 //! Looking into a quarantine, and taking records out of it.
 
-use std::io;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
+
+use serde::Serialize;
+use tailweir_core::Printable;
 
 use super::parts::{self, Read, Replacement, parts};
 use super::{QuarantineEntry, now};
@@ -11,8 +15,65 @@ use crate::files::{Directory, Files};
 use crate::settlement::{OpenError, take_lock};
 use crate::{CheckpointName, StoreError};
 
-/// Reads the quarantine of the checkpoint `name`, oldest entries first, and returns how many of its lines can't be read:
-/// a crash may have torn one. A consumer may be using it.
+/// Lines of a quarantine that are no entries: a crash has torn them, or somebody has changed them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Unreadable {
+    /// How many there are.
+    pub lines: u64,
+    /// The first few of them: the name of the file, and the number of the line in it, counted from 1.
+    pub first: Vec<(String, u64)>,
+}
+
+impl Unreadable {
+    /// How many are named.
+    const NAMED: usize = 3;
+
+    fn add(&mut self, file: &str, line: u64) {
+        self.lines += 1;
+        if self.first.len() < Self::NAMED {
+            self.first.push((file.to_owned(), line));
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        self.lines += other.lines;
+        let room = Self::NAMED - self.first.len();
+        self.first.extend(other.first.into_iter().take(room));
+    }
+}
+
+/// Where they are, and what to do about them.
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.first.iter().map(|(file, line)| format!("{}:{line}", Printable(file)));
+        let places = places.collect::<Vec<_>>().join(", ");
+        match self.lines {
+            1 => write!(f, "a line of the quarantine can't be read: {places}. It")?,
+            lines if lines > self.first.len() as u64 => {
+                write!(f, "{lines} lines of the quarantine can't be read, the first of them {places}. Each")?;
+            }
+            lines => write!(f, "{lines} lines of the quarantine can't be read: {places}. Each")?,
+        }
+        // Where it is does not tell: whoever goes on behind a torn line ends it first.
+        f.write_str(
+            " was either torn by a crash, and then its record came again and has an entry of its own, or changed since: mend \
+             or delete the line while no consumer runs",
+        )
+    }
+}
+
+/// The checkpoints in a directory that have a quarantine.
+///
+/// # Errors
+/// If the directory can't be read.
+pub fn quarantines(directory: &Path) -> Result<BTreeSet<CheckpointName>, StoreError> {
+    let files = Directory::open(directory)?;
+    let io = |source| StoreError::Io { what: "list", path: directory.to_owned(), source };
+    Ok(files.names().map_err(io)?.iter().filter_map(|file| parts::owner(file)).collect())
+}
+
+/// Reads the quarantine of the checkpoint `name`, oldest entries first, and returns which of its lines can't be read.
+/// A consumer may be using it.
 ///
 /// # Errors
 /// If a file can't be read.
@@ -20,7 +81,7 @@ pub fn read(
     directory: &Path,
     name: &CheckpointName,
     each: impl FnMut(QuarantineEntry),
-) -> Result<u64, StoreError> {
+) -> Result<Unreadable, StoreError> {
     read_from(&Directory::open(directory)?, name, each)
 }
 
@@ -29,14 +90,14 @@ pub(crate) fn read_from(
     files: &dyn Files,
     name: &CheckpointName,
     mut each: impl FnMut(QuarantineEntry),
-) -> Result<u64, StoreError> {
-    let mut unreadable = 0;
+) -> Result<Unreadable, StoreError> {
+    let mut unreadable = Unreadable::default();
     let mut all = || -> io::Result<()> {
         for part in parts(files, name)? {
             parts::read(files, &part.name, |read| {
                 match read {
                     Read::Entry(entry) => each(entry),
-                    Read::Unreadable(_) => unreadable += 1,
+                    Read::Unreadable { number, .. } => unreadable.add(&part.name, number),
                 }
                 Ok(())
             })?;
@@ -48,11 +109,11 @@ pub(crate) fn read_from(
     Ok(unreadable)
 }
 
-/// Entries in a quarantine; none if it can't be read.
-pub(crate) fn count(directory: &Path, name: &CheckpointName) -> u64 {
+/// Entries in a quarantine, and lines that are none; none if it can't be read.
+pub(crate) fn count(directory: &Path, name: &CheckpointName) -> (u64, Unreadable) {
     let mut count = 0;
-    let _ = read(directory, name, |_| count += 1);
-    count
+    let unreadable = read(directory, name, |_| count += 1);
+    (count, unreadable.unwrap_or_default())
 }
 
 /// What is to become of an entry.
@@ -72,7 +133,7 @@ pub enum Fate {
 }
 
 /// What [`KeptQuarantine::update`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Updated {
     /// Entries that went.
     pub gone: u64,
@@ -80,6 +141,8 @@ pub struct Updated {
     pub failed_again: u64,
     /// Entries that are in the quarantine now, those included.
     pub left: u64,
+    /// Lines that stay because they are no entries.
+    pub unreadable: Unreadable,
 }
 
 /// A quarantine that no consumer uses, because its checkpoint's lock is held here.
@@ -136,12 +199,18 @@ fn update_part(
     decide: &mut impl FnMut(&QuarantineEntry) -> Fate,
     updated: &mut Updated,
 ) -> io::Result<()> {
-    let before = *updated;
+    let before = (updated.gone, updated.failed_again);
     let mut replacement = Replacement::begin(files, name)?;
     let mut lines = 0_u64;
+    // Where lines that are no entries are if the part stays as it is, and where they are in the new one.
+    let (mut old, mut new) = (Unreadable::default(), Unreadable::default());
     parts::read(files, part, |read| {
         let line = match read {
-            Read::Unreadable(line) => line.to_owned(),
+            Read::Unreadable { number, line } => {
+                old.add(part, number);
+                new.add(part, lines + 1);
+                line.to_owned()
+            }
             Read::Entry(mut entry) => {
                 match decide(&entry) {
                     Fate::Stay => {}
@@ -161,7 +230,8 @@ fn update_part(
         lines += 1;
         replacement.add(&line)
     })?;
-    let changed = (before.gone, before.failed_again) != (updated.gone, updated.failed_again);
+    let changed = before != (updated.gone, updated.failed_again);
+    updated.unreadable.append(if changed { new } else { old });
     match (changed, lines) {
         (true, 1..) => replacement.replace(part),
         (true, 0) => {

@@ -6,6 +6,7 @@ mod kept;
 mod parts;
 mod replay;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read as _, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -24,9 +25,12 @@ use entry::{Key, now};
 pub(crate) use kept::count;
 #[cfg(test)]
 pub(crate) use kept::read_from;
-pub use kept::{Fate, KeptQuarantine, Updated, read};
+pub use kept::{Fate, KeptQuarantine, Unreadable, Updated, quarantines, read};
 use parts::{Part, Read, parts};
 pub use replay::{Refusal, Replay, Replayed};
+
+/// How many bytes of a reason an entry keeps.
+const MAX_REASON: usize = 4096;
 
 /// How much a quarantine may hold, and who is to be named in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +179,15 @@ struct Open {
     keys: HashSet<Key>,
 }
 
+/// A reason, or the beginning of one that is longer than an entry keeps, with what is left out.
+fn bounded(reason: &str) -> Cow<'_, str> {
+    if reason.len() <= MAX_REASON {
+        return reason.into();
+    }
+    let end = reason.floor_char_boundary(MAX_REASON);
+    format!("{}… ({} more bytes)", &reason[..end], reason.len() - end).into()
+}
+
 impl Drop for Quarantine {
     fn drop(&mut self) {
         self.tell_dropped();
@@ -229,7 +242,7 @@ impl Quarantine {
         let entry = QuarantineEntry {
             position: position.clone(),
             consumer: self.consumer.clone(),
-            reason: reason.to_owned(),
+            reason: bounded(reason).into_owned(),
             plugin: match blame {
                 Blame::Line { .. } => None,
                 Blame::Filter(name) => Some(name.to_owned()),
@@ -386,6 +399,11 @@ impl Quarantine {
             self.tell_dropped();
         }
         Ok(())
+    }
+
+    /// Records dropped to make room, since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Says which records were dropped to make room, if some were that were not told of yet.

@@ -78,6 +78,13 @@ pub(super) fn no_parts(files: &dyn Files, name: &CheckpointName) -> io::Result<V
     Ok(names)
 }
 
+/// The checkpoint whose quarantine a file is a part of, by its name.
+pub(super) fn owner(file: &str) -> Option<CheckpointName> {
+    let (name, _) = file.strip_prefix('.')?.rsplit_once(".quarantine")?;
+    let name = CheckpointName::new(name).ok()?;
+    matches!(named(&name.file(".quarantine"), file), Some(Named::Part(_))).then_some(name)
+}
+
 /// The parts that there are, oldest first.
 pub(super) fn parts(files: &dyn Files, name: &CheckpointName) -> io::Result<Vec<Part>> {
     let active = name.file(".quarantine");
@@ -97,7 +104,11 @@ pub(super) fn parts(files: &dyn Files, name: &CheckpointName) -> io::Result<Vec<
 pub(super) enum Read<'a> {
     Entry(QuarantineEntry),
     /// Torn by a crash, or none of ours.
-    Unreadable(&'a [u8]),
+    Unreadable {
+        /// The line's number in the part, counted from 1.
+        number: u64,
+        line: &'a [u8],
+    },
 }
 
 /// Reads a part to its end, one line at a time.
@@ -112,11 +123,12 @@ pub(super) fn read(
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     };
-    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    let (mut file, mut line, mut number) = (BufReader::new(file), Vec::new(), 0);
     while file.read_until(b'\n', &mut line)? > 0 {
+        number += 1;
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         if !text.is_empty() {
-            each(QuarantineEntry::parse(text).map_or(Read::Unreadable(text), Read::Entry))?;
+            each(QuarantineEntry::parse(text).map_or(Read::Unreadable { number, line: text }, Read::Entry))?;
         }
         line.clear();
     }

@@ -67,7 +67,10 @@ fn the_exact_bytes_come_back() {
     }
     quarantine.sync().unwrap();
     let mut entries = Vec::new();
-    assert_eq!(read(world.dir.path(), &world.name, |entry| entries.push(entry)).unwrap(), 0);
+    assert_eq!(
+        read(world.dir.path(), &world.name, |entry| entries.push(entry)).unwrap(),
+        Unreadable::default()
+    );
     assert_eq!(entries.iter().map(|e| e.bytes.as_slice()).collect::<Vec<_>>(), all);
     assert!(entries.iter().all(|e| e.plugin.is_none() && e.length == Some(7) && e.consumer == "who"));
     let mode = fs::metadata(quarantine.path()).unwrap().permissions().mode();
@@ -184,10 +187,73 @@ fn entries_go_stay_or_get_another_reason() {
             _ => Fate::Stay,
         })
         .unwrap();
-    assert_eq!(updated, Updated { gone: 2, failed_again: 1, left: 6 });
+    assert_eq!(updated, Updated { gone: 2, failed_again: 1, left: 6, ..Updated::default() });
     assert_eq!(world.lines(), [2, 3, 4, 5, 6, 7]);
     assert_eq!(kept.update(|_| Fate::Go).unwrap().left, 0);
     assert_eq!(world.files(), [".c.lock"]);
+}
+
+#[test]
+fn lines_that_can_not_be_read_are_named_and_stay() {
+    let world = World::new();
+    let mut quarantine = world.open(2000, WhenFull::DropOldest);
+    (1..=8).for_each(|line| put(&mut quarantine, line).unwrap());
+    drop(quarantine);
+    let spoil = |file: &str| {
+        let path = world.dir.path().join(file);
+        fs::write(&path, "\n{\"segment\n".to_owned() + &fs::read_to_string(&path).unwrap() + "{torn")
+            .unwrap();
+    };
+    let told = || read(world.dir.path(), &world.name, |_| {}).unwrap().to_string();
+    spoil(".c.quarantine");
+    let start =
+        "2 lines of the quarantine can't be read: .c.quarantine:2, .c.quarantine:4. Each was either torn by";
+    assert!(told().starts_with(start), "{}", told());
+    spoil(".c.quarantine.2");
+    let start = "4 lines of the quarantine can't be read, the first of them .c.quarantine.2:2, .c.quarantine.2:4, \
+                 .c.quarantine:2. Each was";
+    assert!(told().starts_with(start), "{}", told());
+    let kept = KeptQuarantine::lock(world.dir.path(), &world.name).unwrap();
+    let updated = kept.update(|_| Fate::Go).unwrap();
+    assert_eq!((updated.gone, updated.unreadable.lines), (8, 4));
+    assert_eq!(
+        read(world.dir.path(), &world.name, |_| {}).unwrap(),
+        updated.unreadable,
+        "where they are now"
+    );
+}
+
+#[test]
+fn quarantines_are_found_by_their_files() {
+    let world = World::new();
+    for file in [
+        ".a.quarantine",
+        ".b.quarantine.12",
+        ".c.quarantine.tmp",
+        ".d",
+        ".e.quarantine.007",
+        "f.quarantine",
+        ".quarantine",
+    ] {
+        fs::write(world.dir.path().join(file), "").unwrap();
+    }
+    let found: Vec<_> = quarantines(world.dir.path()).unwrap().into_iter().collect();
+    assert_eq!(found.iter().map(CheckpointName::as_str).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+/// A reason may be as long as a plug-in likes.
+#[test]
+fn of_a_long_reason_the_beginning_is_kept() {
+    let world = World::new();
+    let mut quarantine = world.open(1 << 20, WhenFull::Stop);
+    for (line, reason) in [(1, "x".repeat(4096)), (2, "ü".repeat(100_000)), (3, "y".repeat(4097))] {
+        quarantine.put(&at(line), &reason, Blame::Processor, b"{}").unwrap();
+    }
+    let mut reasons = Vec::new();
+    read(world.dir.path(), &world.name, |entry| reasons.push(entry.reason)).unwrap();
+    assert_eq!(reasons[0], "x".repeat(4096));
+    assert_eq!(reasons[1], "ü".repeat(2048) + "… (195904 more bytes)");
+    assert_eq!(reasons[2], "y".repeat(4096) + "… (1 more bytes)");
 }
 
 #[test]
