@@ -90,7 +90,10 @@ fn what_is_written_is_not_read_again() {
     assert!(said.contains("come again without end: choose another folder, or a `pattern`"), "{said}");
     file("pattern = '2*'", "logs/out").with_code(0);
     file("", "logs/.out").with_code(0);
-    // The same through stdout.
+    // The same through a link, and through stdout.
+    std::os::unix::fs::symlink("logs/linked", segments.directory().with_file_name("a-link")).unwrap();
+    let said = file("", "a-link").with_code(1);
+    assert!(said.contains("a-link would be read as a segment"), "{said}");
     std::fs::remove_file(segments.directory().join("out")).unwrap();
     let run = |out: &str| {
         let script = format!("exec \"$@\" >> '{}'", segments.directory().join(out).display());

@@ -198,6 +198,8 @@ impl LuaProcessor {
                     let text = text.to_str().map_err(|e| bad(e.to_string()))?;
                     serde_json::from_str::<&serde_json::value::RawValue>(&text)
                         .map_err(|e| bad(format!("the string is not JSON: {e}")))?;
+                    // What ends the record is the sink's.
+                    let text = text.trim_ascii_end();
                     if text.contains('\n') {
                         return Err(
                             bad("the string has a line break, which would end the record".to_owned()),
@@ -222,8 +224,11 @@ impl LuaProcessor {
     fn array_len(&self, table: &Table, no_array: &str) -> mlua::Result<i64> {
         let len = table.len()?;
         let mut entries = 0;
-        self.records.for_each_pair(&self.lua, table, |_, _| {
-            entries += 1;
+        self.records.for_each_pair(&self.lua, table, |key, value| {
+            // `table.pack` puts its length there.
+            let is_length = key.as_string().is_some_and(|key| key.as_bytes() == b"n")
+                && value.as_integer().is_some_and(|n| n == len || (n > len && len > 0));
+            entries += i64::from(!is_length);
             Ok(())
         })?;
         match len {

@@ -105,6 +105,10 @@ fn a_processor_answers() {
     let emitted = vec![LINES[0].to_owned(), r#"{"n":2,"p":"b","new":1}"#.to_owned(), "[1]".to_owned()];
     let script = "local r = batch:records() r[2].new = 1 return {r[1], r[2], '[1]'}";
     assert_eq!(process(script), Ok(Outcome::Emit(emitted)));
+    let emitted = Ok(Outcome::Emit(vec!["{}".to_owned(), "[1]".to_owned()]));
+    assert_eq!(process("return table.pack('{}', '[1]')"), emitted);
+    assert_eq!(process("return {'{}\\n', '[1] \\r\\n'}"), emitted);
+    assert_eq!(process("return table.pack()"), Ok(Outcome::Emit(Vec::new())));
     assert_eq!(
         process("return nil, {retry = '2s', reason = 'busy'}"),
         Err(retry(Some(Duration::from_secs(2)), "busy"))
@@ -138,6 +142,7 @@ fn a_processor_that_breaks_says_how() {
     check("return nil, {reject = {4}}", "`reject` names record 4, but the batch has records 1 to 3");
     check("return nil, {reject = {}}", "it is empty");
     check("return {retry = '2s'}", "to report a failure, return nil first");
+    check("return {n = 2}", "to report a failure, return nil first");
     check("return {'{'}", "record 1 of 1 that the processor returned: the string is not JSON");
     check("return {{0/0}}", "JSON has no number NaN at [1]");
     let with_gaps = "returned an array with gaps, or with other keys: it has 2 entries, and";
@@ -146,7 +151,7 @@ fn a_processor_that_breaks_says_how() {
     check("return {'{}', type = 'Bounce'}", "with gaps, or with other keys");
     check("return {'{}', nil, '{}'}", with_gaps);
     check("return nil, {reject = {[1] = 1, [3] = 2}}", with_gaps);
-    check("return nil, {reject = {n = 1}}", "`reject` is an array of record numbers such as {1, 3}");
+    check("return nil, {reject = {one = 1}}", "`reject` is an array of record numbers such as {1, 3}");
     check(
         "return {'{\"a\":\\n1}'}",
         "record 1 of 1 that the processor returned: the string has a line break",

@@ -305,7 +305,7 @@ fn f09_many_segments_that_are_still_copied_are_finished_and_named_when_they_go()
     hand.advance(Duration::from_secs(1));
     let gone = rig.all();
     assert!(gone.contains("s00$") && gone.contains("s39$"), "{gone}");
-    assert_eq!(rig.log.take(), ["gap s39", "damaged s00:0"]);
+    assert_eq!(rig.log.take(), ["gap s39", "damaged s00:0", "gap s00"]);
     hand.advance(Duration::from_secs(30));
     assert_eq!(rig.all().matches('$').count(), 38);
     assert_eq!(rig.log.take().iter().filter(|event| event.starts_with("damaged ")).count(), 38);

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -34,7 +35,8 @@ fn yes() -> bool {
 /// whole leaves no part of it behind.
 pub(crate) struct FileSink {
     options: FileOptions,
-    file: Option<File>,
+    /// With the turn at it, if it is a regular file.
+    file: Option<(File, Option<super::Turn>)>,
 }
 
 impl FileSink {
@@ -56,17 +58,15 @@ impl FileSink {
         if !self.is_current() {
             self.file = Some(open(&self.options.path)?);
         }
-        let file = self.file.as_mut().expect("opened above");
-        let before = file.metadata()?;
-        let written = super::write_all(file, lines)
-            // A pipe or a device has nothing that could be brought to a disk or cut off.
-            .and_then(|()| if self.options.sync && before.is_file() { file.sync_data() } else { Ok(()) });
-        if written.is_err() && before.is_file() {
-            // What is there of the batch would come again behind a torn line.
-            if let Err(e) = file.set_len(before.len()) {
-                warn!("cannot remove part of a batch from {}: {e}", self.options.path.display());
+        let (file, turn) = self.file.as_mut().expect("opened above");
+        let written = match turn {
+            Some(turn) => {
+                let sync = |file: &File| if self.options.sync { file.sync_data() } else { Ok(()) };
+                super::append(file, turn, lines, sync)
             }
-        }
+            // A pipe or a device has nothing that could be brought to a disk or cut off.
+            None => super::write_all(file, lines, &mut 0),
+        };
         if written.is_err() {
             self.file = None;
         }
@@ -79,7 +79,7 @@ impl FileSink {
             let (open, named) = (file.metadata().ok()?, std::fs::metadata(&self.options.path).ok()?);
             Some((open.dev(), open.ino()) == (named.dev(), named.ino()))
         };
-        self.file.as_ref().and_then(same) == Some(true)
+        self.file.as_ref().and_then(|(file, _)| same(file)) == Some(true)
     }
 }
 
@@ -123,14 +123,22 @@ fn own(place: &Place) -> OpenOptions {
 }
 
 /// Opens for appending; a last line that lacks its end, left by a crash, gets it.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<(File, Option<super::Turn>)> {
     let place = place(path)?;
     let mut file = own(&place).read(true).create(true).open(&place.path)?;
-    if file.metadata()?.is_file() && super::lacks_end(&mut file)? {
-        warn!("the last line of {} was not finished; records go on in a line of their own", path.display());
-        file.write_all(b"\n")?;
+    let metadata = file.metadata()?;
+    let turn = metadata.is_file().then(|| super::turn_at(&metadata));
+    if let Some(turn) = &turn {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if super::lacks_end(&mut file)? {
+            warn!(
+                "the last line of {} was not finished; records go on in a line of their own",
+                path.display()
+            );
+            file.write_all(b"\n")?;
+        }
     }
-    Ok(file)
+    Ok((file, turn))
 }
 
 impl Sink for FileSink {

@@ -1,10 +1,10 @@
 //! Records as lines on stdout.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use tailweir_core::Failure;
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
@@ -14,6 +14,8 @@ use tracing::warn;
 /// whose `send` succeeded has been handed to the system as a whole. In a regular file, no other one leaves a part of it behind.
 pub(crate) struct StdoutSink {
     file: File,
+    /// If it is a regular file.
+    turn: Option<super::Turn>,
     /// Whether it was looked at what there is before the first record.
     begun: bool,
     broken: BrokenPipe,
@@ -56,7 +58,9 @@ impl BrokenPipe {
 impl StdoutSink {
     pub(crate) fn new() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, begun: false, broken: BrokenPipe::default() })
+        let metadata = file.metadata()?;
+        let turn = metadata.is_file().then(|| super::turn_at(&metadata));
+        Ok(Self { file, turn, begun: false, broken: BrokenPipe::default() })
     }
 
     pub(crate) fn broken_pipe(&self) -> BrokenPipe {
@@ -71,21 +75,12 @@ impl StdoutSink {
     }
 
     fn try_write(&mut self, lines: Vec<&[u8]>) -> io::Result<()> {
-        let before = self.file.metadata()?;
-        if !before.is_file() {
-            return super::write_all(&mut self.file, lines);
-        }
+        let Some(turn) = self.turn.clone() else { return super::write_all(&mut self.file, lines, &mut 0) };
         if !std::mem::replace(&mut self.begun, true) {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             self.end_last_line()?;
         }
-        let (len, position) = (self.file.metadata()?.len(), self.file.stream_position()?);
-        super::write_all(&mut self.file, lines).inspect_err(|_| {
-            // What is there of the batch would come again, at the next start, behind a torn line.
-            let undone = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(position)));
-            if let Err(e) = undone {
-                warn!("cannot remove part of a batch from stdout: {e}");
-            }
-        })
+        super::append(&mut self.file, &turn, lines, |_| Ok(()))
     }
 
     /// If stdout is appended to, a last line that lacks its end, left by a crash, gets it.

@@ -249,6 +249,8 @@ impl Reader {
     fn ending(&mut self, name: &SegmentName, seen: &Seen) -> Ending {
         let now = self.signal.now();
         match (self.options.mode, self.entries.get_mut(name)) {
+            // Nobody is there to see for how long it stays the same.
+            (Mode::Once, _) if seen.seal == Seal::Sealed && seen.is_of_the_future() => Ending::Final,
             (Mode::Follow | Mode::Once, Some(entry)) => entry.rest.ending(seen, now),
             _ => Ending::Final,
         }
@@ -311,7 +313,8 @@ impl Reader {
             *identity = Some(follow.segment.identity());
             follow.checked = seen;
         }
-        let ending = if follow.detached || seen.unlinked { Ending::Final } else { rest.ending(&seen, now) };
+        let present = rest.ending(&seen, now);
+        let ending = if follow.detached || seen.unlinked { Ending::Final } else { present };
         let identity = follow.segment.identity();
         Ok(match follow.segment.step(ending)? {
             Carved::Piece(piece) => {
@@ -342,7 +345,8 @@ impl Reader {
                 Followed::Again
             }
             Carved::End(end) => {
-                if seen.seal == Seal::Open {
+                // One that is whole is finished before.
+                if ending != present {
                     self.lost_sight_of(name);
                 }
                 Followed::Step(self.finished(name, identity, end))

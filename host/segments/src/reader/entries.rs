@@ -116,6 +116,12 @@ impl Seen {
         i64::try_from(old).is_ok_and(|old| self.modified.0 < old)
     }
 
+    /// Whether it was changed, as its own time says, at a time that is to come.
+    pub(super) fn is_of_the_future(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from((now + GRACE).as_secs()).is_ok_and(|latest| self.modified.0 > latest)
+    }
+
     pub(super) fn differs(&self, stat: &Stat) -> bool {
         self.len != stat.st_size as u64
             || self.seal != Seal::of_mode(stat.st_mode)
