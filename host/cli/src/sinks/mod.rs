@@ -47,8 +47,10 @@ fn write_all(file: &mut File, pieces: Vec<&[u8]>, written: &mut u64) -> io::Resu
 /// Has one at a time append to a file, of all sinks of the process that do.
 type Turn = Arc<Mutex<()>>;
 
-/// The turns at a file, by device and inode.
-static TURNS: LazyLock<Mutex<HashMap<(u64, u64), Weak<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+/// The turns that somebody has, by device and inode of the file.
+type Turns = HashMap<(u64, u64), Weak<Mutex<()>>>;
+
+static TURNS: LazyLock<Mutex<Turns>> = LazyLock::new(Mutex::default);
 
 /// The turn at this file, the same for all who ask while somebody has it.
 fn turn_at(file: &Metadata) -> Turn {
