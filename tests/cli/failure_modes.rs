@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tailweir_tests::{Ended, Program, Running, repository, wait_for};
 use tempfile::TempDir;
 
-use crate::tailweir;
+use crate::{appending_to, tailweir};
 
 /// A directory of segments made by hand.
 struct World(TempDir);
@@ -439,17 +439,23 @@ fn f11_a_replaced_or_shortened_file_is_read_from_its_start() {
     assert!(world.expect(&[11, 12]).iter().all(|said| said.contains("WARN")));
 }
 
+/// Renames the directory, puts an empty one in its place, and the segment `2` into the one that was renamed.
+fn move_away(world: &World) -> PathBuf {
+    let moved = world.0.path().join("moved");
+    fs::rename(world.logs(), &moved).unwrap();
+    fs::create_dir(world.logs()).unwrap();
+    let made = world.sealed("2", record(2));
+    fs::rename(made, moved.join("2")).unwrap();
+    moved
+}
+
 #[test]
 fn f12_a_directory_that_is_renamed_is_read_on() {
     let world = World::new();
     world.sealed("1", record(1));
     let mut running = follow(&world);
     assert_eq!(next(&mut running), [1, 1]);
-    let moved = world.0.path().join("moved");
-    fs::rename(world.logs(), &moved).unwrap();
-    fs::create_dir(world.logs()).unwrap();
-    let made = world.sealed("2", record(2));
-    fs::rename(made, moved.join("2")).unwrap();
+    let moved = move_away(&world);
     fs::remove_dir(world.logs()).unwrap();
     fs::rename(&moved, world.logs()).unwrap();
     assert_eq!(next(&mut running), [2, 2]);
@@ -463,11 +469,7 @@ fn f12_another_directory_in_the_place_of_one_that_was_renamed_is_named() {
     world.sealed("1", record(1));
     let mut running = follow(&world);
     assert_eq!(next(&mut running), [1, 1]);
-    let moved = world.0.path().join("moved");
-    fs::rename(world.logs(), &moved).unwrap();
-    fs::create_dir(world.logs()).unwrap();
-    let made = world.sealed("2", record(2));
-    fs::rename(made, moved.join("2")).unwrap();
+    move_away(&world);
     assert_eq!(next(&mut running), [2, 2]);
     for running in running {
         running.signal(Signal::TERM);
@@ -494,11 +496,9 @@ fn f13_a_commit_that_can_not_be_written_raises_and_works_later() {
     assert_eq!(world.checkpoint("l")["line"], 1);
 }
 
-/// `tail` with its stdout appended to a file, which can be this long, in blocks of the shell's.
 fn append_to(world: &World, out: &Path, limit: &str) -> Ended {
-    let script = format!("ulimit -f {limit}; exec \"$@\" >> '{}'", out.display());
-    let tail = Program::new("sh").arg("-c").arg(script).arg("sh").arg(env!("CARGO_BIN_EXE_tailweir"));
-    tail.arg("tail").arg(world.logs()).args("--once --checkpoint c --max-batch-size 7").run()
+    let tail = appending_to(out, limit).arg("tail").arg(world.logs());
+    tail.args("--once --checkpoint c --max-batch-size 7").run()
 }
 
 #[test]

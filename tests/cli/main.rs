@@ -27,8 +27,16 @@ mod summary;
 mod tail;
 mod usage;
 
+use std::path::Path;
+
 use tailweir_tests::Program;
 
 fn tailweir() -> Program {
     Program::new(env!("CARGO_BIN_EXE_tailweir"))
+}
+
+/// The program with its stdout appended to a file, which can be this long, in blocks of the shell's or `unlimited`.
+fn appending_to(out: &Path, limit: &str) -> Program {
+    let script = format!("ulimit -f {limit}; exec \"$@\" >> '{}'", out.display());
+    Program::new("sh").arg("-c").arg(script).arg("sh").arg(env!("CARGO_BIN_EXE_tailweir"))
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tailweir_tests::{Program, Segments, Server, id, of_pool, repository};
 
-use crate::tailweir;
+use crate::{appending_to, tailweir};
 
 const TAILER: &str = "[tailer]\ndirectory = 'logs'\n";
 
@@ -96,9 +96,8 @@ fn what_is_written_is_not_read_again() {
     assert!(said.contains("a-link would be read as a segment"), "{said}");
     std::fs::remove_file(segments.directory().join("out")).unwrap();
     let run = |out: &str| {
-        let script = format!("exec \"$@\" >> '{}'", segments.directory().join(out).display());
-        let program = Program::new("sh").arg("-c").arg(script).arg("sh").arg(env!("CARGO_BIN_EXE_tailweir"));
-        program.arg("tail").arg(segments.directory()).arg("--once").run()
+        let tail = appending_to(&segments.directory().join(out), "unlimited").arg("tail");
+        tail.arg(segments.directory()).arg("--once").run()
     };
     let said = run("out").with_code(1);
     assert!(said.contains("stdout goes to a segment in"), "{said}");

@@ -2,18 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::Deserialize;
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
-use tracing::warn;
 
 /// The table `file = { … }`.
 #[derive(Debug, Clone, Deserialize)]
@@ -84,14 +82,14 @@ impl FileSink {
 }
 
 /// A path, and whether it has come from a link.
-struct Place {
-    path: PathBuf,
+pub(super) struct Place {
+    pub(super) path: PathBuf,
     is_target: bool,
 }
 
 /// Where a path leads: a link is followed if it is the operator's own, made by this user or by root (`/dev/stdout` is one).
 /// Whoever else can write to the folder shall not choose the file that is written to.
-fn place(path: &Path) -> io::Result<Place> {
+pub(super) fn place(path: &Path) -> io::Result<Place> {
     let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = match rustix::fs::open(path, handle, Mode::empty()) {
         Ok(fd) => fd,
@@ -125,18 +123,11 @@ fn own(place: &Place) -> OpenOptions {
 /// Opens for appending; a last line that lacks its end, left by a crash, gets it.
 fn open(path: &Path) -> io::Result<(File, Option<super::Turn>)> {
     let place = place(path)?;
-    let mut file = own(&place).read(true).create(true).open(&place.path)?;
+    let file = own(&place).read(true).create(true).open(&place.path)?;
     let metadata = file.metadata()?;
     let turn = metadata.is_file().then(|| super::turn_at(&metadata));
     if let Some(turn) = &turn {
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if super::lacks_end(&mut file)? {
-            warn!(
-                "the last line of {} was not finished; records go on in a line of their own",
-                path.display()
-            );
-            file.write_all(b"\n")?;
-        }
+        super::end_last_line(&file, &file, turn, &path.display().to_string())?;
     }
     Ok((file, turn))
 }

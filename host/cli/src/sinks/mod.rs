@@ -94,9 +94,7 @@ fn append(
 /// # Errors
 /// If it is one, or the directory cannot be read.
 pub(crate) fn check_is_no_segment(file: &Path, directory: &Path, pattern: &Pattern) -> Result<()> {
-    // Where it is made, or appended to, if it is a link.
-    let target = std::fs::read_link(file).map(|target| file.parent().unwrap_or(Path::new("")).join(target));
-    let target = target.as_deref().unwrap_or(file);
+    let target = file::place(file)?.path;
     let folder = match target.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
         Some(folder) => folder,
@@ -133,15 +131,20 @@ pub(crate) fn check_stdout_is_no_segment(directory: &Path, pattern: &Pattern) ->
     Ok(())
 }
 
-/// Whether a file has a last line that lacks its end, as a crash leaves it.
-fn lacks_end(file: &mut File) -> io::Result<bool> {
-    if file.metadata()?.len() == 0 {
-        return Ok(false);
+/// Has a last line that lacks its end, as a crash leaves it, get it. `name` is what the file is called in the log.
+fn end_last_line(mut reader: &File, mut writer: &File, turn: &Turn, name: &str) -> io::Result<()> {
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    if reader.metadata()?.len() == 0 {
+        return Ok(());
     }
     let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
+    reader.seek(SeekFrom::End(-1))?;
+    reader.read_exact(&mut last)?;
+    if last != *b"\n" {
+        warn!("the last line of {name} was not finished; records go on in a line of their own");
+        writer.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 fn retry(reason: String) -> Failure {

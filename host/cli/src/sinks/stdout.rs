@@ -1,14 +1,13 @@
 //! Records as lines on stdout.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use tailweir_core::Failure;
 use tailweir_pipeline::{Outgoing, Sink, SinkFuture};
-use tracing::warn;
 
 /// Writes each batch with as few system calls as the system takes it in, past the line buffer of `std::io::Stdout`: a batch
 /// whose `send` succeeded has been handed to the system as a whole. In a regular file, no other one leaves a part of it behind.
@@ -77,26 +76,19 @@ impl StdoutSink {
     fn try_write(&mut self, lines: Vec<&[u8]>) -> io::Result<()> {
         let Some(turn) = self.turn.clone() else { return super::write_all(&mut self.file, lines, &mut 0) };
         if !std::mem::replace(&mut self.begun, true) {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            self.end_last_line()?;
+            self.end_last_line(&turn)?;
         }
         super::append(&mut self.file, &turn, lines, |_| Ok(()))
     }
 
     /// If stdout is appended to, a last line that lacks its end, left by a crash, gets it.
-    fn end_last_line(&mut self) -> io::Result<()> {
+    fn end_last_line(&self, turn: &super::Turn) -> io::Result<()> {
         let appends = rustix::fs::fcntl_getfl(&self.file)?.contains(rustix::fs::OFlags::APPEND);
         // Stdout itself need not be open for reading.
-        let Some(mut file) = appends.then(|| File::open("/proc/self/fd/1")).and_then(Result::ok) else {
-            return Ok(());
-        };
-        if super::lacks_end(&mut file)? {
-            warn!(
-                "the last line of what stdout is appended to was not finished; records go on in a line of their own"
-            );
-            self.file.write_all(b"\n")?;
+        match appends.then(|| File::open("/proc/self/fd/1")) {
+            Some(Ok(reader)) => super::end_last_line(&reader, &self.file, turn, "what stdout is appended to"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
